@@ -1,0 +1,1 @@
+//! What travels between the programs: envelopes, notices, subjects, streams.

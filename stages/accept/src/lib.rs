@@ -1,0 +1,1 @@
+//! SMTP, the journal, and the verdict before the 250.

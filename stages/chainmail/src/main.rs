@@ -1,0 +1,3 @@
+//! The one binary: every stage, and the operator's commands.
+
+fn main() {}

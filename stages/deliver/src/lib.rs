@@ -1,0 +1,1 @@
+//! Which store and which folder, for every recipient.

@@ -1,0 +1,1 @@
+//! Who exists and where they live: accounts, aliases and domains, with caches that outlive the master.

@@ -1,0 +1,1 @@
+//! The front line: DNS lists, asked before any mail is looked at.

@@ -1,0 +1,1 @@
+//! What every program of the chain shares: worker loop, broker, bodies, listeners, telemetry, shutdown.

@@ -1,0 +1,1 @@
+//! Authentication, rules, and a score with its reasons.

@@ -1,0 +1,1 @@
+//! The store node: keeps the mail, serves IMAP and POP3.

@@ -1,0 +1,1 @@
+//! SMTP, POP3, IMAP and PROXY: bytes in, events and bytes out.
