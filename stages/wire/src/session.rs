@@ -1,0 +1,60 @@
+//! The shape that every protocol session has: bytes in, bytes and questions out.
+//!
+//! A session owns no socket and no clock. Whoever drives it feeds it what arrives, carries out what it asks for, one step
+//! at a time, and tells it what became of it. The same bytes in any split give the same steps.
+
+use bytes::Bytes;
+
+/// What the driver of a session must do next.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Step<Q> {
+    /// Nothing to do before more bytes arrive: read, and feed them with [`Session::input`].
+    NeedInput,
+    /// Write these bytes to the peer. Several of these may follow each other; they may be written together.
+    Output(Bytes),
+    /// Find the answer to this question and give it with [`Session::answer`]; no other step comes before that.
+    Ask(Q),
+    /// Write out what was put out before, perform the server's side of a TLS handshake, then call
+    /// [`Session::tls_started`].
+    StartTls,
+    /// Write out what was put out before, then close the connection.
+    Close,
+}
+
+/// Why a session is asked to end although its peer did not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Farewell {
+    /// The peer sent nothing, or took nothing, for too long.
+    TimedOut,
+    /// The server is shutting down.
+    ShuttingDown,
+}
+
+/// One connection's side of a protocol.
+pub trait Session {
+    /// What the session wants to know from the world (is this recipient known, store this mail, …).
+    type Question;
+    /// What the world says to that.
+    type Answer;
+
+    /// Takes bytes as they came from the peer, in any split. They are kept until [`Session::next`] works them off; the
+    /// driver feeds more only after a [`Step::NeedInput`], so at most one read's worth is kept beyond the limits.
+    fn input(&mut self, bytes: &[u8]);
+
+    /// What to do next. Called again after each step has been carried out.
+    fn next(&mut self) -> Step<Self::Question>;
+
+    /// The answer to the question last asked.
+    fn answer(&mut self, answer: Self::Answer);
+
+    /// The TLS handshake asked for by [`Step::StartTls`] is done. Bytes fed before it are forgotten: they came in the
+    /// clear and must not count as sent under TLS (RFC 3207 section 4.2).
+    fn tls_started(&mut self);
+
+    /// The peer closed its side. Steps that are still due come out of [`Session::next`], then [`Step::Close`].
+    fn end_of_input(&mut self);
+
+    /// Ends the session from our side with the protocol's own words for it; afterwards [`Session::next`] gives the last
+    /// output, then [`Step::Close`].
+    fn farewell(&mut self, why: Farewell);
+}
