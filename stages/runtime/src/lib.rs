@@ -1,1 +1,25 @@
-//! What every program of the chain shares: worker loop, broker, bodies, listeners, telemetry, shutdown.
+//! What every program of the chain shares: the worker loop, the broker, bodies, listeners, telemetry, shutdown.
+//!
+//! A stage says what becomes of a mail; everything that has to happen for it (acknowledging, publishing, retrying,
+//! counting, timing) happens here, the same way for all of them. When a step fails, the message is left alone and comes
+//! back: nothing here gives up a mail but by burying it where an operator finds it.
+
+pub mod admin;
+pub mod bodies;
+pub mod broker;
+pub mod clock;
+pub mod config;
+pub mod driver;
+pub mod fault;
+pub mod listener;
+pub mod pull;
+pub mod settle;
+pub mod stage;
+pub mod streams;
+pub mod tasks;
+pub mod telemetry;
+pub mod tls;
+pub mod worker;
+
+pub use fault::{Fault, OrNever};
+pub use stage::{Ending, Mail, Outcome, Route, Stage};

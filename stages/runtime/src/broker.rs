@@ -1,0 +1,234 @@
+//! The connection to NATS: publishing with confirmation, notices, questions.
+//!
+//! It outlives restarts of the broker. While the broker is away, publishing fails at once instead of piling up in
+//! memory; whoever publishes has the mail in the journal or in a stream, so nothing is lost by that. Each time the
+//! connection comes back, the *epoch* rises: streams are verified again, pulls are bound again, and the journal sends
+//! its pending mail round again.
+#![allow(clippy::disallowed_methods)]
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_nats::connection::State;
+use async_nats::jetstream::{self, context::PublishErrorKind};
+use async_nats::{Client, ConnectOptions, Event, HeaderMap, Subscriber};
+use bytes::Bytes;
+use tokio::sync::watch;
+
+use crate::config::{ByteSize, Section};
+
+/// The header by which the broker knows a duplicate.
+const MESSAGE_ID: &str = "Nats-Msg-Id";
+
+/// How the broker is reached and what its streams may take.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// `nats://host:port`, or several, separated by commas.
+    pub url: String,
+    /// Whether `run all` starts a nats-server of its own.
+    pub embedded: bool,
+    /// Copies of every stream.
+    pub replicas: usize,
+    /// How long a publish may take to be confirmed.
+    pub publish_timeout: Duration,
+    /// Bound of each work stream.
+    pub stream_bytes: ByteSize,
+    /// Bound of the stream of bodies.
+    pub bodies_bytes: ByteSize,
+    /// After that a body goes even if nobody has said that its mail has ended.
+    pub bodies_age: Duration,
+    /// Bound of this process's cache of bodies.
+    pub cache: ByteSize,
+}
+
+impl Config {
+    /// Reads the section `broker`.
+    pub fn read(section: &mut Section) -> Self {
+        Self {
+            url: section.text("url", "nats://127.0.0.1:4250", "Where nats-server listens; several, separated by commas, for a cluster."),
+            embedded: section.switch("embedded", "true", "Whether `run all` starts a nats-server of its own at that address. Off when the operator runs one."),
+            replicas: usize::try_from(section.count("replicas", 1, 1..=5, "Copies of every stream: 1 on one machine, 3 on a cluster.")).unwrap_or(1),
+            publish_timeout: section.span("publish_timeout", "5s", "100ms"..="1min", "How long the broker may take to confirm a message. Short: the journal keeps the mail anyway.").0,
+            stream_bytes: section.size("stream_bytes", "1GiB", "1MiB"..="1TiB", "What each work stream may hold. A million envelopes of 1 KiB; a full stream refuses and the mail waits in the journal."),
+            bodies_bytes: section.size("bodies_bytes", "8GiB", "16MiB"..="16TiB", "What the stream of bodies may hold. The journal's own bound is the same."),
+            bodies_age: section.span("bodies_age", "7days", "1h"..="60days", "A body goes after that, ended or not; longer than a mail is tried.").0,
+            cache: section.size("cache", "64MiB", "1MiB"..="64GiB", "Bodies that a process keeps in memory, so that `run all` fetches none twice. Some 800 mails of 75 KiB."),
+        }
+    }
+}
+
+/// Why a message is not on its stream.
+#[derive(Debug, thiserror::Error)]
+pub enum PublishError {
+    /// There is no connection at the moment.
+    #[error("the broker is not connected")]
+    Disconnected,
+    /// No stream takes this subject: the broker has lost its streams, or they were never made.
+    #[error("no stream takes {0}")]
+    NoStream(String),
+    /// The broker did not confirm in time. The message may be there all the same.
+    #[error("the broker did not confirm {0} in time")]
+    TimedOut(String),
+    /// The broker said no; a full stream does.
+    #[error("the broker refused {subject}: {reason}")]
+    Refused {
+        /// The subject.
+        subject: String,
+        /// What the broker said.
+        reason: String,
+    },
+}
+
+/// A connection to the broker, shared by everything in the process.
+#[derive(Debug, Clone)]
+pub struct Broker {
+    client: Client,
+    jetstream: jetstream::Context,
+    config: Arc<Config>,
+    epoch: watch::Receiver<u64>,
+    lost: Arc<tokio::sync::Notify>,
+}
+
+impl Broker {
+    /// Connects, and keeps trying for `patience`.
+    ///
+    /// # Errors
+    /// When the broker cannot be reached in that time.
+    pub async fn connect(config: Config, name: &str, patience: Duration) -> anyhow::Result<Self> {
+        let (rise, epoch) = watch::channel(0_u64);
+        let url = config.url.clone();
+        let attempt = || {
+            let rise = rise.clone();
+            ConnectOptions::new()
+                .name(name)
+                .event_callback(move |event| {
+                    let rise = rise.clone();
+                    async move { on_event(&event, &rise) }
+                })
+                .reconnect_delay_callback(|attempts| Duration::from_millis(50 * (1 + attempts.min(19)) as u64))
+                .ping_interval(Duration::from_secs(5))
+                .subscription_capacity(1 << 14)
+                .connection_timeout(Duration::from_secs(2))
+                .connect(config.url.split(',').map(str::trim).collect::<Vec<_>>())
+        };
+        let deadline = tokio::time::Instant::now() + patience;
+        let client = loop {
+            match attempt().await {
+                Ok(client) => break client,
+                Err(error) if tokio::time::Instant::now() < deadline => {
+                    tracing::debug!(%error, "the broker is not there yet");
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                }
+                Err(error) => anyhow::bail!("the broker at {url} cannot be reached: {error}"),
+            }
+        };
+        let jetstream = jetstream::ContextBuilder::new().timeout(config.publish_timeout).build(client.clone());
+        Ok(Self { client, jetstream, config: Arc::new(config), epoch, lost: Arc::default() })
+    }
+
+    /// Publishes and waits for the broker's confirmation. `message_id` makes a repetition within the broker's duplicate
+    /// window count once.
+    ///
+    /// # Errors
+    /// See [`PublishError`]; after any of them the message may or may not be on the stream.
+    pub async fn publish(&self, subject: String, message_id: Option<&str>, payload: Bytes) -> Result<(), PublishError> {
+        if self.client.connection_state() != State::Connected {
+            return Err(PublishError::Disconnected);
+        }
+        let mut headers = HeaderMap::new();
+        if let Some(id) = message_id {
+            headers.insert(MESSAGE_ID, id);
+        }
+        let published = async { self.jetstream.publish_with_headers(subject.clone(), headers, payload).await?.await };
+        match published.await {
+            Ok(_) => Ok(()),
+            Err(error) => Err(self.explain(subject, &error)),
+        }
+    }
+
+    fn explain(&self, subject: String, error: &jetstream::context::PublishError) -> PublishError {
+        match error.kind() {
+            PublishErrorKind::StreamNotFound => {
+                self.lost.notify_one();
+                PublishError::NoStream(subject)
+            }
+            PublishErrorKind::TimedOut => PublishError::TimedOut(subject),
+            PublishErrorKind::BrokenPipe => PublishError::Disconnected,
+            _ => PublishError::Refused { subject, reason: error.to_string() },
+        }
+    }
+
+    /// Sends without confirmation. Only for what costs nothing but time when it is lost.
+    pub async fn notify(&self, subject: String, payload: Bytes) {
+        if let Err(error) = self.client.publish(subject, payload).await {
+            tracing::debug!(%error, "a notice was not sent");
+        }
+    }
+
+    /// Asks a question and waits for its one answer.
+    ///
+    /// # Errors
+    /// When nobody answers within `deadline`.
+    pub async fn ask(&self, subject: String, payload: Bytes, deadline: Duration) -> anyhow::Result<Bytes> {
+        let asked = self.client.request(subject.clone(), payload);
+        let reply = tokio::time::timeout(deadline, asked)
+            .await
+            .map_err(|_| anyhow::anyhow!("nobody answered {subject} within {deadline:?}"))?;
+        Ok(reply.map_err(|error| anyhow::anyhow!("{subject}: {error}"))?.payload)
+    }
+
+    /// Answers a question that came with this reply subject.
+    pub async fn reply(&self, subject: async_nats::Subject, payload: Bytes) {
+        self.notify(subject.to_string(), payload).await;
+    }
+
+    /// Listens to a subject of core NATS. The subscription outlives reconnects.
+    ///
+    /// # Errors
+    /// When the client is closed.
+    pub async fn subscribe(&self, subject: String) -> anyhow::Result<Subscriber> {
+        Ok(self.client.subscribe(subject).await?)
+    }
+
+    /// Rises by one each time the connection comes back or lost streams were made anew: whatever was under way before
+    /// may be lost.
+    pub fn epoch(&self) -> watch::Receiver<u64> {
+        self.epoch.clone()
+    }
+
+    /// Resolves when a publish has met a subject without a stream.
+    pub async fn streams_lost(&self) {
+        self.lost.notified().await;
+    }
+
+    /// Whether there is a connection now.
+    pub fn is_connected(&self) -> bool {
+        self.client.connection_state() == State::Connected
+    }
+
+    /// What was configured.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    pub(crate) fn client(&self) -> &Client {
+        &self.client
+    }
+
+    /// JetStream itself, for what is not a publish.
+    pub fn jetstream(&self) -> &jetstream::Context {
+        &self.jetstream
+    }
+}
+
+fn on_event(event: &Event, rise: &watch::Sender<u64>) {
+    match event {
+        Event::Connected => {
+            rise.send_modify(|epoch| *epoch += 1);
+            tracing::info!("the broker is connected");
+        }
+        Event::Disconnected => tracing::warn!("the broker is gone; mail waits in the journal"),
+        Event::SlowConsumer(subscription) => tracing::warn!(subscription, "a subscription overflowed"),
+        other => tracing::warn!(event = %other, "the broker's client reports"),
+    }
+}

@@ -1,0 +1,330 @@
+//! Drives a protocol session over a socket: reads, writes, TLS, time limits, shutdown.
+//!
+//! The session says what is next; the backend answers its questions. A peer that sends nothing, or takes nothing, for too
+//! long is told so in the protocol's words and dropped. At shutdown a connection that waits for its peer says farewell;
+//! one that is working for it finishes that first.
+
+use std::future::Future;
+use std::io;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
+use wire::session::{Farewell, Session, Step};
+
+use crate::tasks::Tasks;
+
+/// Bytes read at once; with it the memory of an idle connection.
+const READ: usize = 16 * 1024;
+
+/// Output is written when this much has gathered, even if the session has more.
+const WRITE: usize = 256 * 1024;
+
+/// Answers a session's questions.
+pub trait Backend<S: Session>: Send {
+    /// The answer to one question.
+    fn answer(&mut self, question: S::Question) -> impl Future<Output = S::Answer> + Send;
+
+    /// TLS has begun: protocol version and cipher, for the records.
+    fn tls_started(&mut self, description: String);
+}
+
+/// The time limits of a connection, and what it needs for TLS.
+#[derive(Clone)]
+pub struct Terms {
+    /// How long the peer may send nothing while we wait for it.
+    pub idle: Duration,
+    /// How long the peer may take none of what we write.
+    pub stalled: Duration,
+    /// How long the whole connection may last.
+    pub life: Duration,
+    /// For STARTTLS, if there is any.
+    pub tls: Option<TlsAcceptor>,
+    /// The shutdown.
+    pub tasks: Tasks,
+}
+
+/// A socket, in the clear or under TLS.
+pub enum Conversation {
+    /// In the clear.
+    Clear(TcpStream),
+    /// Under TLS.
+    Tls(Box<TlsStream<TcpStream>>),
+    /// In between, or broken there.
+    Gone,
+}
+
+impl Conversation {
+    /// Performs the server's side of a TLS handshake.
+    ///
+    /// # Errors
+    /// When the peer does not do its part within `limit`.
+    pub async fn start_tls(&mut self, tls: &TlsAcceptor, limit: Duration) -> io::Result<String> {
+        let Self::Clear(stream) = std::mem::replace(self, Self::Gone) else {
+            return Err(io::Error::other("TLS has begun already"));
+        };
+        let stream = tokio::time::timeout(limit, tls.accept(stream)).await.map_err(|_| timed_out())??;
+        let (_, session) = stream.get_ref();
+        let version = session.protocol_version().and_then(|version| version.as_str()).unwrap_or("TLS").to_owned();
+        let suite = session.negotiated_cipher_suite().and_then(|suite| suite.suite().as_str()).unwrap_or("?");
+        let description = format!("{version} {suite}");
+        *self = Self::Tls(Box::new(stream));
+        Ok(description)
+    }
+
+    async fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Self::Clear(stream) => stream.read(buffer).await,
+            Self::Tls(stream) => stream.read(buffer).await,
+            Self::Gone => Err(io::ErrorKind::NotConnected.into()),
+        }
+    }
+
+    async fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+        match self {
+            Self::Clear(stream) => stream.write_all(bytes).await,
+            Self::Tls(stream) => {
+                stream.write_all(bytes).await?;
+                stream.flush().await
+            }
+            Self::Gone => Err(io::ErrorKind::NotConnected.into()),
+        }
+    }
+
+    async fn close(&mut self) {
+        // The peer may be gone already; there is nobody left to tell.
+        let _ = match self {
+            Self::Clear(stream) => stream.shutdown().await,
+            Self::Tls(stream) => stream.shutdown().await,
+            Self::Gone => Ok(()),
+        };
+    }
+}
+
+/// Drives `session` until either side is done. `first` is what was read from the peer already (behind a PROXY header).
+///
+/// # Errors
+/// Whatever the socket says when the peer breaks off, or a time limit that it ran into.
+pub async fn drive<S: Session, B: Backend<S>>(
+    mut socket: Conversation,
+    mut session: S,
+    backend: &mut B,
+    terms: &Terms,
+    first: Bytes,
+) -> io::Result<()> {
+    let mut buffer = vec![0; READ];
+    let mut output: Vec<Bytes> = Vec::new();
+    let deadline = tokio::time::Instant::now() + terms.life;
+    let mut may_say_farewell = true;
+    if !first.is_empty() {
+        session.input(&first);
+    }
+    loop {
+        match session.next() {
+            Step::Output(bytes) => {
+                output.push(bytes);
+                if output.iter().map(Bytes::len).sum::<usize>() >= WRITE {
+                    flush(&mut socket, &mut output, terms).await?;
+                }
+            }
+            Step::Ask(question) => {
+                let answer = backend.answer(question).await;
+                session.answer(answer);
+            }
+            Step::NeedInput => {
+                flush(&mut socket, &mut output, terms).await?;
+                match listen(&mut socket, &mut buffer, terms, deadline, may_say_farewell).await? {
+                    Heard::Bytes(count) => session.input(&buffer[..count]),
+                    Heard::End => session.end_of_input(),
+                    Heard::Farewell(why) => {
+                        may_say_farewell = false;
+                        session.farewell(why);
+                    }
+                }
+            }
+            Step::StartTls => {
+                flush(&mut socket, &mut output, terms).await?;
+                let tls = terms.tls.as_ref().ok_or_else(|| io::Error::other("TLS is not set up"))?;
+                let description = socket.start_tls(tls, terms.idle).await?;
+                session.tls_started();
+                backend.tls_started(description);
+            }
+            Step::Close => {
+                flush(&mut socket, &mut output, terms).await?;
+                socket.close().await;
+                return Ok(());
+            }
+        }
+    }
+}
+
+enum Heard {
+    Bytes(usize),
+    End,
+    Farewell(Farewell),
+}
+
+async fn listen(
+    socket: &mut Conversation,
+    buffer: &mut [u8],
+    terms: &Terms,
+    deadline: tokio::time::Instant,
+    may_say_farewell: bool,
+) -> io::Result<Heard> {
+    if !may_say_farewell {
+        return Ok(Heard::End);
+    }
+    let until = deadline.min(tokio::time::Instant::now() + terms.idle);
+    tokio::select! {
+        // What the peer has sent already is heard before a shutdown is.
+        biased;
+        read = socket.read(buffer) => Ok(match read? {
+            0 => Heard::End,
+            count => Heard::Bytes(count),
+        }),
+        () = terms.tasks.stopping() => Ok(Heard::Farewell(Farewell::ShuttingDown)),
+        () = tokio::time::sleep_until(until) => Ok(Heard::Farewell(Farewell::TimedOut)),
+    }
+}
+
+async fn flush(socket: &mut Conversation, output: &mut Vec<Bytes>, terms: &Terms) -> io::Result<()> {
+    match output.as_slice() {
+        [] => return Ok(()),
+        [one] => tokio::time::timeout(terms.stalled, socket.write(one)).await.map_err(|_| timed_out())??,
+        many if many.iter().map(Bytes::len).sum::<usize>() <= WRITE => {
+            let together = many.concat();
+            tokio::time::timeout(terms.stalled, socket.write(&together)).await.map_err(|_| timed_out())??;
+        }
+        many => {
+            for bytes in many {
+                tokio::time::timeout(terms.stalled, socket.write(bytes)).await.map_err(|_| timed_out())??;
+            }
+        }
+    }
+    output.clear();
+    Ok(())
+}
+
+fn timed_out() -> io::Error {
+    io::Error::new(io::ErrorKind::TimedOut, "the peer took too long")
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    /// Asks what to say to each byte; ends at `q`.
+    #[derive(Default)]
+    struct Echo {
+        input: Vec<u8>,
+        output: Vec<Bytes>,
+        asked: bool,
+        closing: bool,
+    }
+
+    impl Session for Echo {
+        type Question = u8;
+        type Answer = Bytes;
+
+        fn input(&mut self, bytes: &[u8]) {
+            self.input.extend(bytes);
+        }
+
+        fn next(&mut self) -> Step<u8> {
+            if !self.output.is_empty() {
+                return Step::Output(self.output.remove(0));
+            }
+            if self.closing {
+                return Step::Close;
+            }
+            if self.asked || self.input.is_empty() {
+                return Step::NeedInput;
+            }
+            let byte = self.input.remove(0);
+            self.closing = byte == b'q';
+            self.asked = true;
+            Step::Ask(byte)
+        }
+
+        fn answer(&mut self, answer: Bytes) {
+            self.asked = false;
+            self.output.push(answer);
+        }
+
+        fn tls_started(&mut self) {}
+
+        fn end_of_input(&mut self) {
+            self.closing = true;
+        }
+
+        fn farewell(&mut self, why: Farewell) {
+            self.output.push(if why == Farewell::TimedOut { "late".into() } else { "down".into() });
+            self.closing = true;
+        }
+    }
+
+    struct Upper;
+
+    impl Backend<Echo> for Upper {
+        async fn answer(&mut self, question: u8) -> Bytes {
+            Bytes::from(vec![question.to_ascii_uppercase()])
+        }
+
+        fn tls_started(&mut self, _: String) {}
+    }
+
+    #[track_caller]
+    fn terms(idle: u64) -> Terms {
+        let idle = Duration::from_millis(idle);
+        Terms {
+            idle,
+            stalled: Duration::from_secs(5),
+            life: Duration::from_secs(60),
+            tls: None,
+            tasks: Tasks::default(),
+        }
+    }
+
+    async fn talk(terms: Terms, say: &[u8], then: impl FnOnce(&Terms)) -> String {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (server, _) = listener.accept().await.unwrap();
+        client.write_all(say).await.unwrap();
+        let theirs = terms.clone();
+        let drive = async move {
+            drive(Conversation::Clear(server), Echo::default(), &mut Upper, &theirs, Bytes::from_static(b"x")).await
+        };
+        let read = async {
+            let mut heard = vec![0; 1 + say.len()];
+            client.read_exact(&mut heard).await.unwrap();
+            then(&terms);
+            let mut rest = String::new();
+            client.read_to_string(&mut rest).await.unwrap();
+            String::from_utf8(heard).unwrap() + &rest
+        };
+        let (driven, heard) = tokio::join!(drive, read);
+        driven.unwrap();
+        heard
+    }
+
+    #[tokio::test]
+    async fn what_was_read_before_comes_first() {
+        assert_eq!(talk(terms(5_000), b"abq", |_| {}).await, "XABQ");
+    }
+
+    #[tokio::test]
+    async fn a_silent_peer_is_told_so() {
+        assert_eq!(talk(terms(50), b"ab", |_| {}).await, "XABlate");
+    }
+
+    #[tokio::test]
+    async fn a_waiting_connection_hears_of_the_shutdown() {
+        assert_eq!(talk(terms(5_000), b"ab", |terms| terms.tasks.stop()).await, "XABdown");
+    }
+}

@@ -1,0 +1,234 @@
+//! Accepts connections: bounded in number, for everybody together and for each address, and drained at shutdown.
+//!
+//! A connection over a limit is closed after one line of the protocol's own, so that the peer knows to come back. An error
+//! of the accepting itself (no file descriptors left) waits a moment and goes on: a listener never ends by itself.
+
+use std::collections::HashMap;
+use std::future::Future;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use anyhow::Context as _;
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::io::AsyncWriteExt as _;
+use tokio::net::{TcpListener, TcpStream};
+
+use crate::tasks::Tasks;
+use crate::telemetry;
+
+/// Connections that the kernel keeps for us while we are busy.
+const BACKLOG: i32 = 1024;
+
+/// How long a peer that is turned away may take to read why.
+const FAREWELL: Duration = Duration::from_millis(500);
+
+/// What a listener is called, where it listens, and how many it serves.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// For logs and metrics.
+    pub name: &'static str,
+    /// Where.
+    pub addresses: Vec<SocketAddr>,
+    /// Connections at once.
+    pub most: usize,
+    /// Connections at once from one address; those of `trusted` peers are not counted.
+    pub most_per_address: usize,
+    /// What a peer over a limit is told, with its line end.
+    pub busy: &'static [u8],
+}
+
+/// How many connections are open, and from where.
+#[derive(Debug, Default)]
+struct Open {
+    all: usize,
+    by_address: HashMap<IpAddr, usize>,
+}
+
+/// A place among the open connections; giving it back is dropping it.
+struct Place {
+    open: Arc<Mutex<Open>>,
+    address: IpAddr,
+    name: &'static str,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        open.all = open.all.saturating_sub(1);
+        if let Some(count) = open.by_address.get_mut(&self.address) {
+            *count -= 1;
+            if *count == 0 {
+                open.by_address.remove(&self.address);
+            }
+        }
+        telemetry::connections(self.name, open.all);
+    }
+}
+
+/// Binds every address at once, so that a port that is taken is told at start.
+///
+/// # Errors
+/// When an address cannot be had; the error names it.
+pub fn bind(settings: &Settings) -> anyhow::Result<Vec<TcpListener>> {
+    settings.addresses.iter().map(|address| bind_one(*address)).collect()
+}
+
+fn bind_one(address: SocketAddr) -> anyhow::Result<TcpListener> {
+    let listen = || -> std::io::Result<TcpListener> {
+        let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+        socket.set_reuse_address(true)?;
+        if address.is_ipv6() {
+            socket.set_only_v6(true)?;
+        }
+        socket.bind(&address.into())?;
+        socket.listen(BACKLOG)?;
+        socket.set_nonblocking(true)?;
+        TcpListener::from_std(socket.into())
+    };
+    listen().with_context(|| format!("cannot listen on {address}"))
+}
+
+/// Serves every connection with `serve` until the shutdown; then takes no new ones. The connections themselves are
+/// waited for by whoever waits for `tasks`.
+///
+/// # Errors
+/// None at present; the loop ends with the shutdown.
+pub async fn run<F, Fut>(settings: Settings, sockets: Vec<TcpListener>, tasks: Tasks, serve: F) -> anyhow::Result<()>
+where
+    F: Fn(TcpStream, SocketAddr) -> Fut + Clone + Send + 'static,
+    Fut: Future<Output = ()> + Send + 'static,
+{
+    let open: Arc<Mutex<Open>> = Arc::default();
+    let loops = sockets.into_iter().map(|socket| {
+        let (settings, open, tasks, serve) = (settings.clone(), Arc::clone(&open), tasks.clone(), serve.clone());
+        accept_loop(settings, socket, open, tasks, serve)
+    });
+    futures::future::join_all(loops).await;
+    Ok(())
+}
+
+async fn accept_loop<F, Fut>(settings: Settings, socket: TcpListener, open: Arc<Mutex<Open>>, tasks: Tasks, serve: F)
+where
+    F: Fn(TcpStream, SocketAddr) -> Fut,
+    Fut: Future<Output = ()> + Send + 'static,
+{
+    loop {
+        let accepted = tokio::select! {
+            () = tasks.stopping() => return,
+            accepted = socket.accept() => accepted,
+        };
+        match accepted {
+            Ok((stream, peer)) => match take_place(&settings, &open, peer.ip()) {
+                Ok(place) => {
+                    // Small replies must not wait for each other (Nagle); an error here means the peer is gone already.
+                    let _ = stream.set_nodelay(true);
+                    let served = serve(stream, peer);
+                    tasks.spawn("connection", async move {
+                        served.await;
+                        drop(place);
+                    });
+                }
+                Err(limit) => {
+                    telemetry::turned_away(settings.name, limit);
+                    let busy = settings.busy;
+                    tasks.spawn("farewell", turn_away(stream, busy));
+                }
+            },
+            Err(error) => {
+                tracing::warn!(listener = settings.name, %error, "a connection could not be accepted");
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        }
+    }
+}
+
+async fn turn_away(mut stream: TcpStream, busy: &'static [u8]) {
+    // The peer is told once; whether it listens is its own affair.
+    let _ = tokio::time::timeout(FAREWELL, async {
+        stream.write_all(busy).await?;
+        stream.shutdown().await
+    })
+    .await;
+}
+
+fn take_place(settings: &Settings, open: &Arc<Mutex<Open>>, address: IpAddr) -> Result<Place, &'static str> {
+    let mut all = open.lock().unwrap_or_else(PoisonError::into_inner);
+    if all.all >= settings.most {
+        return Err("connections");
+    }
+    let from_there = all.by_address.entry(address).or_default();
+    if *from_there >= settings.most_per_address {
+        return Err("connections_per_address");
+    }
+    *from_there += 1;
+    all.all += 1;
+    telemetry::connections(settings.name, all.all);
+    Ok(Place { open: Arc::clone(open), address, name: settings.name })
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use tokio::io::AsyncReadExt as _;
+
+    use super::*;
+
+    fn settings(most: usize, most_per_address: usize) -> Settings {
+        let addresses = vec!["127.0.0.1:0".parse().unwrap()];
+        Settings { name: "test", addresses, most, most_per_address, busy: b"421 busy\r\n" }
+    }
+
+    #[track_caller]
+    fn check(settings: &Settings, from: &[u8], want: &[Result<(), &str>]) {
+        let open = Arc::default();
+        let mut places = Vec::new();
+        for (last, want) in from.iter().zip(want) {
+            let place = take_place(settings, &open, IpAddr::from([127, 0, 0, *last]));
+            assert_eq!(place.as_ref().map(|_| ()).map_err(|limit| *limit), *want);
+            places.extend(place);
+        }
+        drop(places);
+        let open = open.lock().unwrap();
+        assert_eq!((open.all, open.by_address.len()), (0, 0));
+    }
+
+    #[test]
+    fn limits_for_all_and_for_each_address() {
+        check(
+            &settings(3, 2),
+            &[1, 1, 1, 2, 3],
+            &[Ok(()), Ok(()), Err("connections_per_address"), Ok(()), Err("connections")],
+        );
+    }
+
+    #[tokio::test]
+    async fn one_too_many_is_told_so_and_the_place_is_given_back() {
+        let settings = settings(1, 9);
+        let sockets = bind(&settings).unwrap();
+        let address = sockets[0].local_addr().unwrap();
+        let tasks = Tasks::default();
+        let serve = |mut stream: TcpStream, _| async move {
+            let _ = stream.read(&mut [0; 1]).await;
+        };
+        tasks.spawn_vital("listener", run(settings, sockets, tasks.clone(), serve));
+        let first = TcpStream::connect(address).await.unwrap();
+        let mut told = String::new();
+        while told.is_empty() {
+            let mut second = TcpStream::connect(address).await.unwrap();
+            second.read_to_string(&mut told).await.unwrap();
+        }
+        assert_eq!(told, "421 busy\r\n");
+        drop(first);
+        tasks.stop();
+        assert!(tasks.finished(Duration::from_secs(5)).await);
+    }
+
+    #[tokio::test]
+    async fn a_port_that_is_taken_is_named() {
+        let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = taken.local_addr().unwrap();
+        let settings = Settings { addresses: vec![address], ..settings(1, 1) };
+        assert_eq!(bind(&settings).unwrap_err().to_string(), format!("cannot listen on {address}"));
+    }
+}

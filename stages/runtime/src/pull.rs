@@ -1,0 +1,294 @@
+//! Pulls messages off a consumer: as many as there is room for, whatever happens to the broker.
+//!
+//! Room first, message second. Errors are looked at one by one: most are not the end. The consumer is bound anew when the
+//! connection came back, when the server says that it is gone, and by the watchdog: when it has messages pending and none
+//! arrives for a while.
+#![allow(clippy::disallowed_methods)]
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use async_nats::jetstream::consumer::pull::{BatchConfig, Config as ConsumerConfig};
+use async_nats::jetstream::consumer::{AckPolicy, Consumer, DeliverPolicy};
+use async_nats::jetstream::{AckKind, Message};
+use async_nats::{StatusCode, Subscriber};
+use futures::StreamExt as _;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::Instant;
+
+use crate::broker::Broker;
+use crate::tasks::Tasks;
+use crate::telemetry;
+
+/// The server forgets a pull request after that; a lost one costs no longer.
+const REQUEST_LIFE: Duration = Duration::from_secs(30);
+
+/// How long between two attempts to bind.
+const BIND_AGAIN: Duration = Duration::from_millis(300);
+
+/// Which consumer, and how it is pulled.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// The stream.
+    pub stream: String,
+    /// The durable consumer's name.
+    pub consumer: String,
+    /// The subject that it filters.
+    pub subject: String,
+    /// Messages in hand at most.
+    pub room: usize,
+    /// The server delivers a message again when it has not heard of it for so long.
+    pub ack_wait: Duration,
+    /// A consumer that has messages pending and gets none for so long is bound anew.
+    pub watchdog: Duration,
+}
+
+/// A message with the room that it takes. Its holder says what becomes of it; until then the server is told that it is
+/// being worked on.
+#[derive(Debug)]
+pub struct InHand {
+    /// The message.
+    pub message: Message,
+    progress: Duration,
+    _room: OwnedSemaphorePermit,
+}
+
+impl InHand {
+    /// Runs `work` and tells the server meanwhile, again and again, that the message is being worked on.
+    pub async fn during<T>(&self, work: impl Future<Output = T>) -> T {
+        let mut ticks = tokio::time::interval_at(Instant::now() + self.progress, self.progress);
+        tokio::pin!(work);
+        loop {
+            tokio::select! {
+                done = &mut work => return done,
+                _ = ticks.tick() => self.tell(AckKind::Progress).await,
+            }
+        }
+    }
+
+    /// Tells the server something about the message. When that is lost, the message comes back: every step bears it.
+    pub async fn tell(&self, what: AckKind) {
+        if let Err(error) = self.message.ack_with(what).await {
+            tracing::debug!(%error, "an acknowledgement was not sent; the message comes back");
+        }
+    }
+}
+
+/// A consumer that is being pulled.
+pub struct Pull {
+    broker: Broker,
+    settings: Settings,
+    tasks: Tasks,
+    room: Arc<Semaphore>,
+    bound: Option<Bound>,
+    epoch: tokio::sync::watch::Receiver<u64>,
+}
+
+struct Bound {
+    consumer: Consumer<ConsumerConfig>,
+    inbox: String,
+    messages: Subscriber,
+    /// Room taken for messages that were asked for and have not come.
+    taken: Option<OwnedSemaphorePermit>,
+    /// Messages asked for that have not come. At most what `taken` holds.
+    asked: usize,
+    last: Instant,
+}
+
+impl Pull {
+    /// A pull that binds at the first [`Pull::next`].
+    pub fn new(broker: Broker, settings: Settings, tasks: Tasks) -> Self {
+        let room = Arc::new(Semaphore::new(settings.room.max(1)));
+        let epoch = broker.epoch();
+        Self { broker, settings, tasks, room, bound: None, epoch }
+    }
+
+    /// The next message, or nothing once the shutdown has begun.
+    pub async fn next(&mut self) -> Option<InHand> {
+        loop {
+            if self.tasks.is_stopping() {
+                return None;
+            }
+            if self.epoch.has_changed().unwrap_or(false) {
+                self.epoch.mark_unchanged();
+                self.unbind("the connection came back");
+            }
+            if self.bound.is_none() && !self.bind().await {
+                continue;
+            }
+            if !self.request().await {
+                continue;
+            }
+            if let Some(message) = self.receive().await {
+                return Some(message);
+            }
+        }
+    }
+
+    fn unbind(&mut self, why: &str) {
+        if self.bound.take().is_some() {
+            tracing::info!(consumer = self.settings.consumer, why, "binding anew");
+            telemetry::rebound(&self.settings.stream);
+        }
+    }
+
+    async fn bind(&mut self) -> bool {
+        match self.try_bind().await {
+            Ok(bound) => {
+                self.bound = Some(bound);
+                true
+            }
+            Err(error) => {
+                tracing::debug!(consumer = self.settings.consumer, error = format!("{error:#}"), "cannot be bound yet");
+                self.pause(BIND_AGAIN).await;
+                false
+            }
+        }
+    }
+
+    async fn pause(&self, span: Duration) {
+        tokio::select! {
+            () = self.tasks.stopping() => {}
+            () = tokio::time::sleep(span) => {}
+        }
+    }
+
+    async fn try_bind(&self) -> anyhow::Result<Bound> {
+        let wanted = ConsumerConfig {
+            durable_name: Some(self.settings.consumer.clone()),
+            filter_subject: self.settings.subject.clone(),
+            deliver_policy: DeliverPolicy::All,
+            ack_policy: AckPolicy::Explicit,
+            ack_wait: self.settings.ack_wait,
+            // Beyond its limit the server forgets a message, so there is none; and a delayed nak keeps its slot, so the
+            // slots must not run out while a scanner is away.
+            max_deliver: -1,
+            max_ack_pending: -1,
+            ..ConsumerConfig::default()
+        };
+        let stream = self.broker.jetstream().get_stream_no_info(&self.settings.stream).await?;
+        let consumer = stream.create_consumer(wanted).await.context("making the consumer")?;
+        let inbox = self.broker.client().new_inbox();
+        let messages = self.broker.client().subscribe(inbox.clone()).await?;
+        Ok(Bound { consumer, inbox, messages, taken: None, asked: 0, last: Instant::now() })
+    }
+
+    /// Asks for as many messages as there is room for. Says whether there is anything to wait for.
+    async fn request(&mut self) -> bool {
+        let Some(bound) = self.bound.as_mut() else { return false };
+        let spare = bound.taken.as_ref().map_or(0, OwnedSemaphorePermit::num_permits) - bound.asked;
+        let least = if bound.asked == 0 { 1 } else { self.settings.room.div_ceil(4) };
+        if spare < least && bound.asked == 0 && self.room.available_permits() == 0 {
+            let room = tokio::select! {
+                () = self.tasks.stopping() => return false,
+                room = Arc::clone(&self.room).acquire_owned() => room,
+            };
+            merge(&mut bound.taken, room.ok());
+        }
+        let free = u32::try_from(self.room.available_permits()).unwrap_or(u32::MAX);
+        if free > 0 {
+            merge(&mut bound.taken, Arc::clone(&self.room).try_acquire_many_owned(free).ok());
+        }
+        let ask = bound.taken.as_ref().map_or(0, OwnedSemaphorePermit::num_permits) - bound.asked;
+        if ask < least {
+            return bound.asked > 0;
+        }
+        let batch = BatchConfig { batch: ask, expires: Some(REQUEST_LIFE), ..BatchConfig::default() };
+        match bound.consumer.request_batch(batch, bound.inbox.clone().into()).await {
+            Ok(()) => {
+                bound.asked += ask;
+                true
+            }
+            Err(error) => {
+                self.unbind(&error.to_string());
+                self.pause(BIND_AGAIN).await;
+                false
+            }
+        }
+    }
+
+    async fn receive(&mut self) -> Option<InHand> {
+        let bound = self.bound.as_mut()?;
+        // Room that becomes free while others are awaited is asked for at the latest then.
+        let patience =
+            if self.room.available_permits() > 0 { Duration::from_millis(5) } else { Duration::from_millis(250) };
+        let patience = if bound.asked >= self.settings.room { self.settings.watchdog } else { patience };
+        let next = tokio::select! {
+            () = self.tasks.stopping() => return None,
+            _ = self.epoch.changed() => { self.epoch.mark_changed(); return None }
+            next = tokio::time::timeout(patience, bound.messages.next()) => next,
+        };
+        match next {
+            Ok(Some(message)) => self.take(message).await,
+            Ok(None) => {
+                self.unbind("the subscription ended");
+                None
+            }
+            Err(_) => {
+                self.watch().await;
+                None
+            }
+        }
+    }
+
+    async fn take(&mut self, message: async_nats::Message) -> Option<InHand> {
+        let bound = self.bound.as_mut()?;
+        bound.last = Instant::now();
+        match message.status {
+            None | Some(StatusCode::OK) if message.reply.is_some() => {
+                bound.asked = bound.asked.saturating_sub(1);
+                let room = bound.taken.as_mut().and_then(|taken| taken.split(1))?;
+                let context = self.broker.jetstream().clone();
+                let progress = self.settings.ack_wait / 3;
+                Some(InHand { message: Message { message, context }, progress, _room: room })
+            }
+            Some(StatusCode::IDLE_HEARTBEAT) => None,
+            Some(StatusCode::TIMEOUT | StatusCode::NOT_FOUND) => {
+                bound.asked = bound.asked.saturating_sub(unserved(&message).unwrap_or(bound.asked));
+                None
+            }
+            status => {
+                let why = format!("{:?} {}", status, message.description.as_deref().unwrap_or(""));
+                self.unbind(&why);
+                self.pause(BIND_AGAIN).await;
+                None
+            }
+        }
+    }
+
+    /// Nothing came for a while. When there is something pending, the consumer is bound anew.
+    async fn watch(&mut self) {
+        let Some(bound) = self.bound.as_mut() else { return };
+        if bound.asked == 0 || bound.last.elapsed() < self.settings.watchdog {
+            return;
+        }
+        bound.last = Instant::now();
+        match bound.consumer.get_info().await {
+            Ok(info) if info.num_pending == 0 => {}
+            Ok(info) => {
+                telemetry::watchdog(&self.settings.stream);
+                tracing::warn!(
+                    consumer = self.settings.consumer,
+                    pending = info.num_pending,
+                    "messages wait and none arrives"
+                );
+                self.unbind("messages wait and none arrives");
+            }
+            Err(error) => self.unbind(&error.to_string()),
+        }
+    }
+}
+
+fn merge(taken: &mut Option<OwnedSemaphorePermit>, more: Option<OwnedSemaphorePermit>) {
+    match (taken.as_mut(), more) {
+        (Some(taken), Some(more)) => taken.merge(more),
+        (None, more) => *taken = more,
+        (Some(_), None) => {}
+    }
+}
+
+/// How many messages of a pull request the server did not serve, as it says in its last word about the request.
+fn unserved(message: &async_nats::Message) -> Option<usize> {
+    message.headers.as_ref()?.get("Nats-Pending-Messages")?.as_str().parse().ok()
+}

@@ -1,0 +1,77 @@
+//! What a stage is: it takes a mail, looks, decides, and says what becomes of it.
+
+use std::future::Future;
+
+use bytes::Bytes;
+use proto::{Ended, Envelope, NodeName, Target, Verdict};
+
+use crate::bodies::Bodies;
+use crate::fault::Fault;
+
+/// A program that takes mail off a subject and says what becomes of it.
+///
+/// It never acknowledges, publishes, retries, counts, times or sleeps: the runtime does, the same way for every stage.
+pub trait Stage: Send + Sync + 'static {
+    /// Decides about one mail. May be called for many at once, and again for a mail that it has answered before.
+    ///
+    /// # Errors
+    /// [`Fault::Later`] when the mail must wait, [`Fault::Never`] when trying again cannot help.
+    fn handle(&self, mail: &Mail) -> impl Future<Output = Result<Outcome, Fault>> + Send;
+}
+
+/// What a stage says of a mail. The table of what follows from each is `settle`.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Outcome {
+    /// On to the next stage of the chain.
+    Pass(Verdict),
+    /// Straight to deliver, past the stages between. A hold travels this way.
+    Divert(Verdict),
+    /// Refuse it in the session, or hold it when the sender has its 250 already.
+    Reject(Verdict),
+    /// Copies for store nodes.
+    Route(Vec<Route>),
+    /// The mail is where it belongs.
+    End(Ending),
+}
+
+/// One copy, for one store node.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Route {
+    /// The store node.
+    pub node: NodeName,
+    /// The mailboxes there. Never empty.
+    pub targets: Vec<Target>,
+    /// Why the copy is held, when it is and the envelope does not say so itself.
+    pub held: Option<String>,
+}
+
+/// Which targets of a mail are done.
+pub type Ending = Ended;
+
+/// A mail in a stage's hands.
+#[derive(Debug, Clone)]
+pub struct Mail {
+    envelope: Envelope,
+    bodies: Bodies,
+}
+
+impl Mail {
+    /// A mail whose body is looked up in `bodies`.
+    pub fn new(envelope: Envelope, bodies: Bodies) -> Self {
+        Self { envelope, bodies }
+    }
+
+    /// Everything about the mail but its body.
+    pub fn envelope(&self) -> &Envelope {
+        &self.envelope
+    }
+
+    /// The body as the sender gave it, without the header block that we prepend: from this process's cache, or from the
+    /// broker. Its digest has been checked.
+    ///
+    /// # Errors
+    /// [`Fault::Later`] when it cannot be had at the moment.
+    pub async fn body(&self) -> Result<Bytes, Fault> {
+        Ok(self.bodies.get(self.envelope.id, &self.envelope.body).await?)
+    }
+}

@@ -1,0 +1,315 @@
+//! The worker loop: takes mail off a consumer, hands it to its stage, and carries out what `settle` says.
+//!
+//! A message is confirmed only after everything that follows from it is safe. When a step fails, the message is given
+//! back, so that it is tried again soon; when even that is lost, the server delivers it again by itself. A panic costs one
+//! message's attempt, not the process.
+
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::anyhow;
+use async_nats::jetstream::AckKind;
+use futures::FutureExt as _;
+use proto::{Burial, DeadLetter, Decision, Disposition, Ended, Envelope, Millis, Notice, Verdict, subjects};
+use tokio::sync::Semaphore;
+
+use crate::bodies::Bodies;
+use crate::broker::Broker;
+use crate::clock;
+use crate::config::Section;
+use crate::pull::{InHand, Pull, Settings};
+use crate::settle::{Answer, Attempt, Patience, Plan, Step, settle};
+use crate::stage::{Mail, Route, Stage};
+use crate::tasks::Tasks;
+use crate::telemetry;
+
+/// How long accept may take to decide about a rejected mail. It may have to send it on.
+const ARBITRATION: Duration = Duration::from_secs(10);
+
+/// The wait before a message is tried again whose steps could not be carried out.
+const STEP_FAILED: Duration = Duration::from_secs(1);
+
+/// What every worker loop can be told.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Messages that are worked on at once.
+    pub workers: usize,
+    /// A message that takes longer counts as one that hangs the stage.
+    pub time_limit: Duration,
+    /// The server delivers a message again when it has not heard of it for so long.
+    pub ack_wait: Duration,
+    /// See [`crate::pull::Settings`].
+    pub watchdog: Duration,
+    /// See [`Patience`].
+    pub patience: Patience,
+}
+
+impl Config {
+    /// Reads the section `work` of a stage, whose default number of workers is given.
+    pub fn read(stage: &mut Section, workers: u64) -> Self {
+        let mut section = stage.section("work");
+        let config = Self {
+            workers: usize::try_from(section.count("workers", workers, 1..=4096, "Messages that one process works on at once.")).unwrap_or(1),
+            time_limit: section.span("time_limit", "5min", "100ms"..="1h", "A message that takes longer counts as one that hangs the stage. Well above the stage's own deadlines.").0,
+            ack_wait: section.span("ack_wait", "10s", "1s"..="5min", "The broker hands a message to another process when it has not heard of it for so long. Progress is told three times as often.").0,
+            watchdog: section.span("watchdog", "10s", "100ms"..="10min", "A consumer that has mail pending and gets none for so long is bound anew.").0,
+            patience: Patience {
+                backoff_first: section.span("backoff_first", "1s", "10ms"..="1h", "The wait before the second attempt; it doubles from there.").0,
+                backoff_most: section.span("backoff_most", "1min", "10ms"..="1day", "The longest wait between two attempts. Short enough that mail flows soon after an outage.").0,
+                warn_after: section.span("warn_after", "10min", "1s"..="5days", "Mail that waits for longer raises the alarm metric.").0,
+                give_up_after: section.span("give_up_after", "5days", "1s"..="30days", "Mail that has waited for longer is put to the dead letters. The usual life of a queue, RFC 5321 section 4.5.4.1.").0,
+                crashes: section.count("crashes", 3, 1..=100, "At this delivery, mail that makes the stage panic or hang is put to the dead letters."),
+            },
+        };
+        section.finish();
+        config
+    }
+}
+
+/// Where a stage stands in the chain.
+#[derive(Debug, Clone)]
+pub struct Place {
+    /// The stage's name.
+    pub stage: String,
+    /// The stage behind it.
+    pub next: String,
+    /// The stream it reads.
+    pub stream: String,
+    /// Its consumer.
+    pub consumer: String,
+    /// Its subject.
+    pub subject: String,
+}
+
+/// Everything that a worker loop needs beside its stage.
+#[derive(Debug, Clone)]
+pub struct Workshop {
+    /// The broker.
+    pub broker: Broker,
+    /// The bodies.
+    pub bodies: Bodies,
+    /// Background work.
+    pub tasks: Tasks,
+}
+
+struct Worker<S> {
+    stage: S,
+    place: Place,
+    config: Config,
+    shop: Workshop,
+    free: Semaphore,
+}
+
+/// Runs a stage until the shutdown: what is in hand then is finished, nothing new is pulled.
+///
+/// # Errors
+/// None at present; the loop ends with the shutdown.
+pub async fn run<S: Stage>(stage: S, place: Place, config: Config, shop: Workshop) -> anyhow::Result<()> {
+    let settings = Settings {
+        stream: place.stream.clone(),
+        consumer: place.consumer.clone(),
+        subject: place.subject.clone(),
+        // Twice the workers: while one message is worked on, the next is already here.
+        room: config.workers * 2,
+        ack_wait: config.ack_wait,
+        watchdog: config.watchdog,
+    };
+    let mut pull = Pull::new(shop.broker.clone(), settings, shop.tasks.clone());
+    let tasks = shop.tasks.clone();
+    telemetry::workers(&place.stage, config.workers);
+    let free = Semaphore::new(config.workers);
+    let worker = Arc::new(Worker { stage, place, config, shop, free });
+    while let Some(in_hand) = pull.next().await {
+        let worker = Arc::clone(&worker);
+        tasks.spawn("message", async move { worker.work(&in_hand).await });
+    }
+    Ok(())
+}
+
+impl<S: Stage> Worker<S> {
+    async fn work(&self, in_hand: &InHand) {
+        let plan_and_steps = async {
+            let _turn = self.free.acquire().await;
+            if self.shop.tasks.is_stopping() {
+                // Not begun: another process can have it at once.
+                in_hand.tell(AckKind::Nak(None)).await;
+                return;
+            }
+            self.attend(in_hand).await;
+        };
+        in_hand.during(plan_and_steps).await;
+    }
+
+    async fn attend(&self, in_hand: &InHand) {
+        let began = tokio::time::Instant::now();
+        let attempt = attempt(in_hand);
+        let (envelope, answer) = match Envelope::decode(in_hand.message.payload.clone()) {
+            Ok(envelope) => {
+                let answer = self.ask(&envelope).await;
+                (Some(envelope), answer)
+            }
+            Err(error) => (None, Answer::Unreadable(error.to_string())),
+        };
+        let elapsed = began.elapsed();
+        let mut plan = settle(answer, attempt, &self.config.patience);
+        stamp(&mut plan, &self.place.stage, elapsed);
+        let done = self.carry_out(&plan, in_hand, envelope.as_ref(), attempt).await;
+        if let Err(error) = &done {
+            in_hand.tell(AckKind::Nak(Some(STEP_FAILED))).await;
+            tracing::warn!(
+                stage = self.place.stage,
+                error = format!("{error:#}"),
+                "a step failed; the message comes back"
+            );
+        }
+        let name = if done.is_ok() { plan.name } else { "undone" };
+        telemetry::settled(&self.place.stage, name, elapsed);
+        tracing::info!(
+            stage = self.place.stage,
+            mail = envelope.as_ref().map(|envelope| envelope.id.to_string()),
+            attempt = attempt.delivered,
+            outcome = name,
+            reason = plan.reason,
+            ms = elapsed.as_millis(),
+            "settled"
+        );
+    }
+
+    async fn ask(&self, envelope: &Envelope) -> Answer {
+        let mail = Mail::new(envelope.clone(), self.shop.bodies.clone());
+        let handled = AssertUnwindSafe(self.stage.handle(&mail)).catch_unwind();
+        match tokio::time::timeout(self.config.time_limit, handled).await {
+            Ok(Ok(Ok(outcome))) => Answer::Outcome(outcome),
+            Ok(Ok(Err(fault))) => Answer::Fault(fault),
+            Ok(Err(_)) => Answer::Panicked,
+            Err(_) => Answer::TimedOut,
+        }
+    }
+
+    async fn carry_out(
+        &self,
+        plan: &Plan,
+        in_hand: &InHand,
+        envelope: Option<&Envelope>,
+        attempt: Attempt,
+    ) -> anyhow::Result<()> {
+        for step in &plan.steps {
+            match (step, envelope) {
+                (Step::Ack, _) => in_hand.tell(AckKind::Ack).await,
+                (Step::Nak(wait), _) => in_hand.tell(AckKind::Nak(Some(*wait))).await,
+                (Step::Term, _) => in_hand.tell(AckKind::Term).await,
+                (Step::Alarm, _) => {
+                    telemetry::alarm(&self.place.stage);
+                    tracing::warn!(stage = self.place.stage, reason = plan.reason, "mail waits or is given up");
+                }
+                (Step::Bury(reason), _) => self.bury(reason, in_hand, envelope, attempt).await?,
+                (Step::Forward(verdict), Some(mail)) => self.forward(mail, verdict, &self.place.next).await?,
+                (Step::Divert(verdict), Some(mail)) => self.forward(mail, verdict, subjects::DELIVER_STAGE).await?,
+                (Step::Copies(routes), Some(mail)) => self.copies(mail, routes).await?,
+                (Step::Arbitrate(verdict), Some(mail)) => self.arbitrate(mail, verdict).await?,
+                (Step::End(ending), Some(mail)) => self.end(mail, ending).await?,
+                (_, None) => anyhow::bail!("there is no envelope to do this with"),
+            }
+        }
+        Ok(())
+    }
+
+    async fn forward(&self, mail: &Envelope, verdict: &Verdict, next: &str) -> anyhow::Result<()> {
+        let mut mail = mail.clone();
+        if verdict.disposition == Disposition::Hold && mail.held.is_none() {
+            mail.held = Some(verdict.reason.clone());
+        }
+        mail.verdicts.push(verdict.clone());
+        let message_id = subjects::message_id(mail.id, next, mail.round);
+        Ok(self.shop.broker.publish(subjects::stage(next), Some(&message_id), mail.encode()).await?)
+    }
+
+    async fn copies(&self, mail: &Envelope, routes: &[Route]) -> anyhow::Result<()> {
+        let publish = routes.iter().map(|route| {
+            let mut copy = mail.clone();
+            copy.targets.clone_from(&route.targets);
+            copy.held = copy.held.or_else(|| route.held.clone());
+            let hop = format!("store-{}-{}", route.node, u8::from(route.held.is_some()));
+            let message_id = subjects::message_id(mail.id, &hop, mail.round);
+            let subject = subjects::store(&route.node);
+            async move { self.shop.broker.publish(subject, Some(&message_id), copy.encode()).await }
+        });
+        futures::future::try_join_all(publish).await?;
+        // The sender may still be waiting: every check has been passed, or the mail is held, which is a 250 as well.
+        let cleared = Notice::Cleared(mail.id).encode();
+        self.shop.broker.notify(subjects::notice(&mail.node), cleared).await;
+        Ok(())
+    }
+
+    async fn arbitrate(&self, mail: &Envelope, verdict: &Verdict) -> anyhow::Result<()> {
+        let mut mail = mail.clone();
+        mail.verdicts.push(verdict.clone());
+        let subject = subjects::notice(&mail.node);
+        let notice = Notice::Rejected(Box::new(mail)).encode();
+        let answer = self.shop.broker.ask(subject, notice, ARBITRATION).await?;
+        match Decision::decode(answer)? {
+            Decision::Undecided => Err(anyhow!("accept could not decide about the rejected mail")),
+            Decision::Refused | Decision::Held | Decision::Settled => Ok(()),
+        }
+    }
+
+    async fn end(&self, mail: &Envelope, ending: &Ended) -> anyhow::Result<()> {
+        Ok(self.shop.broker.publish(subjects::ended(&mail.node), None, ending.encode()).await?)
+    }
+
+    async fn bury(
+        &self,
+        reason: &str,
+        in_hand: &InHand,
+        envelope: Option<&Envelope>,
+        attempt: Attempt,
+    ) -> anyhow::Result<()> {
+        let stage = self.place.stage.clone();
+        let letter = DeadLetter {
+            stage: stage.clone(),
+            reason: reason.to_owned(),
+            attempts: attempt.delivered,
+            age: attempt.age,
+            buried: clock::now(),
+            payload: in_hand.message.payload.clone(),
+        };
+        let broker = &self.shop.broker;
+        let message_id = envelope.map(|mail| subjects::message_id(mail.id, &format!("dead-{stage}"), mail.round));
+        broker.publish(subjects::dead(&stage), message_id.as_deref(), letter.encode()).await?;
+        if let Some(mail) = envelope {
+            let burial = Burial { stage, reason: reason.to_owned(), recipients: concerned(mail) };
+            let ended = Ended { id: mail.id, ends: Vec::new(), burial: Some(burial) };
+            broker.publish(subjects::ended(&mail.node), None, ended.encode()).await?;
+        }
+        Ok(())
+    }
+}
+
+/// Which recipients a copy stands for: those of its targets, or all before it was routed.
+fn concerned(mail: &Envelope) -> Vec<u32> {
+    let all = u32::try_from(mail.recipients.len()).unwrap_or(u32::MAX);
+    let mut recipients: Vec<u32> = mail.targets.iter().map(|target| target.recipient).collect();
+    if recipients.is_empty() {
+        recipients = (0..all).collect();
+    }
+    recipients.sort_unstable();
+    recipients.dedup();
+    recipients
+}
+
+fn attempt(in_hand: &InHand) -> Attempt {
+    let Ok(info) = in_hand.message.info() else { return Attempt { delivered: 1, age: Duration::ZERO } };
+    let published = u64::try_from(info.published.unix_timestamp_nanos() / 1_000_000).unwrap_or(0);
+    Attempt { delivered: u64::try_from(info.delivered).unwrap_or(1), age: clock::now().since(Millis(published)) }
+}
+
+/// Puts the stage's name and its time into the verdicts of a plan.
+fn stamp(plan: &mut Plan, stage: &str, elapsed: Duration) {
+    for step in &mut plan.steps {
+        if let Step::Forward(verdict) | Step::Divert(verdict) | Step::Arbitrate(verdict) = step {
+            stage.clone_into(&mut verdict.stage);
+            verdict.millis = u32::try_from(elapsed.as_millis()).unwrap_or(u32::MAX);
+        }
+    }
+}
