@@ -1,0 +1,142 @@
+//! The books: what became of every recipient that was ever accepted here.
+//!
+//! Live segments are counted by what is in them. What segments that are gone have contributed stands in the file
+//! `books`, which is replaced as a whole: a crash leaves the old or the new one. It also names the segments that it has
+//! taken in, so that none is counted twice, and carries on the mails whose senders may not know that we have them.
+
+use std::fs::{self, File};
+use std::io::Write as _;
+use std::path::Path;
+
+use anyhow::{Context as _, bail};
+use proto::{MailId, Millis};
+use serde::{Deserialize, Serialize};
+
+use super::index::Doubt;
+
+/// Counts of recipients. At any moment, accepted = stored + held + rejected + buried + in flight.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Books {
+    /// Recipients of mails that were ever kept in the journal.
+    pub accepted: u64,
+    /// In a mailbox of their own.
+    pub stored: u64,
+    /// In the quarantine.
+    pub held: u64,
+    /// Refused in the session after all.
+    pub rejected: u64,
+    /// With the dead letters, or given up there by an operator.
+    pub buried: u64,
+    /// On their way.
+    pub in_flight: u64,
+}
+
+impl Books {
+    /// Whether every accepted recipient is accounted for.
+    pub fn balanced(&self) -> bool {
+        self.accepted == self.stored + self.held + self.rejected + self.buried + self.in_flight
+    }
+
+    /// Adds the counts of other books.
+    pub fn add(&mut self, other: &Self) {
+        self.accepted += other.accepted;
+        self.stored += other.stored;
+        self.held += other.held;
+        self.rejected += other.rejected;
+        self.buried += other.buried;
+        self.in_flight += other.in_flight;
+    }
+}
+
+/// A mail whose sender has not shown that it heard our 250.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Unheard {
+    pub(super) key: Doubt,
+    pub(super) id: MailId,
+}
+
+/// What the file holds.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Ledger {
+    /// Counts of the segments that are gone.
+    pub(super) books: Books,
+    /// Segments that are counted here and whose files may still be there.
+    pub(super) folded: Vec<u64>,
+    /// Carried on from them.
+    pub(super) unheard: Vec<Unheard>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Written {
+    books: Books,
+    folded: Vec<u64>,
+    unheard: Vec<(String, String)>,
+}
+
+/// Reads the ledger; an empty one if there is none.
+pub(super) fn read(folder: &Path) -> anyhow::Result<Ledger> {
+    let path = folder.join("books");
+    let text = match fs::read_to_string(&path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Ledger::default()),
+        Err(error) => return Err(error).with_context(|| format!("reading {}", path.display())),
+    };
+    let damaged = || format!("{} is damaged; the counts of removed segments are in it", path.display());
+    let (sum, json) = text.split_once('\n').with_context(damaged)?;
+    if blake3::hash(json.as_bytes()).to_hex().as_str() != sum {
+        bail!(damaged());
+    }
+    let written: Written = serde_json::from_str(json).with_context(damaged)?;
+    let mut unheard = Vec::with_capacity(written.unheard.len());
+    for (key, id) in written.unheard {
+        let key = blake3::Hash::from_hex(key).with_context(damaged)?;
+        let id = id.parse().map_err(anyhow::Error::msg).with_context(damaged)?;
+        unheard.push(Unheard { key: *key.as_bytes(), id });
+    }
+    Ok(Ledger { books: written.books, folded: written.folded, unheard })
+}
+
+/// Replaces the ledger: written, synced, renamed, and the folder synced.
+pub(super) fn write(folder: &Path, ledger: &Ledger) -> std::io::Result<()> {
+    let hex = |unheard: &Unheard| (blake3::Hash::from_bytes(unheard.key).to_hex().to_string(), unheard.id.to_string());
+    let written = Written {
+        books: ledger.books,
+        folded: ledger.folded.clone(),
+        unheard: ledger.unheard.iter().map(hex).collect(),
+    };
+    let json = serde_json::to_string(&written).map_err(std::io::Error::other)?;
+    let new = folder.join("books.new");
+    let mut file = File::create(&new)?;
+    writeln!(file, "{}", blake3::hash(json.as_bytes()).to_hex())?;
+    file.write_all(json.as_bytes())?;
+    file.sync_all()?;
+    fs::rename(&new, folder.join("books"))?;
+    File::open(folder)?.sync_all()
+}
+
+/// Whether a mail of this id is young enough to be in doubt.
+pub(super) fn is_young(id: MailId, now: Millis, doubt_for: std::time::Duration) -> bool {
+    now.since(id.arrived()) < doubt_for
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn the_ledger_comes_back_and_damage_is_noticed() {
+        let folder = tempfile::tempdir().unwrap();
+        assert_eq!(read(folder.path()).unwrap(), Ledger::default());
+        let books = Books { accepted: 9, stored: 4, held: 3, rejected: 1, buried: 1, in_flight: 0 };
+        assert!(books.balanced());
+        let unheard = vec![Unheard { key: [7; 32], id: MailId::from_bytes([1; 16]) }];
+        let ledger = Ledger { books, folded: vec![1, 2], unheard };
+        write(folder.path(), &ledger).unwrap();
+        assert_eq!(read(folder.path()).unwrap(), ledger);
+        let path = folder.path().join("books");
+        let spoiled = fs::read_to_string(&path).unwrap().replace("\"accepted\":9", "\"accepted\":8");
+        fs::write(&path, spoiled).unwrap();
+        assert!(read(folder.path()).unwrap_err().to_string().contains("damaged"));
+    }
+}

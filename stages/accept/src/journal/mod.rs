@@ -1,0 +1,254 @@
+//! The journal: the synced record on which every 250 rests.
+//!
+//! A mail is appended, with its envelope and body, and synced before anybody is told that it is kept; it stays until every
+//! recipient has ended. Appends that wait together share one sync (*group commit*): while one runs, the next batch
+//! gathers. What happens to a mail later is a *mark* in a file beside its segment, so that a segment and its marks are
+//! whole in themselves and go together.
+//!
+//! | a crash comes | what it leaves | what recovery does |
+//! |---|---|---|
+//! | before the sync of an append | a torn or unsynced record; nobody was told | cuts a torn tail; a whole record is a mail whose sender will come again, and is recognised |
+//! | between the sync and the reply | a mail without the mark that its sender went on | delivers it; the sender's second copy is recognised by its key |
+//! | while mail is on its way | pending mail | sends it round again with the same id |
+//! | after an end, before its mark is on disk | the mail seems pending | sends it round again; the store knows it already |
+//! | between answering 550 and the end | the refusal's mark, which was synced | the mail has ended |
+//! | while a segment is folded into the books | old or new books, never half; files that may still be there | files of a folded segment are removed |
+//!
+//! A damaged record costs that record only: an error names file and offset, and reading goes on behind it.
+
+mod books;
+mod config;
+mod index;
+mod mark;
+mod record;
+mod recover;
+mod segment;
+mod writer;
+
+use std::fs::File;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use anyhow::{Context as _, bail};
+use bytes::Bytes;
+use proto::{Ended, MailId, Millis};
+use tokio::sync::{mpsc, oneshot};
+
+pub use books::Books;
+pub use config::Config;
+pub use index::{Doubt, Pending};
+pub use recover::{Damage, Recovery};
+
+use index::Index;
+use mark::Mark;
+use writer::Command;
+
+/// Appends and marks that may wait for the writer; whoever comes then waits before that.
+const QUEUE: usize = 4096;
+
+/// A mail to be kept.
+#[derive(Debug, Clone)]
+pub struct Mail {
+    /// Its id.
+    pub id: MailId,
+    /// How many recipients its envelope has.
+    pub recipients: u32,
+    /// Opaque here.
+    pub envelope: Bytes,
+    /// As the sender gave it.
+    pub body: Bytes,
+    /// By what the same mail from the same sender is recognised.
+    pub doubt: Doubt,
+}
+
+/// Why a mail is not kept.
+#[derive(Debug, thiserror::Error)]
+pub enum AppendError {
+    /// The journal has reached a high-water mark, or the disk is full.
+    #[error("the journal is full: {0}")]
+    Full(String),
+    /// The disk failed.
+    #[error("the journal cannot be written: {0}")]
+    Io(String),
+}
+
+/// The journal of one accept node.
+#[derive(Debug, Clone)]
+pub struct Journal {
+    index: Arc<Mutex<Index>>,
+    writer: mpsc::Sender<Command>,
+    folder: PathBuf,
+    config: Config,
+}
+
+impl Journal {
+    /// Opens the journal in its folder, recovers what a crash left, and starts the writer.
+    ///
+    /// # Errors
+    /// When the folder cannot be read or written, belongs to another node, or is in use by another process.
+    pub fn open(config: Config, node: &str, now: Millis) -> anyhow::Result<(Self, Recovery)> {
+        let folder = config.folder.clone();
+        std::fs::create_dir_all(&folder).with_context(|| format!("making {}", folder.display()))?;
+        let lock = lock(&folder)?;
+        let (index, recovery) = recover::recover(&config, node, now)?;
+        let index = Arc::new(Mutex::new(index));
+        let (sender, receiver) = mpsc::channel(QUEUE);
+        let writer = writer::Writer::new(config.clone(), node, Arc::clone(&index), lock)?;
+        std::thread::Builder::new().name("journal".into()).spawn(move || writer.run(receiver))?;
+        Ok((Self { index, writer: sender, folder, config }, recovery))
+    }
+
+    fn index(&self) -> MutexGuard<'_, Index> {
+        self.index.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Keeps a mail. Resolves when its record is synced.
+    ///
+    /// # Errors
+    /// See [`AppendError`]; the mail is then not kept, or at most as one whose sender was not told so.
+    pub async fn append(&self, mail: Mail) -> Result<(), AppendError> {
+        self.room()?;
+        let (done, wait) = oneshot::channel();
+        let gone = || AppendError::Io("the writer has ended".into());
+        self.writer.send(Command::Append(mail, done)).await.map_err(|_| gone())?;
+        wait.await.map_err(|_| gone())?
+    }
+
+    /// Whether there is room for more mail.
+    ///
+    /// # Errors
+    /// [`AppendError::Full`] over one of the high-water marks.
+    pub fn room(&self) -> Result<(), AppendError> {
+        let index = self.index();
+        let (bytes, mails) = (index.bytes(), index.pending());
+        if bytes >= self.config.max_bytes.0 {
+            return Err(AppendError::Full(format!("{bytes} bytes, at most {}", self.config.max_bytes)));
+        }
+        if mails as u64 >= self.config.max_mails {
+            return Err(AppendError::Full(format!("{mails} mails are pending")));
+        }
+        if index.free < self.config.min_free.0 {
+            return Err(AppendError::Full(format!("{} bytes are free on its disk", index.free)));
+        }
+        Ok(())
+    }
+
+    /// Envelope and body of a pending mail, verified.
+    ///
+    /// # Errors
+    /// When the mail is not pending, or its record is damaged; the error names file and offset.
+    pub async fn read(&self, id: MailId) -> anyhow::Result<(Bytes, Bytes)> {
+        let Some(place) = self.index().place(id) else { bail!("mail {id} is not pending") };
+        let folder = self.folder.clone();
+        tokio::task::spawn_blocking(move || record::read(&folder, place, id)).await?
+    }
+
+    /// The sender went on after our reply: it knows that we keep the mail.
+    pub async fn went_on(&self, id: MailId) {
+        let segment = self.index().went_on(id);
+        self.mark(segment, id, Mark::WentOn).await;
+    }
+
+    /// The mail was refused in the session. Resolves when that is synced; every recipient has ended then. Says whether
+    /// the mail was pending until now.
+    ///
+    /// # Errors
+    /// When it cannot be synced: then nothing has changed.
+    pub async fn refuse(&self, id: MailId) -> anyhow::Result<bool> {
+        let Some(segment) = self.index().segment_of(id) else { return Ok(false) };
+        let (done, wait) = oneshot::channel();
+        self.writer.send(Command::Mark { segment, id, mark: Mark::Refused, synced: Some(done) }).await?;
+        wait.await??;
+        Ok(self.index().refuse(id))
+    }
+
+    /// The mail goes on as held, in this round and every later one.
+    pub async fn hold(&self, id: MailId, reason: &str) {
+        let segment = self.index().hold(id, reason);
+        self.mark(segment, id, Mark::Held(reason.to_owned())).await;
+    }
+
+    /// Takes in what became of recipients. Says whether the mail has ended by that.
+    pub async fn ended(&self, ended: &Ended) -> bool {
+        let id = ended.id;
+        let (segment, over) = self.index().ended(ended);
+        for end in &ended.ends {
+            self.mark(segment, id, Mark::end(end)).await;
+        }
+        if let Some(burial) = &ended.burial {
+            for recipient in &burial.recipients {
+                self.mark(segment, id, Mark::Buried(*recipient)).await;
+            }
+        }
+        over
+    }
+
+    /// An operator sends a buried mail round again. Says whether it was buried.
+    pub async fn replay(&self, id: MailId, now: Millis) -> bool {
+        let segment = self.index().replay(id, now);
+        self.mark(segment, id, Mark::Replayed).await;
+        segment.is_some()
+    }
+
+    /// An operator gives up the buried recipients of a mail. Says whether there were any.
+    pub async fn drop_buried(&self, id: MailId) -> bool {
+        let segment = self.index().drop_buried(id);
+        self.mark(segment, id, Mark::Dropped).await;
+        segment.is_some()
+    }
+
+    async fn mark(&self, segment: Option<u64>, id: MailId, mark: Mark) {
+        let Some(segment) = segment else { return };
+        // A mark that is lost costs one harmless repetition.
+        let _ = self.writer.send(Command::Mark { segment, id, mark, synced: None }).await;
+    }
+
+    /// The first mail that was kept under this key and whose sender has not gone on since, if it is younger than the
+    /// configured time.
+    pub fn doubtful(&self, key: &Doubt, now: Millis) -> Option<MailId> {
+        self.index().doubtful(key, now)
+    }
+
+    /// What the refill has to know of a pending mail; none once it has ended.
+    pub fn pending(&self, id: MailId) -> Option<Pending> {
+        self.index().pending_state(id)
+    }
+
+    /// Mails that have not ended although their last round is long ago, at most `limit` of them. Each is due again only
+    /// after a longer wait.
+    pub fn due(&self, now: Millis, limit: usize) -> Vec<MailId> {
+        let (first, most) = (self.config.refill_first, self.config.refill_most);
+        self.index().due(now, limit, first, most)
+    }
+
+    /// Everything pending is due now: what was on its way may be lost.
+    pub fn all_due(&self, now: Millis) {
+        self.index().all_due(now);
+    }
+
+    /// What became of all recipients ever accepted here.
+    pub fn books(&self) -> Books {
+        self.index().books()
+    }
+
+    /// Pending mails and the bytes of all segments.
+    pub fn size(&self) -> (u64, u64) {
+        let index = self.index();
+        (index.pending() as u64, index.bytes())
+    }
+}
+
+fn lock(folder: &std::path::Path) -> anyhow::Result<File> {
+    let path = folder.join("lock");
+    let file = File::create(&path).with_context(|| format!("making {}", path.display()))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(std::fs::TryLockError::WouldBlock) => {
+            bail!("the journal in {} is in use by another process; every accept node needs its own", folder.display())
+        }
+        Err(std::fs::TryLockError::Error(error)) => Err(error).with_context(|| format!("locking {}", path.display())),
+    }
+}
+
+#[cfg(test)]
+mod tests;

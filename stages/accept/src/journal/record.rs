@@ -1,0 +1,106 @@
+//! One mail in a segment: a fixed head with the lengths, the envelope, the body.
+
+use std::fs::File;
+use std::io::IoSlice;
+use std::os::unix::fs::FileExt as _;
+use std::path::Path;
+
+use anyhow::{Context as _, bail};
+use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
+use proto::MailId;
+
+use super::index::Doubt;
+use super::{Mail, segment};
+
+/// What each record begins with.
+pub(super) const MAGIC: [u8; 4] = *b"CmR1";
+/// Bytes of the head: magic, recipients, envelope length, body length, id, key, checksum.
+pub(super) const HEAD: usize = 4 + 4 + 4 + 8 + 16 + 32 + 32;
+
+/// Where a record lies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Place {
+    pub(super) segment: u64,
+    pub(super) offset: u64,
+    pub(super) envelope: u32,
+    pub(super) body: u64,
+}
+
+impl Place {
+    pub(super) fn length(&self) -> u64 {
+        HEAD as u64 + u64::from(self.envelope) + self.body
+    }
+}
+
+/// What a head says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Head {
+    pub(super) recipients: u32,
+    pub(super) envelope: u32,
+    pub(super) body: u64,
+    pub(super) id: MailId,
+    pub(super) doubt: Doubt,
+    sum: [u8; 32],
+}
+
+/// The head of a mail's record. The checksum covers everything else.
+pub(super) fn head(mail: &Mail) -> Bytes {
+    let mut head = BytesMut::with_capacity(HEAD);
+    head.put_slice(&MAGIC);
+    head.put_u32_le(mail.recipients);
+    head.put_u32_le(u32::try_from(mail.envelope.len()).unwrap_or(u32::MAX));
+    head.put_u64_le(mail.body.len() as u64);
+    head.put_slice(&mail.id.to_bytes());
+    head.put_slice(&mail.doubt);
+    let sum = checksum(&head, &mail.envelope, &mail.body);
+    head.put_slice(&sum);
+    head.freeze()
+}
+
+/// The pieces of a record, to be written behind each other without copying.
+pub(super) fn pieces<'a>(head: &'a Bytes, mail: &'a Mail) -> [IoSlice<'a>; 3] {
+    [IoSlice::new(head), IoSlice::new(&mail.envelope), IoSlice::new(&mail.body)]
+}
+
+fn checksum(head: &[u8], envelope: &[u8], body: &[u8]) -> [u8; 32] {
+    *blake3::Hasher::new().update(head).update(envelope).update(body).finalize().as_bytes()
+}
+
+/// Reads a head. None if these bytes do not begin a record.
+pub(super) fn parse_head(bytes: &[u8]) -> Option<Head> {
+    let mut bytes = bytes.get(..HEAD)?;
+    if !bytes.starts_with(&MAGIC) {
+        return None;
+    }
+    bytes.advance(MAGIC.len());
+    let (recipients, envelope, body) = (bytes.get_u32_le(), bytes.get_u32_le(), bytes.get_u64_le());
+    let id = MailId::from_bytes(bytes[..16].try_into().ok()?);
+    let doubt = bytes[16..48].try_into().ok()?;
+    let sum = bytes[48..80].try_into().ok()?;
+    Some(Head { recipients, envelope, body, id, doubt, sum })
+}
+
+/// A whole and sound record at the start of `bytes`, if there is one.
+pub(super) fn parse(bytes: &[u8]) -> Option<Head> {
+    let head = parse_head(bytes)?;
+    let envelope_end = HEAD.checked_add(usize::try_from(head.envelope).ok()?)?;
+    let body_end = envelope_end.checked_add(usize::try_from(head.body).ok()?)?;
+    let (envelope, body) = (bytes.get(HEAD..envelope_end)?, bytes.get(envelope_end..body_end)?);
+    (checksum(&bytes[..HEAD - 32], envelope, body) == head.sum).then_some(head)
+}
+
+/// Reads and verifies the record of a mail.
+pub(super) fn read(folder: &Path, place: Place, id: MailId) -> anyhow::Result<(Bytes, Bytes)> {
+    let path = segment::mail_path(folder, place.segment);
+    let mut bytes = vec![0; usize::try_from(place.length())?];
+    let named = || format!("{} at offset {}", path.display(), place.offset);
+    File::open(&path).and_then(|file| file.read_exact_at(&mut bytes, place.offset)).with_context(named)?;
+    match parse(&bytes) {
+        Some(head) if head.id == id => {}
+        _ => bail!("the record in {} is damaged", named()),
+    }
+    let mut bytes = Bytes::from(bytes);
+    bytes.advance(HEAD);
+    let envelope = bytes.split_to(usize::try_from(place.envelope)?);
+    Ok((envelope, bytes))
+}

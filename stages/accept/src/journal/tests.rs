@@ -1,0 +1,233 @@
+//! The journal as a whole: kept, ended, reopened, torn, damaged.
+#![allow(clippy::unwrap_used)]
+
+use std::fs::{self, OpenOptions};
+use std::os::unix::fs::FileExt as _;
+use std::path::Path;
+use std::time::Duration;
+
+use proto::{Burial, End, EndKind};
+use runtime::config::ByteSize;
+
+use super::*;
+
+const NOW: Millis = Millis(1_800_000_000_000);
+
+fn config(folder: &Path) -> Config {
+    Config {
+        folder: folder.to_owned(),
+        segment: ByteSize::mib(64),
+        max_bytes: ByteSize::mib(1024),
+        max_mails: 1000,
+        min_free: ByteSize(0),
+        refill_first: Duration::from_secs(300),
+        refill_most: Duration::from_secs(3600),
+        doubt_for: Duration::from_secs(86_400),
+        doubt_most: 1000,
+    }
+}
+
+fn mail(number: u8, recipients: u32) -> Mail {
+    Mail {
+        id: MailId::new(NOW, number.into()),
+        recipients,
+        envelope: Bytes::from(vec![number; 30]),
+        body: Bytes::from(vec![number; 1000]),
+        doubt: [number; 32],
+    }
+}
+
+fn open(folder: &Path) -> (Journal, Recovery) {
+    // The writer of a journal that was just dropped gives the lock up when it has ended.
+    let begun = std::time::Instant::now();
+    loop {
+        match Journal::open(config(folder), "n", NOW) {
+            Err(error) if error.to_string().contains("in use") && begun.elapsed() < Duration::from_secs(10) => {
+                std::thread::yield_now();
+            }
+            opened => return opened.unwrap(),
+        }
+    }
+}
+
+fn stored(id: MailId, recipient: u32, target: &str, of: u32, routing: u64) -> Ended {
+    let end = End { recipient, routing, target: target.into(), of, kind: EndKind::Stored };
+    Ended { id, ends: vec![end], burial: None }
+}
+
+#[tokio::test]
+async fn what_was_kept_is_there_after_reopening() {
+    let folder = tempfile::tempdir().unwrap();
+    let (journal, _) = open(folder.path());
+    for number in 1..=20 {
+        journal.append(mail(number, 2)).await.unwrap();
+    }
+    drop(journal);
+    let (journal, recovery) = open(folder.path());
+    assert_eq!(recovery, Recovery { pending: 20, ..Recovery::default() });
+    let (envelope, body) = journal.read(mail(7, 2).id).await.unwrap();
+    assert_eq!((envelope, body), (mail(7, 2).envelope, mail(7, 2).body));
+    let books = journal.books();
+    assert_eq!(books, Books { accepted: 40, in_flight: 40, ..Books::default() });
+}
+
+#[tokio::test]
+async fn a_recipient_has_ended_when_all_of_one_set_have() {
+    let folder = tempfile::tempdir().unwrap();
+    let (journal, _) = open(folder.path());
+    journal.append(mail(1, 1)).await.unwrap();
+    let id = mail(1, 1).id;
+    for ended in [stored(id, 0, "a", 2, 1), stored(id, 0, "a", 2, 1), stored(id, 0, "c", 2, 2)] {
+        assert!(!journal.ended(&ended).await);
+    }
+    assert!(journal.ended(&stored(id, 0, "b", 2, 1)).await);
+    assert!(journal.pending(id).is_none());
+    assert_eq!(journal.books(), Books { accepted: 1, stored: 1, ..Books::default() });
+}
+
+#[tokio::test]
+async fn the_books_survive_the_segments() {
+    let folder = tempfile::tempdir().unwrap();
+    let (journal, _) = open(folder.path());
+    for number in 1..=4 {
+        journal.append(mail(number, 1)).await.unwrap();
+    }
+    journal.ended(&stored(mail(1, 1).id, 0, "a", 1, 1)).await;
+    assert!(journal.refuse(mail(2, 1).id).await.unwrap());
+    let burial = Some(Burial { stage: "scan".into(), reason: "r".into(), recipients: vec![0] });
+    journal.ended(&Ended { id: mail(3, 1).id, ends: Vec::new(), burial }).await;
+    let want = Books { accepted: 4, stored: 1, rejected: 1, buried: 1, in_flight: 1, held: 0 };
+    assert_eq!(journal.books(), want);
+    drop(journal);
+    let (journal, _) = open(folder.path());
+    assert_eq!(journal.books(), want);
+    assert!(journal.replay(mail(3, 1).id, NOW).await && !journal.replay(mail(4, 1).id, NOW).await);
+    for number in [3, 4] {
+        journal.ended(&stored(mail(number, 1).id, 0, "a", 1, 1)).await;
+    }
+    drop(journal);
+    let (journal, recovery) = open(folder.path());
+    assert_eq!(recovery.pending, 0);
+    assert_eq!(journal.books(), Books { accepted: 4, stored: 3, rejected: 1, ..Books::default() });
+    assert!(segment::numbers(folder.path()).unwrap().is_empty(), "what has ended is gone");
+}
+
+#[tokio::test]
+async fn a_refusal_of_what_has_ended_says_so() {
+    let folder = tempfile::tempdir().unwrap();
+    let (journal, _) = open(folder.path());
+    journal.append(mail(1, 1)).await.unwrap();
+    journal.ended(&stored(mail(1, 1).id, 0, "a", 1, 1)).await;
+    assert!(!journal.refuse(mail(1, 1).id).await.unwrap());
+}
+
+#[tokio::test]
+async fn a_sender_that_did_not_hear_is_recognised_even_after_the_segment_went() {
+    let folder = tempfile::tempdir().unwrap();
+    let (journal, _) = open(folder.path());
+    for number in 1..=2 {
+        journal.append(mail(number, 1)).await.unwrap();
+        journal.ended(&stored(mail(number, 1).id, 0, "a", 1, 1)).await;
+    }
+    journal.went_on(mail(2, 1).id).await;
+    for _ in 0..3 {
+        assert_eq!(journal.doubtful(&[1; 32], NOW), Some(mail(1, 1).id));
+        assert_eq!(journal.doubtful(&[2; 32], NOW), None);
+    }
+    drop(journal);
+    drop(open(folder.path()));
+    let (journal, _) = open(folder.path());
+    assert!(segment::numbers(folder.path()).unwrap().is_empty());
+    assert_eq!(journal.doubtful(&[1; 32], NOW), Some(mail(1, 1).id));
+    assert_eq!(journal.doubtful(&[1; 32], NOW.plus(Duration::from_secs(86_401))), None);
+    journal.went_on(mail(1, 1).id).await;
+    assert_eq!(journal.doubtful(&[1; 32], NOW), None);
+}
+
+#[tokio::test]
+async fn what_has_not_ended_goes_round_again_with_growing_waits() {
+    let folder = tempfile::tempdir().unwrap();
+    let (journal, _) = open(folder.path());
+    journal.append(mail(1, 1)).await.unwrap();
+    let id = mail(1, 1).id;
+    let at = |seconds| NOW.plus(Duration::from_secs(seconds));
+    assert!(journal.due(at(299), 9).is_empty());
+    assert_eq!(journal.due(at(300), 9), [id]);
+    assert!(journal.due(at(899), 9).is_empty());
+    assert_eq!(journal.due(at(900), 9), [id]);
+    assert_eq!(journal.pending(id), Some(Pending { round: 2, held: None }));
+    journal.hold(id, "virus").await;
+    journal.all_due(at(901));
+    assert_eq!(journal.due(at(901), 9), [id]);
+    assert_eq!(journal.pending(id), Some(Pending { round: 3, held: Some("virus".into()) }));
+}
+
+#[tokio::test]
+async fn over_its_mark_it_takes_no_more() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = Config { max_mails: 2, ..config(folder.path()) };
+    let (journal, _) = Journal::open(config, "n", NOW).unwrap();
+    for number in 1..=2 {
+        journal.append(mail(number, 1)).await.unwrap();
+    }
+    assert!(matches!(journal.append(mail(3, 1)).await, Err(AppendError::Full(_))));
+    journal.ended(&stored(mail(1, 1).id, 0, "a", 1, 1)).await;
+    journal.append(mail(3, 1)).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_second_process_and_a_second_node_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let (journal, _) = open(folder.path());
+    journal.append(mail(1, 1)).await.unwrap();
+    let again = Journal::open(config(folder.path()), "n", NOW).unwrap_err();
+    assert!(again.to_string().contains("in use by another process"));
+    drop(journal);
+    drop(open(folder.path()));
+    let mut other = Err(anyhow::anyhow!("not tried"));
+    while other.as_ref().is_err_and(|error: &anyhow::Error| !error.to_string().contains("does not belong")) {
+        other = Journal::open(config(folder.path()), "other", NOW);
+    }
+    assert!(other.unwrap_err().to_string().contains("does not belong to the accept node other"));
+}
+
+#[tokio::test]
+async fn a_journal_cut_anywhere_keeps_every_record_before_the_cut() {
+    let folder = tempfile::tempdir().unwrap();
+    let (journal, _) = open(folder.path());
+    for number in 1..=4 {
+        journal.append(mail(number, 1)).await.unwrap();
+    }
+    drop(journal);
+    drop(open(folder.path()));
+    let whole = fs::read(segment::mail_path(folder.path(), 1)).unwrap();
+    let record = record::HEAD + 1030;
+    let title = whole.len() - 4 * record;
+    for length in (0..whole.len()).step_by(37).chain([title, title + record, whole.len()]) {
+        let cut = tempfile::tempdir().unwrap();
+        fs::write(segment::mail_path(cut.path(), 1), &whole[..length]).unwrap();
+        let (index, recovery) = recover::recover(&config(cut.path()), "n", NOW).unwrap();
+        let want = length.saturating_sub(title) / record;
+        assert_eq!((index.pending(), recovery.damage.len()), (want, 0), "cut at {length}");
+    }
+}
+
+#[tokio::test]
+async fn a_flipped_byte_costs_one_record_and_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let (journal, _) = open(folder.path());
+    for number in 1..=3 {
+        journal.append(mail(number, 1)).await.unwrap();
+    }
+    let path = segment::mail_path(folder.path(), 1);
+    let record = (record::HEAD + 1030) as u64;
+    let begin = fs::metadata(&path).unwrap().len() - 2 * record;
+    let file = OpenOptions::new().read(true).write(true).open(&path).unwrap();
+    file.write_all_at(b"!", begin + 500).unwrap();
+    let error = journal.read(mail(2, 1).id).await.unwrap_err().to_string();
+    assert!(error.contains("0000000001.mail") && error.contains(&begin.to_string()), "{error}");
+    drop(journal);
+    let (journal, recovery) = open(folder.path());
+    assert_eq!(recovery.damage, [Damage { file: path, offset: begin, length: record }]);
+    assert!(journal.pending(mail(1, 1).id).is_some() && journal.pending(mail(3, 1).id).is_some());
+}
