@@ -13,7 +13,7 @@ use crate::decide::{Found, Mailbox};
 ///
 /// # Errors
 /// [`Fault::Later`] when the directory is not sure about one of them.
-pub async fn recipients(directory: &Directory, envelope: &Envelope) -> Result<Vec<Found>, Fault> {
+pub(crate) async fn recipients(directory: &Directory, envelope: &Envelope) -> Result<Vec<Found>, Fault> {
     try_join_all(envelope.recipients.iter().map(|recipient| one(directory, &recipient.address))).await
 }
 
@@ -21,7 +21,7 @@ pub async fn recipients(directory: &Directory, envelope: &Envelope) -> Result<Ve
 ///
 /// # Errors
 /// [`Fault::Later`] when the directory does not have it, or is not sure.
-pub async fn quarantine(directory: &Directory) -> Result<Mailbox, Fault> {
+pub(crate) async fn quarantine(directory: &Directory) -> Result<Mailbox, Fault> {
     mailbox(&directory.held_account().await?, String::new())
 }
 

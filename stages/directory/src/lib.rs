@@ -1,1 +1,70 @@
 //! Who exists and where they live: accounts, aliases and domains, with caches that outlive the master.
+//!
+//! Every stage asks through a cache with a bound in bytes. When the master does not answer in time, what was known before
+//! is served for a while; about what was never known, the answer is [`Unsure`], and the mail waits or its sender is told
+//! to come again. An unknown recipient and an absent master are never taken for each other.
+
+mod address;
+mod admin;
+mod cache;
+pub mod config;
+mod login;
+mod master;
+mod resolve;
+
+pub use address::Address;
+pub use admin::{Change, NewAccount};
+pub use config::Config;
+pub use master::{Account, Kind, Status};
+pub use resolve::{Expansion, Problem, Receives, Target};
+
+use std::sync::Arc;
+
+use cache::Cache;
+use login::Logins;
+use master::Master;
+
+/// The master did not answer, and nothing is known from before.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("the directory cannot say: {0}")]
+pub struct Unsure(pub String);
+
+/// A handle on the directory, shared by everything in the process.
+#[derive(Clone)]
+pub struct Directory {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    config: Config,
+    master: Master,
+    cache: Cache,
+    logins: Logins,
+}
+
+impl Directory {
+    /// Opens the master and brings its tables up to date.
+    ///
+    /// # Errors
+    /// When the master cannot be opened, or is of a newer version.
+    pub async fn open(config: Config) -> anyhow::Result<Self> {
+        let master = Master::open(&config).await?;
+        let cache = Cache::new(&config);
+        Ok(Self { inner: Arc::new(Inner { config, master, cache, logins: Logins::default() }) })
+    }
+
+    /// Somebody changed this entry: it is looked up anew.
+    pub fn forget(&self, change: &Change) {
+        self.inner.cache.forget(change);
+        self.inner.logins.forget_all();
+    }
+
+    /// Changes may have been missed: everything is looked up anew. What is known still serves while the master is away.
+    pub fn forget_all(&self) {
+        self.inner.cache.age_all();
+        self.inner.logins.forget_all();
+    }
+}
+
+#[cfg(test)]
+mod tests;

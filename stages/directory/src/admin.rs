@@ -1,0 +1,287 @@
+//! Changing the directory. Every change says which entries of other processes' caches it makes wrong.
+
+use anyhow::{Context as _, bail};
+use sqlx::Row as _;
+
+use crate::address::{Address, is_domain};
+use crate::login::hash;
+use crate::master::{Account, Kind, Status};
+use crate::{Directory, Unsure};
+
+/// An entry that has changed, as it is announced to every process.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Change(String);
+
+impl Change {
+    fn address(address: &Address) -> Self {
+        Self(format!("address:{address}"))
+    }
+
+    fn domain(name: &str) -> Self {
+        Self(format!("domain:{name}"))
+    }
+
+    pub(crate) fn key(&self) -> &str {
+        &self.0
+    }
+
+    /// The change as it travels.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        self.0.clone().into_bytes()
+    }
+
+    /// The change that travelled as these bytes; none if they are not one.
+    pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        String::from_utf8(bytes.to_vec()).ok().map(Self)
+    }
+}
+
+/// An account that is to be made.
+#[derive(Debug, Clone)]
+pub struct NewAccount<'a> {
+    /// Its address; the domain must exist.
+    pub address: &'a str,
+    /// Its password.
+    pub password: &'a str,
+    /// The store node on which it shall live.
+    pub store: &'a str,
+    /// Whose it is.
+    pub kind: Kind,
+    /// Limit in bytes; 0 is none.
+    pub quota_bytes: u64,
+    /// Limit in messages; 0 is none.
+    pub quota_messages: u64,
+}
+
+impl Directory {
+    /// Makes a domain, or a domain that shares the addresses of another.
+    ///
+    /// # Errors
+    /// A bad name, a domain that exists, another that does not.
+    pub async fn add_domain(
+        &self,
+        name: &str,
+        alias_of: Option<&str>,
+        catch_all: Option<&str>,
+    ) -> anyhow::Result<Change> {
+        let name = domain_name(name)?;
+        let alias_of = alias_of.map(domain_name).transpose()?.unwrap_or_default();
+        if !alias_of.is_empty() && !self.domain_exists(&alias_of).await? {
+            bail!("the domain {alias_of} does not exist");
+        }
+        let catch_all = catch_all.map(str::parse::<Address>).transpose()?;
+        if self.domain_exists(&name).await? {
+            bail!("the domain {name} exists already");
+        }
+        sqlx::query("INSERT INTO domains (name, alias_of, catch_all) VALUES (?, ?, ?)")
+            .bind(&name)
+            .bind(&alias_of)
+            .bind(catch_all.map(|address| address.to_string()).unwrap_or_default())
+            .execute(&self.inner.master.pool)
+            .await?;
+        Ok(self.changed(Change::domain(&name)))
+    }
+
+    /// Removes a domain that has no accounts.
+    ///
+    /// # Errors
+    /// When it does not exist, or has accounts.
+    pub async fn remove_domain(&self, name: &str) -> anyhow::Result<Change> {
+        let name = domain_name(name)?;
+        let accounts = self.inner.master.accounts("WHERE address LIKE '%@' || ?", &name).await?;
+        if let Some(account) = accounts.first() {
+            bail!("the domain {name} has {} accounts, {} for one; remove them first", accounts.len(), account.address);
+        }
+        let done =
+            sqlx::query("DELETE FROM domains WHERE name = ?").bind(&name).execute(&self.inner.master.pool).await?;
+        if done.rows_affected() == 0 {
+            bail!("the domain {name} does not exist");
+        }
+        Ok(self.changed(Change::domain(&name)))
+    }
+
+    /// Every domain: its name, the domain whose addresses it shares, its catch-all.
+    ///
+    /// # Errors
+    /// When the master does not answer.
+    pub async fn domains(&self) -> anyhow::Result<Vec<(String, String, String)>> {
+        let rows = sqlx::query("SELECT name, alias_of, catch_all FROM domains ORDER BY name")
+            .fetch_all(&self.inner.master.pool)
+            .await?;
+        Ok(rows.iter().map(|row| (row.get(0), row.get(1), row.get(2))).collect())
+    }
+
+    async fn domain_exists(&self, name: &str) -> Result<bool, Unsure> {
+        Ok(self.inner.master.domain(name).await? != crate::master::Entry::Absent)
+    }
+
+    /// Makes an account.
+    ///
+    /// # Errors
+    /// A bad address, a domain that is not ours, an address that is taken.
+    pub async fn add_account(&self, new: NewAccount<'_>) -> anyhow::Result<Change> {
+        let address: Address = new.address.parse()?;
+        if new.kind == Kind::User && address.local().contains('+') {
+            bail!("{address} holds a plus sign, which separates the tag of an address");
+        }
+        if !self.domain_exists(address.domain()).await? {
+            bail!("the domain {0} does not exist; make it with: chainmail domain add {0}", address.domain());
+        }
+        if self.inner.master.address(&address).await? != crate::master::Entry::Absent {
+            bail!("{address} exists already");
+        }
+        if new.password.is_empty() {
+            bail!("an account needs a password");
+        }
+        let password = hash(new.password)?;
+        let mut transaction = self.inner.master.pool.begin().await?;
+        let row = sqlx::query("UPDATE account_numbers SET last = last + 1 RETURNING last")
+            .fetch_one(&mut *transaction)
+            .await?;
+        sqlx::query(
+            "INSERT INTO accounts (id, address, password, store, status, kind, quota_bytes, quota_messages)
+             VALUES (?, ?, ?, ?, 'active', ?, ?, ?)",
+        )
+        .bind(row.get::<i64, _>(0))
+        .bind(address.as_str())
+        .bind(password)
+        .bind(new.store)
+        .bind(if new.kind == Kind::System { "system" } else { "user" })
+        .bind(i64::try_from(new.quota_bytes)?)
+        .bind(i64::try_from(new.quota_messages)?)
+        .execute(&mut *transaction)
+        .await?;
+        transaction.commit().await?;
+        Ok(self.changed(Change::address(&address)))
+    }
+
+    /// Every account whose address holds this text, in the order of their addresses.
+    ///
+    /// # Errors
+    /// When the master does not answer.
+    pub async fn accounts(&self, part: &str) -> anyhow::Result<Vec<Account>> {
+        let condition = "WHERE instr(address, lower(?)) > 0 ORDER BY address";
+        Ok(self.inner.master.accounts(condition, part).await?)
+    }
+
+    /// How many accounts live on each store node.
+    ///
+    /// # Errors
+    /// When the master does not answer.
+    pub async fn spread(&self) -> anyhow::Result<Vec<(String, u64)>> {
+        let rows = sqlx::query("SELECT store, count(*) FROM accounts GROUP BY store")
+            .fetch_all(&self.inner.master.pool)
+            .await?;
+        Ok(rows.iter().map(|row| (row.get(0), u64::try_from(row.get::<i64, _>(1)).unwrap_or(0))).collect())
+    }
+
+    /// Gives an account another password.
+    ///
+    /// # Errors
+    /// When there is no such account.
+    pub async fn set_password(&self, address: &str, password: &str) -> anyhow::Result<Change> {
+        if password.is_empty() {
+            bail!("an account needs a password");
+        }
+        self.update(address, "UPDATE accounts SET password = ? WHERE address = ?", &hash(password)?).await
+    }
+
+    /// Suspends an account, or makes it active again.
+    ///
+    /// # Errors
+    /// When there is no such account.
+    pub async fn set_status(&self, address: &str, status: Status) -> anyhow::Result<Change> {
+        let status = if status == Status::Active { "active" } else { "suspended" };
+        self.update(address, "UPDATE accounts SET status = ? WHERE address = ?", status).await
+    }
+
+    /// Removes an account. Its mail stays in its store; a later account of this address does not see it.
+    ///
+    /// # Errors
+    /// When there is no such account, or it is one of the system's.
+    pub async fn remove_account(&self, address: &str) -> anyhow::Result<Change> {
+        let removed = "DELETE FROM accounts WHERE kind = ? AND address = ?";
+        self.update(address, removed, "user").await.context("only an account of a person can be removed")
+    }
+
+    async fn update(&self, address: &str, sql: &'static str, value: &str) -> anyhow::Result<Change> {
+        let address: Address = address.parse()?;
+        let done = sqlx::query(sql).bind(value).bind(address.as_str()).execute(&self.inner.master.pool).await?;
+        if done.rows_affected() == 0 {
+            bail!("there is no account {address}");
+        }
+        Ok(self.changed(Change::address(&address)))
+    }
+
+    /// Makes an alias stand for one more target.
+    ///
+    /// # Errors
+    /// Bad addresses, a domain that is not ours, an account in the alias's place.
+    pub async fn add_alias(&self, address: &str, target: &str) -> anyhow::Result<Change> {
+        let (address, target): (Address, Address) = (address.parse()?, target.parse()?);
+        for domain in [address.domain(), target.domain()] {
+            if !self.domain_exists(domain).await? {
+                bail!("the domain {domain} does not exist");
+            }
+        }
+        if matches!(self.inner.master.address(&address).await?, crate::master::Entry::Account(_)) {
+            bail!("{address} is an account");
+        }
+        sqlx::query("INSERT INTO aliases (address, target) VALUES (?, ?) ON CONFLICT DO NOTHING")
+            .bind(address.as_str())
+            .bind(target.as_str())
+            .execute(&self.inner.master.pool)
+            .await?;
+        Ok(self.changed(Change::address(&address)))
+    }
+
+    /// Every alias and target.
+    ///
+    /// # Errors
+    /// When the master does not answer.
+    pub async fn aliases(&self) -> anyhow::Result<Vec<(String, String)>> {
+        let rows = sqlx::query("SELECT address, target FROM aliases ORDER BY address, target")
+            .fetch_all(&self.inner.master.pool)
+            .await?;
+        Ok(rows.iter().map(|row| (row.get(0), row.get(1))).collect())
+    }
+
+    /// Removes one target of an alias, or all.
+    ///
+    /// # Errors
+    /// When there is nothing to remove.
+    pub async fn remove_alias(&self, address: &str, target: Option<&str>) -> anyhow::Result<Change> {
+        let address: Address = address.parse()?;
+        let target = target.map(str::parse::<Address>).transpose()?;
+        let done = sqlx::query("DELETE FROM aliases WHERE address = ? AND (? = '' OR target = ?)")
+            .bind(address.as_str())
+            .bind(target.as_ref().map_or("", Address::as_str))
+            .bind(target.as_ref().map_or("", Address::as_str))
+            .execute(&self.inner.master.pool)
+            .await?;
+        if done.rows_affected() == 0 {
+            bail!("there is no such alias {address}");
+        }
+        Ok(self.changed(Change::address(&address)))
+    }
+
+    /// Whether the directory is still empty, as on a first run.
+    ///
+    /// # Errors
+    /// When the master does not answer.
+    pub async fn is_empty(&self) -> anyhow::Result<bool> {
+        Ok(self.domains().await?.is_empty())
+    }
+
+    fn changed(&self, change: Change) -> Change {
+        self.forget(&change);
+        change
+    }
+}
+
+fn domain_name(name: &str) -> anyhow::Result<String> {
+    if !is_domain(name) {
+        bail!("{name:?} is not the name of a domain");
+    }
+    Ok(name.to_ascii_lowercase())
+}

@@ -1,0 +1,165 @@
+//! The SQL master. Every question has a deadline; a master that is locked or gone is an error, never an absence.
+
+use std::str::FromStr as _;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use sqlx::sqlite::{
+    SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteRow, SqliteSynchronous,
+};
+use sqlx::{AssertSqlSafe, Row as _};
+
+use crate::address::Address;
+use crate::{Config, Unsure};
+
+/// Connections of one process: questions are short.
+const CONNECTIONS: u32 = 4;
+
+/// Whether an account can be used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Status {
+    /// It can.
+    Active,
+    /// It takes no mail and nobody can log in; what it has is kept.
+    Suspended,
+}
+
+/// Whose account it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// A person's.
+    User,
+    /// The system's: quarantine, postmaster.
+    System,
+}
+
+/// An account.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Account {
+    /// Its number; never given twice.
+    pub id: i64,
+    /// Its address.
+    pub address: Address,
+    /// Argon2id, in the PHC form.
+    pub(crate) password: String,
+    /// The store node on which it lives.
+    pub store: String,
+    /// Whether it can be used.
+    pub status: Status,
+    /// Whose it is.
+    pub kind: Kind,
+    /// Limit in bytes; 0 is none.
+    pub quota_bytes: u64,
+    /// Limit in messages; 0 is none.
+    pub quota_messages: u64,
+}
+
+/// A domain of ours.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Domain {
+    pub(crate) alias_of: String,
+    pub(crate) catch_all: String,
+}
+
+/// What the master says about one key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Entry {
+    Absent,
+    Domain(Domain),
+    Account(std::sync::Arc<Account>),
+    /// The targets of an alias.
+    Alias(Vec<Address>),
+}
+
+pub(crate) struct Master {
+    pub(crate) pool: SqlitePool,
+    deadline: Duration,
+}
+
+impl Master {
+    pub(crate) async fn open(config: &Config) -> anyhow::Result<Self> {
+        let options = SqliteConnectOptions::from_str(&config.url)
+            .with_context(|| format!("directory.url {:?}", config.url))?
+            .create_if_missing(true)
+            .journal_mode(SqliteJournalMode::Wal)
+            .synchronous(SqliteSynchronous::Full)
+            .foreign_keys(true)
+            .busy_timeout(config.deadline);
+        if let Some(folder) = options.get_filename().parent() {
+            std::fs::create_dir_all(folder).with_context(|| format!("making {}", folder.display()))?;
+        }
+        let pool = SqlitePoolOptions::new()
+            .max_connections(CONNECTIONS)
+            .acquire_timeout(config.deadline.max(Duration::from_secs(1)))
+            .connect_with(options)
+            .await
+            .with_context(|| format!("opening the directory {}", config.url))?;
+        sqlx::migrate!("./migrations").run(&pool).await.context("bringing the directory's tables up to date")?;
+        Ok(Self { pool, deadline: config.deadline })
+    }
+
+    async fn within<T>(&self, asked: impl Future<Output = Result<T, sqlx::Error>>) -> Result<T, Unsure> {
+        match tokio::time::timeout(self.deadline, asked).await {
+            Ok(answer) => answer.map_err(|error| Unsure(error.to_string())),
+            Err(_) => Err(Unsure(format!("the master did not answer within {:?}", self.deadline))),
+        }
+    }
+
+    pub(crate) async fn domain(&self, name: &str) -> Result<Entry, Unsure> {
+        let query = sqlx::query("SELECT alias_of, catch_all FROM domains WHERE name = ?").bind(name);
+        let row = self.within(query.fetch_optional(&self.pool)).await?;
+        Ok(row.map_or(Entry::Absent, |row| Entry::Domain(Domain { alias_of: row.get(0), catch_all: row.get(1) })))
+    }
+
+    /// The account or the alias of an address.
+    pub(crate) async fn address(&self, address: &Address) -> Result<Entry, Unsure> {
+        let accounts = self.accounts("WHERE address = ?", address.as_str());
+        if let Some(account) = self.within(accounts).await?.pop() {
+            return Ok(Entry::Account(std::sync::Arc::new(account)));
+        }
+        let query = sqlx::query("SELECT target FROM aliases WHERE address = ? ORDER BY target").bind(address.as_str());
+        let rows = self.within(query.fetch_all(&self.pool)).await?;
+        let targets: Vec<Address> = rows.iter().filter_map(|row| row.get::<String, _>(0).parse().ok()).collect();
+        Ok(if targets.is_empty() { Entry::Absent } else { Entry::Alias(targets) })
+    }
+
+    /// The system account with this local part.
+    pub(crate) async fn system(&self, local: &str) -> Result<Entry, Unsure> {
+        let pattern = format!("{local}@%");
+        let found = self.accounts("WHERE kind = 'system' AND address LIKE ? ORDER BY id", &pattern);
+        let first = self.within(found).await?.into_iter().next();
+        Ok(first.map_or(Entry::Absent, |account| Entry::Account(std::sync::Arc::new(account))))
+    }
+
+    /// The accounts that a condition written in this crate, with one parameter, selects.
+    pub(crate) async fn accounts(&self, condition: &'static str, parameter: &str) -> Result<Vec<Account>, sqlx::Error> {
+        let sql = format!(
+            "SELECT id, address, password, store, status, kind, quota_bytes, quota_messages FROM accounts {condition}"
+        );
+        let rows = sqlx::query(AssertSqlSafe(sql)).bind(parameter).fetch_all(&self.pool).await?;
+        rows.iter().map(account).collect()
+    }
+}
+
+fn account(row: &SqliteRow) -> Result<Account, sqlx::Error> {
+    let address: String = row.get(1);
+    let unreadable = |what: String| sqlx::Error::Decode(what.into());
+    Ok(Account {
+        id: row.get(0),
+        address: address.parse().map_err(|error| unreadable(format!("{error}")))?,
+        password: row.get(2),
+        store: row.get(3),
+        status: match row.get::<&str, _>(4) {
+            "active" => Status::Active,
+            "suspended" => Status::Suspended,
+            other => return Err(unreadable(format!("status {other:?} of {address}"))),
+        },
+        kind: match row.get::<&str, _>(5) {
+            "user" => Kind::User,
+            "system" => Kind::System,
+            other => return Err(unreadable(format!("kind {other:?} of {address}"))),
+        },
+        quota_bytes: u64::try_from(row.get::<i64, _>(6)).unwrap_or(0),
+        quota_messages: u64::try_from(row.get::<i64, _>(7)).unwrap_or(0),
+    })
+}

@@ -1,0 +1,193 @@
+//! The directory as its users see it, on a real database.
+#![allow(clippy::unwrap_used)]
+
+use std::path::Path;
+use std::time::Duration;
+
+use runtime::config::ByteSize;
+
+use super::*;
+
+fn config(folder: &Path) -> Config {
+    Config {
+        url: format!("sqlite:{}", folder.join("directory.db").display()),
+        cache: ByteSize::mib(1),
+        fresh_for: Duration::ZERO,
+        absent_for: Duration::ZERO,
+        stale_for: Duration::from_secs(3600),
+        deadline: Duration::from_millis(200),
+        alias_depth: 4,
+        alias_members: 3,
+    }
+}
+
+async fn directory(folder: &Path) -> Directory {
+    let directory = Directory::open(config(folder)).await.unwrap();
+    directory.add_domain("example.org", None, None).await.unwrap();
+    directory.add_domain("alias.example", Some("example.org"), None).await.unwrap();
+    directory.add_domain("all.example", None, Some("bob@example.org")).await.unwrap();
+    for name in ["alice", "bob", "carol", "dave", "erin"] {
+        add(&directory, &format!("{name}@example.org"), Kind::User).await.unwrap();
+    }
+    add(&directory, "postmaster@example.org", Kind::System).await.unwrap();
+    add(&directory, "quarantine@example.org", Kind::System).await.unwrap();
+    directory.set_status("dave@example.org", Status::Suspended).await.unwrap();
+    for (address, target) in [
+        ("two@example.org", "alice@example.org"),
+        ("two@example.org", "bob@example.org"),
+        ("more@example.org", "two@example.org"),
+        ("more@example.org", "alice@example.org"),
+        ("loop@example.org", "pool@example.org"),
+        ("pool@example.org", "loop@example.org"),
+        ("half@example.org", "nobody@example.org"),
+        ("half@example.org", "dave@example.org"),
+        ("half@example.org", "carol@example.org"),
+    ] {
+        directory.add_alias(address, target).await.unwrap();
+    }
+    directory
+}
+
+async fn add(directory: &Directory, address: &str, kind: Kind) -> anyhow::Result<Change> {
+    let new = NewAccount { address, password: "secret", store: "s1", kind, quota_bytes: 0, quota_messages: 0 };
+    directory.add_account(new).await
+}
+
+#[tokio::test]
+async fn who_receives() {
+    let folder = tempfile::tempdir().unwrap();
+    let directory = directory(folder.path()).await;
+    for (address, want) in [
+        ("Alice@Example.org", Receives::Yes),
+        ("alice+tag@example.org", Receives::Yes),
+        ("alice@alias.example", Receives::Yes),
+        ("two@example.org", Receives::Yes),
+        ("anybody@all.example", Receives::Yes),
+        ("Postmaster", Receives::Yes),
+        ("postmaster@all.example", Receives::Yes),
+        ("dave@example.org", Receives::Suspended),
+        ("nobody@example.org", Receives::Unknown),
+        ("nobody+alice@example.org", Receives::Unknown),
+        ("quarantine@example.org", Receives::Unknown),
+        ("alice@elsewhere.example", Receives::NotLocal),
+        ("nonsense", Receives::Unknown),
+    ] {
+        assert_eq!(directory.receives(address).await.unwrap(), want, "{address}");
+    }
+}
+
+#[tokio::test]
+async fn what_an_address_stands_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let directory = directory(folder.path()).await;
+    for (address, targets, problems) in [
+        ("alice+news@alias.example", &["alice@example.org"][..], &[][..]),
+        ("more@example.org", &["alice@example.org", "bob@example.org"], &[]),
+        ("any@all.example", &["bob@example.org"], &[]),
+        (
+            "half@example.org",
+            &["carol@example.org"],
+            &["nobody@example.org is not known", "dave@example.org is suspended"],
+        ),
+        ("loop@example.org", &[], &["aliases lead back to loop@example.org, or too deep"]),
+        ("nobody@example.org", &[], &["nobody@example.org is not known"]),
+    ] {
+        let expansion = directory.expand(address).await.unwrap();
+        let got: Vec<_> = expansion.targets.iter().map(|target| target.account.address.as_str()).collect();
+        let mut found: Vec<_> = expansion.problems.iter().map(ToString::to_string).collect();
+        found.sort_by_key(|problem| problems.iter().position(|want| want == problem));
+        assert_eq!(
+            (got, found.iter().map(String::as_str).collect()),
+            (targets.to_vec(), problems.to_vec()),
+            "{address}"
+        );
+    }
+    let tag = directory.expand("alice+news@example.org").await.unwrap().targets[0].tag.clone();
+    assert_eq!(tag.as_deref(), Some("news"));
+}
+
+#[tokio::test]
+async fn a_group_has_a_bound() {
+    let folder = tempfile::tempdir().unwrap();
+    let directory = directory(folder.path()).await;
+    for name in ["alice", "bob", "carol", "erin"] {
+        directory.add_alias("all@example.org", &format!("{name}@example.org")).await.unwrap();
+    }
+    let expansion = directory.expand("all@example.org").await.unwrap();
+    assert_eq!((expansion.targets.len(), expansion.problems), (0, vec![Problem::TooMany("all@example.org".into())]));
+}
+
+#[tokio::test]
+async fn a_master_that_is_gone_is_not_an_absence() {
+    let folder = tempfile::tempdir().unwrap();
+    let directory = directory(folder.path()).await;
+    assert_eq!(directory.receives("alice@example.org").await.unwrap(), Receives::Yes);
+    assert_eq!(directory.receives("nobody@example.org").await.unwrap(), Receives::Unknown);
+    // In WAL mode no lock of another process keeps readers out; the connections themselves are taken away instead.
+    directory.inner.master.pool.close().await;
+    assert_eq!(directory.receives("alice@example.org").await.unwrap(), Receives::Yes, "served from before");
+    assert!(directory.receives("bob@example.org").await.is_err(), "never asked for");
+    assert!(directory.receives("nobody@example.org").await.is_err(), "an old absence is not a 550");
+}
+
+#[tokio::test]
+async fn passwords() {
+    let folder = tempfile::tempdir().unwrap();
+    let directory = directory(folder.path()).await;
+    let login = async |user: &str, password: &str| directory.authenticate(user, password).await.unwrap().is_some();
+    assert!(login("alice@example.org", "secret").await);
+    assert!(login("ALICE@example.org", "secret").await, "and again, recognised");
+    assert!(!login("alice@example.org", "Secret").await);
+    assert!(!login("nobody@example.org", "secret").await);
+    assert!(!login("dave@example.org", "secret").await, "suspended");
+    directory.set_password("alice@example.org", "other").await.unwrap();
+    assert!(!login("alice@example.org", "secret").await);
+    assert!(login("alice@example.org", "other").await);
+}
+
+#[tokio::test]
+async fn changes_by_others_are_seen_when_announced() {
+    let folder = tempfile::tempdir().unwrap();
+    let first = directory(folder.path()).await;
+    let slow = Config { fresh_for: Duration::from_secs(3600), ..config(folder.path()) };
+    let second = Directory::open(slow).await.unwrap();
+    assert_eq!(second.receives("alice@example.org").await.unwrap(), Receives::Yes);
+    let change = first.set_status("alice@example.org", Status::Suspended).await.unwrap();
+    assert_eq!(second.receives("alice@example.org").await.unwrap(), Receives::Yes);
+    second.forget(&Change::from_bytes(&change.to_bytes()).unwrap());
+    assert_eq!(second.receives("alice@example.org").await.unwrap(), Receives::Suspended);
+    first.set_status("alice@example.org", Status::Active).await.unwrap();
+    second.forget_all();
+    assert_eq!(second.receives("alice@example.org").await.unwrap(), Receives::Yes);
+}
+
+#[tokio::test]
+async fn mistakes_are_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let directory = directory(folder.path()).await;
+    let told = |result: anyhow::Result<Change>| format!("{:#}", result.unwrap_err());
+    assert_eq!(
+        told(add(&directory, "x@y.example", Kind::User).await),
+        "the domain y.example does not exist; make it with: chainmail domain add y.example"
+    );
+    assert_eq!(told(add(&directory, "alice@example.org", Kind::User).await), "alice@example.org exists already");
+    assert_eq!(told(directory.add_domain("example.org", None, None).await), "the domain example.org exists already");
+    assert!(told(directory.remove_domain("example.org").await).contains("remove them first"));
+    assert_eq!(
+        told(directory.add_alias("alice@example.org", "bob@example.org").await),
+        "alice@example.org is an account"
+    );
+    assert_eq!(told(directory.set_password("x@example.org", "p").await), "there is no account x@example.org");
+    assert!(told(directory.remove_account("quarantine@example.org").await).contains("only an account of a person"));
+}
+
+#[tokio::test]
+async fn a_number_is_never_given_twice() {
+    let folder = tempfile::tempdir().unwrap();
+    let directory = directory(folder.path()).await;
+    let number = async || directory.account("erin@example.org").await.unwrap().unwrap().id;
+    let before = number().await;
+    directory.remove_account("erin@example.org").await.unwrap();
+    add(&directory, "erin@example.org", Kind::User).await.unwrap();
+    assert!(number().await > before);
+}
