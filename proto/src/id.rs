@@ -23,7 +23,7 @@ impl MailId {
     }
 
     /// The id with these 16 bytes.
-    pub fn from_bytes(bytes: [u8; 16]) -> Self {
+    pub const fn from_bytes(bytes: [u8; 16]) -> Self {
         Self(ulid::Ulid::from_bytes(bytes))
     }
 

@@ -175,15 +175,15 @@ impl Index {
     }
 
     /// Gives the segment for the marks, and whether the mail is over by this.
-    pub(super) fn ended(&mut self, ended: &Ended) -> (Option<u64>, bool) {
-        let Some(segment) = self.segment_of(ended.id) else { return (None, false) };
+    pub(super) fn ended(&mut self, ended: &Ended) -> Option<(u64, bool)> {
+        let segment = self.segment_of(ended.id)?;
         for end in &ended.ends {
             self.end(ended.id, end.into());
         }
         for recipient in ended.burial.iter().flat_map(|burial| &burial.recipients) {
             self.bury(ended.id, *recipient);
         }
-        (Some(segment), self.close_if_over(ended.id))
+        Some((segment, self.close_if_over(ended.id)))
     }
 
     fn end(&mut self, id: MailId, end: EndMark) {
@@ -271,7 +271,7 @@ impl Index {
         }
     }
 
-    fn set_due(&mut self, id: MailId, at: Millis) {
+    pub(super) fn set_due(&mut self, id: MailId, at: Millis) {
         let Some(entry) = self.entries.get_mut(&id) else { return };
         self.due.remove(&(entry.due, id));
         entry.due = at;

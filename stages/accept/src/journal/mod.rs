@@ -171,7 +171,9 @@ impl Journal {
     /// Takes in what became of recipients. Says whether the mail has ended by that.
     pub async fn ended(&self, ended: &Ended) -> bool {
         let id = ended.id;
-        let (segment, over) = self.index().ended(ended);
+        let known = self.index().ended(ended);
+        let Some((segment, over)) = known else { return false };
+        let segment = Some(segment);
         for end in &ended.ends {
             self.mark(segment, id, Mark::end(end)).await;
         }
@@ -219,6 +221,16 @@ impl Journal {
     pub fn due(&self, now: Millis, limit: usize) -> Vec<MailId> {
         let (first, most) = (self.config.refill_first, self.config.refill_most);
         self.index().due(now, limit, first, most)
+    }
+
+    /// The mail could not be sent round: it is due again at this time.
+    pub fn due_again(&self, id: MailId, at: Millis) {
+        self.index().set_due(id, at);
+    }
+
+    /// Bytes of a pending mail's body.
+    pub fn body_size(&self, id: MailId) -> Option<u64> {
+        self.index().place(id).map(|place| place.body)
     }
 
     /// Everything pending is due now: what was on its way may be lost.

@@ -1,0 +1,74 @@
+//! One budget in bytes for all bodies that are in memory on their way into the journal.
+
+use std::sync::Arc;
+
+use runtime::config::ByteSize;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+/// The budget is counted in pieces of this many bytes.
+const PIECE: u64 = 4096;
+/// What a message without a declared size begins with; most fit.
+const FIRST: u64 = 64 * 1024;
+
+/// What can be taken from.
+#[derive(Debug, Clone)]
+pub(crate) struct Budget(Arc<Semaphore>);
+
+/// What one message has taken. Dropping it gives it back.
+#[derive(Debug)]
+pub(crate) struct Share {
+    permit: OwnedSemaphorePermit,
+}
+
+impl Budget {
+    pub(crate) fn new(size: ByteSize) -> Self {
+        let pieces = usize::try_from(size.0 / PIECE).unwrap_or(usize::MAX);
+        Self(Arc::new(Semaphore::new(pieces.clamp(1, Semaphore::MAX_PERMITS))))
+    }
+
+    /// Room for a message of the declared size; none if that is not there now.
+    pub(crate) fn take(&self, declared: Option<u64>) -> Option<Share> {
+        let permit = Arc::clone(&self.0).try_acquire_many_owned(pieces(declared.unwrap_or(FIRST).max(PIECE))).ok()?;
+        Some(Share { permit })
+    }
+
+    /// More room for a message that holds `total` bytes: twice that, so that it is not asked for again at once. When
+    /// there is none, what it had is given back.
+    pub(crate) fn grow(&self, mut share: Share, total: u64) -> Option<Share> {
+        let wanted = pieces(total.saturating_mul(2));
+        let missing = wanted.saturating_sub(u32::try_from(share.permit.num_permits()).unwrap_or(u32::MAX));
+        share.permit.merge(Arc::clone(&self.0).try_acquire_many_owned(missing).ok()?);
+        Some(share)
+    }
+}
+
+impl Share {
+    /// Bytes that may be held.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.permit.num_permits() as u64 * PIECE
+    }
+}
+
+fn pieces(bytes: u64) -> u32 {
+    u32::try_from(bytes.div_ceil(PIECE)).unwrap_or(u32::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn what_does_not_fit_is_refused_and_what_is_dropped_is_free_again() {
+        let budget = Budget::new(ByteSize::kib(200));
+        let one = budget.take(Some(100 * 1024)).unwrap();
+        assert_eq!(one.bytes(), 100 * 1024);
+        assert!(budget.take(Some(101 * 1024)).is_none());
+        let two = budget.take(None).unwrap();
+        assert!(budget.grow(two, 90 * 1024).is_none());
+        let one = budget.grow(one, 90 * 1024).unwrap();
+        assert_eq!(one.bytes(), 180 * 1024);
+        drop(one);
+        assert!(budget.take(Some(200 * 1024)).is_some());
+    }
+}

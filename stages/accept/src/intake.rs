@@ -1,0 +1,132 @@
+//! The end of DATA: what happens between a message's last dot and its final reply.
+//!
+//! The order is the promise: recognise, journal and sync, hand to the chain, wait for the verdict, answer. Nothing before
+//! the sync may answer 250, and nothing after it may lose the mail: whatever fails from there on, the journal sends the
+//! mail round again.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use proto::{Envelope, MailId, NodeName, subjects};
+use runtime::bodies::Bodies;
+use runtime::broker::{Broker, PublishError};
+use runtime::{clock, telemetry};
+use tokio::sync::watch;
+use wire::smtp::{Message, Reply};
+
+use crate::arbiter::{Arbiter, Word};
+use crate::arrival::{self, Here, Peer};
+use crate::budget::Share;
+use crate::config::Config;
+use crate::journal::{self, AppendError, Journal};
+
+/// A mail that could not be handed to the chain is tried again after that.
+const HAND_AGAIN: Duration = Duration::from_secs(5);
+/// How long a refusal's record is waited for, at the most.
+const RECORDING: Duration = Duration::from_secs(30);
+
+/// What the end of DATA needs; shared by all connections.
+pub(crate) struct Intake {
+    pub(crate) config: Config,
+    pub(crate) hostname: String,
+    pub(crate) node: NodeName,
+    pub(crate) journal: Journal,
+    pub(crate) arbiter: Arbiter,
+    pub(crate) broker: Broker,
+    pub(crate) bodies: Bodies,
+    /// The first stage behind accept.
+    pub(crate) first: String,
+}
+
+impl Intake {
+    /// Takes a message, and gives the final reply with the id of the mail that it is, if it is one.
+    pub(crate) async fn take(
+        self: &Arc<Self>,
+        message: Message,
+        peer: &Peer,
+        share: Option<Share>,
+    ) -> (Reply, Option<MailId>) {
+        let began = tokio::time::Instant::now();
+        let deadline = began + self.config.verdict_wait;
+        let body = Bodies::describe(&message.body);
+        let doubt = arrival::doubt(&message, peer, &body);
+        let now = clock::now();
+        if let Some(first) = self.journal.doubtful(&doubt, now) {
+            telemetry::recognised();
+            tracing::info!(mail = %first, "its sender had not heard our 250 and sent it again");
+            let word = match self.arbiter.join(first) {
+                Some(heard) => self.hear(first, heard, deadline).await,
+                None => Word::Kept,
+            };
+            return (reply(&word, first), Some(first));
+        }
+        let id = clock::new_mail_id();
+        let verdict_deadline = now.plus(self.config.verdict_wait);
+        let here = Here { hostname: &self.hostname, node: &self.node, id, now, verdict_deadline };
+        let envelope = arrival::envelope(&message, peer, &here, body);
+        let recipients = u32::try_from(envelope.recipients.len()).unwrap_or(u32::MAX);
+        let kept = journal::Mail { id, recipients, envelope: envelope.encode(), body: message.body.clone(), doubt };
+        // The case is opened before the mail can be known to anybody.
+        let heard = self.arbiter.open(id);
+        if let Err(error) = self.journal.append(kept).await {
+            self.arbiter.expire(id);
+            return (refusal(&error), None);
+        }
+        let handed = self.hand_over(&envelope, &message.body, &self.first).await;
+        drop((message, share));
+        let word = match handed {
+            Ok(()) => self.hear(id, heard, deadline).await,
+            Err(error) => {
+                tracing::warn!(mail = %id, %error, "kept; it goes out when the broker takes it");
+                self.journal.due_again(id, clock::now().plus(HAND_AGAIN));
+                self.arbiter.expire(id);
+                Word::Kept
+            }
+        };
+        telemetry::answered(if matches!(word, Word::Refused(_)) { "550" } else { "250" }, began.elapsed());
+        (reply(&word, id), Some(id))
+    }
+
+    /// Puts body and envelope where the stages find them, and waits for both confirmations.
+    pub(crate) async fn hand_over(&self, envelope: &Envelope, body: &Bytes, stage: &str) -> Result<(), PublishError> {
+        let message_id = subjects::message_id(envelope.id, stage, envelope.round);
+        let publish = self.broker.publish(subjects::stage(stage), Some(&message_id), envelope.encode());
+        tokio::try_join!(self.bodies.put(envelope.id, envelope.round, body), publish).map(|_| ())
+    }
+
+    async fn hear(&self, id: MailId, mut heard: watch::Receiver<Option<Word>>, deadline: tokio::time::Instant) -> Word {
+        let word = async {
+            match heard.wait_for(Option::is_some).await {
+                Ok(word) => word.clone(),
+                Err(_) => None,
+            }
+        };
+        tokio::pin!(word);
+        if let Ok(word) = tokio::time::timeout_at(deadline, &mut word).await {
+            return word.unwrap_or(Word::Kept);
+        }
+        if self.arbiter.expire(id) {
+            return Word::Kept;
+        }
+        match tokio::time::timeout(RECORDING, word).await {
+            Ok(word) => word.unwrap_or(Word::Failed),
+            Err(_) => Word::Failed,
+        }
+    }
+}
+
+fn reply(word: &Word, id: MailId) -> Reply {
+    match word {
+        Word::Kept => Reply::kept(&id.to_string()),
+        Word::Refused(reason) => Reply::refused(reason),
+        Word::Failed => Reply::local_error(),
+    }
+}
+
+fn refusal(error: &AppendError) -> Reply {
+    match error {
+        AppendError::Full(_) => Reply::no_room(),
+        AppendError::Io(_) => Reply::local_error(),
+    }
+}

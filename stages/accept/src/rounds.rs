@@ -1,0 +1,188 @@
+//! What happens to mail after it was kept: notices about it, its ends, and sending it round again.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_nats::jetstream::AckKind;
+use futures::StreamExt as _;
+use proto::{Decision, Disposition, Ended, Envelope, MailId, Notice, subjects};
+use runtime::bodies::CHUNK;
+use runtime::clock;
+use runtime::pull::{InHand, Pull, Settings};
+use runtime::tasks::Tasks;
+use runtime::telemetry;
+
+use crate::arbiter::{Stand, Word};
+use crate::intake::Intake;
+
+/// How often the journal is asked for what is due.
+const TICK: Duration = Duration::from_millis(250);
+/// Mails that are sent round at once.
+const AT_ONCE: usize = 64;
+/// A mail that could not be sent round is tried again after that.
+const AGAIN: Duration = Duration::from_secs(5);
+/// Ends that are taken in at once.
+const ENDS: usize = 512;
+
+/// Hears the notices of the stages until the shutdown.
+pub(crate) async fn notices(intake: Arc<Intake>, tasks: Tasks) -> anyhow::Result<()> {
+    let mut notices = intake.broker.subscribe(subjects::notice(&intake.node)).await?;
+    loop {
+        let message = tokio::select! {
+            () = tasks.stopping() => return Ok(()),
+            message = notices.next() => message,
+        };
+        let Some(message) = message else { anyhow::bail!("the subscription to notices ended") };
+        match Notice::decode(message.payload) {
+            Ok(Notice::Cleared(id)) => intake.arbiter.clear(id),
+            Ok(Notice::Rejected(envelope)) => {
+                let intake = Arc::clone(&intake);
+                tasks.spawn("arbitration", async move {
+                    let decision = intake.arbitrate(*envelope).await;
+                    if let Some(reply) = message.reply {
+                        intake.broker.reply(reply, decision.encode()).await;
+                    }
+                });
+            }
+            Err(error) => tracing::warn!(%error, "a notice cannot be read"),
+        }
+    }
+}
+
+/// Takes in the ends until the shutdown.
+pub(crate) async fn ends(intake: Arc<Intake>, tasks: Tasks) -> anyhow::Result<()> {
+    let settings = Settings {
+        stream: subjects::ENDED.to_owned(),
+        consumer: subjects::ended_consumer(&intake.node),
+        subject: subjects::ended(&intake.node),
+        room: ENDS,
+        ack_wait: Duration::from_secs(10),
+        watchdog: Duration::from_secs(10),
+    };
+    let mut pull = Pull::new(intake.broker.clone(), settings, tasks.clone());
+    while let Some(in_hand) = pull.next().await {
+        let intake = Arc::clone(&intake);
+        tasks.spawn("end", async move { intake.end(&in_hand).await });
+    }
+    Ok(())
+}
+
+/// Sends round what has not ended, until the shutdown: what is due, and everything after the connection was lost.
+pub(crate) async fn refill(intake: Arc<Intake>, tasks: Tasks) -> anyhow::Result<()> {
+    let mut epoch = intake.broker.epoch();
+    loop {
+        tokio::select! {
+            () = tasks.stopping() => return Ok(()),
+            changed = epoch.changed() => {
+                changed?;
+                intake.journal.all_due(clock::now());
+            }
+            () = tokio::time::sleep(TICK) => {}
+        }
+        let (mails, bytes) = intake.journal.size();
+        telemetry::journal(mails, bytes);
+        while intake.broker.is_connected() && !tasks.is_stopping() {
+            let due = intake.journal.due(clock::now(), AT_ONCE);
+            if due.is_empty() {
+                break;
+            }
+            telemetry::refilled(due.len());
+            futures::future::join_all(due.into_iter().map(|id| intake.send_round(id))).await;
+        }
+    }
+}
+
+impl Intake {
+    async fn arbitrate(&self, mut mail: Envelope) -> Decision {
+        let id = mail.id;
+        if self.journal.pending(id).is_none() {
+            return Decision::Settled;
+        }
+        let reason = rejection(&mail);
+        match self.arbiter.reject(id) {
+            Stand::Waiting => self.refuse(id, reason).await,
+            Stand::Cleared => {
+                // Another round of the same body was passed by every check: this one must not hold what that one lost.
+                mail.verdicts.retain(|verdict| verdict.disposition != Disposition::Reject);
+                self.send_on(&mail, Decision::Settled).await
+            }
+            Stand::Answered => {
+                self.journal.hold(id, &reason).await;
+                mail.held = Some(reason);
+                self.send_on(&mail, Decision::Held).await
+            }
+        }
+    }
+
+    async fn refuse(&self, id: MailId, reason: String) -> Decision {
+        match self.journal.refuse(id).await {
+            Ok(_) => {
+                self.journal.went_on(id).await;
+                self.arbiter.decide(id, Word::Refused(reason));
+                self.forget_body(id, None).await;
+                Decision::Refused
+            }
+            Err(error) => {
+                tracing::error!(mail = %id, error = format!("{error:#}"), "a refusal cannot be recorded");
+                self.arbiter.decide(id, Word::Failed);
+                Decision::Undecided
+            }
+        }
+    }
+
+    async fn send_on(&self, mail: &Envelope, decision: Decision) -> Decision {
+        let hop = format!("{}-held", subjects::DELIVER_STAGE);
+        let message_id = subjects::message_id(mail.id, &hop, mail.round);
+        let subject = subjects::stage(subjects::DELIVER_STAGE);
+        match self.broker.publish(subject, Some(&message_id), mail.encode()).await {
+            Ok(()) => decision,
+            Err(error) => {
+                tracing::warn!(mail = %mail.id, %error, "a rejected mail cannot be sent on yet");
+                Decision::Undecided
+            }
+        }
+    }
+
+    async fn end(&self, in_hand: &InHand) {
+        match Ended::decode(in_hand.message.payload.clone()) {
+            Ok(ended) => {
+                let size = self.journal.body_size(ended.id);
+                if self.journal.ended(&ended).await {
+                    self.forget_body(ended.id, size).await;
+                }
+            }
+            Err(error) => tracing::error!(%error, "an end cannot be read; the mail goes round again"),
+        }
+        in_hand.tell(AckKind::Ack).await;
+    }
+
+    async fn forget_body(&self, id: MailId, size: Option<u64>) {
+        self.arbiter.forget(id);
+        let chunks = size.map_or(1, |size| size.div_ceil(CHUNK as u64));
+        self.bodies.purge(id, u32::try_from(chunks).unwrap_or(u32::MAX)).await;
+    }
+
+    async fn send_round(&self, id: MailId) {
+        let sent = self.try_send_round(id).await;
+        if let Err(error) = sent {
+            tracing::warn!(mail = %id, error = format!("{error:#}"), "cannot be sent round yet");
+            self.journal.due_again(id, clock::now().plus(AGAIN));
+        }
+    }
+
+    async fn try_send_round(&self, id: MailId) -> anyhow::Result<()> {
+        let Some(pending) = self.journal.pending(id) else { return Ok(()) };
+        let (envelope, body) = self.journal.read(id).await?;
+        let mut envelope = Envelope::decode(envelope)?;
+        envelope.round = pending.round;
+        envelope.held = pending.held;
+        let stage = if envelope.held.is_some() { subjects::DELIVER_STAGE } else { &self.first };
+        Ok(self.hand_over(&envelope, &body, stage).await?)
+    }
+}
+
+/// What the rejecting stage gave as its reason.
+fn rejection(mail: &Envelope) -> String {
+    let verdict = mail.verdicts.iter().rev().find(|verdict| verdict.disposition == Disposition::Reject);
+    verdict.map_or_else(|| "rejected".to_owned(), |verdict| verdict.reason.clone())
+}
