@@ -1,1 +1,40 @@
-//! Virus scanning by clamd.
+//! Virus scanning: asks clamd about the body of every mail.
+//!
+//! Clean mail goes on; infected mail is refused, or held once it was accepted. It fails closed: when clamd cannot be
+//! asked, or its answer is anything but clear, the mail waits. A scan that failed never looks like a scan that passed.
+
+mod clamd;
+pub mod config;
+pub mod decide;
+
+pub use clamd::probe;
+
+use runtime::{Fault, Mail, Outcome, Stage};
+
+use config::Config;
+use decide::{Report, decide};
+
+/// The stage.
+#[derive(Debug, Clone)]
+pub struct Scan {
+    config: Config,
+}
+
+impl Scan {
+    /// Scanning by this clamd.
+    pub fn new(config: Config) -> Self {
+        Self { config }
+    }
+}
+
+impl Stage for Scan {
+    async fn handle(&self, mail: &Mail) -> Result<Outcome, Fault> {
+        let config = &self.config;
+        if mail.envelope().body.size > config.largest.0 {
+            return Ok(decide(config.too_large, &Report::TooLarge));
+        }
+        let body = mail.body().await?;
+        let report = clamd::scan(&config.clamd, &body, config.deadline).await?;
+        Ok(decide(config.too_large, &report))
+    }
+}

@@ -1,0 +1,94 @@
+//! Asks clamd. Only a reply that says so in its exact words is a clean mail; whatever else comes is an error, and the mail
+//! waits.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use bytes::Bytes;
+use clamav_client::tokio::{Socket, Tcp, ping, scan_buffer};
+
+use crate::config::Clamd;
+use crate::decide::Report;
+
+/// Bytes in one piece of the stream to clamd.
+const PIECE: usize = 128 * 1024;
+
+/// What clamd says about these bytes.
+///
+/// # Errors
+/// When clamd cannot be reached, does not answer in time, breaks off, or says anything but clean or found.
+pub(crate) async fn scan(clamd: &Clamd, body: &Bytes, deadline: Duration) -> anyhow::Result<Report> {
+    let piece = Some(PIECE.min(body.len().max(1)));
+    let asked = async {
+        match clamd {
+            Clamd::Unix(path) => scan_buffer(body, Socket { socket_path: path }, piece).await,
+            Clamd::Tcp(address) => scan_buffer(body, Tcp { host_address: address }, piece).await,
+        }
+    };
+    let reply = tokio::time::timeout(deadline, asked)
+        .await
+        .map_err(|_| anyhow::anyhow!("clamd did not answer within {deadline:?}"))?;
+    read(&reply.context("asking clamd")?)
+}
+
+/// Whether clamd answers at all.
+///
+/// # Errors
+/// What is wrong with it.
+pub async fn probe(clamd: &Clamd, deadline: Duration) -> anyhow::Result<()> {
+    let asked = async {
+        match clamd {
+            Clamd::Unix(path) => ping(Socket { socket_path: path }).await,
+            Clamd::Tcp(address) => ping(Tcp { host_address: address }).await,
+        }
+    };
+    let reply = tokio::time::timeout(deadline, asked)
+        .await
+        .map_err(|_| anyhow::anyhow!("clamd did not answer within {deadline:?}"))?;
+    if reply?.strip_suffix(b"\0") != Some(b"PONG") {
+        bail!("clamd did not answer PONG");
+    }
+    Ok(())
+}
+
+/// Reads clamd's reply to INSTREAM in its `z` form: one text that ends with a NUL.
+fn read(reply: &[u8]) -> anyhow::Result<Report> {
+    let Some(text) = reply.strip_suffix(b"\0").and_then(|text| std::str::from_utf8(text).ok()) else {
+        bail!("clamd's reply is incomplete or not text");
+    };
+    match text.strip_prefix("stream: ").map(|rest| rest.strip_suffix(" FOUND").ok_or(rest)) {
+        Some(Ok(name)) if !name.is_empty() => Ok(Report::Found(name.to_owned())),
+        Some(Err("OK")) => Ok(Report::Clean),
+        _ => bail!("clamd says {text:?}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn only_the_exact_words_count() {
+        assert_eq!(read(b"stream: OK\0").unwrap(), Report::Clean);
+        assert_eq!(
+            read(b"stream: Eicar-Test-Signature FOUND\0").unwrap(),
+            Report::Found("Eicar-Test-Signature".into())
+        );
+        for odd in [
+            &b""[..],
+            b"\0",
+            b"stream: OK",
+            b"stream: OK\n",
+            b"OK\0",
+            b"stream: NOT OK\0",
+            b"stream:  FOUND\0",
+            b"stream: OK\0stream: OK",
+            b"INSTREAM size limit exceeded. ERROR\0",
+            b"stream: Can't allocate memory ERROR\0",
+            b"\xff\xff\0",
+        ] {
+            assert!(read(odd).is_err(), "{odd:?}");
+        }
+    }
+}

@@ -1,0 +1,84 @@
+//! What of scanning can be configured.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use runtime::config::{ByteSize, Section};
+use runtime::worker;
+
+/// Where clamd listens.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Clamd {
+    /// A Unix socket.
+    Unix(PathBuf),
+    /// TCP.
+    Tcp(SocketAddr),
+}
+
+/// The section `stages.scan`, checked.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// The worker loop.
+    pub work: worker::Config,
+    /// The scanner.
+    pub clamd: Clamd,
+    /// It has to answer within that.
+    pub deadline: Duration,
+    /// Larger mail is not given to it.
+    pub largest: ByteSize,
+    /// What becomes of larger mail.
+    pub too_large: TooLarge,
+}
+
+/// What becomes of mail that is too large to scan.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TooLarge {
+    /// It goes to the quarantine.
+    Hold,
+    /// It goes on, unscanned. Only for those who scan elsewhere.
+    Pass,
+}
+
+impl Config {
+    /// Reads the section; the socket's default lies in `var`.
+    pub fn read(mut section: Section, var: &std::path::Path) -> Self {
+        let default = format!("unix:{}", var.join("clamd/clamd.sock").display());
+        let text =
+            section.text("clamd", &default, "Where clamd listens: unix: and a path, or an address with its port.");
+        let clamd = match text.strip_prefix("unix:") {
+            Some(path) => Clamd::Unix(path.into()),
+            None => Clamd::Tcp(text.parse().unwrap_or_else(|_| {
+                section
+                    .wrong("clamd", format_args!("{text:?} is neither unix: with a path nor an address with a port"));
+                SocketAddr::from(([127, 0, 0, 1], 0))
+            })),
+        };
+        let too_large = section.choice(
+            "too_large",
+            &["hold", "pass"],
+            "What becomes of mail that is larger than `largest`: the quarantine, or on its way unscanned.",
+        );
+        let config = Self {
+            work: worker::Config::read(&mut section, 8),
+            clamd,
+            deadline: section
+                .span(
+                    "deadline",
+                    "1min",
+                    "100ms"..="4min",
+                    "clamd has to answer within that; then the mail waits and is tried again.",
+                )
+                .0,
+            largest: section.size(
+                "largest",
+                "25MiB",
+                "1MiB"..="4GiB",
+                "Larger mail is not given to clamd. Not above clamd's StreamMaxLength, which is 25 MiB if not set.",
+            ),
+            too_large: if too_large == "pass" { TooLarge::Pass } else { TooLarge::Hold },
+        };
+        section.finish();
+        config
+    }
+}
