@@ -20,7 +20,7 @@ const FACTS: u8 = 0xE0;
 pub struct Header {
     /// The client and the address that it connected to. None for a connection of the proxy's own (a health check).
     pub addresses: Option<(SocketAddr, SocketAddr)>,
-    /// What the gate adds; opaque here. Empty if nothing.
+    /// What the gate adds; opaque here. Empty if nothing, or without addresses.
     pub facts: Bytes,
 }
 
@@ -61,7 +61,9 @@ impl Header {
                 }
             },
         };
-        if let Ok(length) = u16::try_from(self.facts.len())
+        // A receiver passes over everything behind the header of a connection of our own.
+        if self.addresses.is_some()
+            && let Ok(length) = u16::try_from(self.facts.len())
             && length > 0
             && self.facts.len() + 64 <= LENGTH_MOST
         {
@@ -96,6 +98,8 @@ impl Header {
         let Some(body) = rest.get(..length) else { return Ok(None) };
         let (addresses, additions) = match (fixed[12], fixed[13]) {
             (0x20, _) => (None, &[][..]),
+            // A client that the proxy cannot name: as if there were none.
+            (0x21, 0x00) => (None, &[][..]),
             (0x21, 0x11) => addresses::<4>(body).map(|(pair, rest)| (Some(pair), rest))?,
             (0x21, 0x21) => addresses::<16>(body).map(|(pair, rest)| (Some(pair), rest))?,
             (0x21, _) => return Err(ProxyError::Malformed("only TCP over IPv4 and IPv6 is taken")),
@@ -181,6 +185,32 @@ mod tests {
             bytes.extend_from_slice(b"EHLO");
             assert_eq!(Header::decode(&bytes), Ok(Some((header, length))));
         }
+    }
+
+    #[test]
+    fn additions_of_others_are_passed_over() {
+        let bytes =
+            b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x17\xc0\0\x02\x01\xc6\x33\x64\x07\x12\x34\0\x19\x04\0\x01\0\x03\0\x04abcd";
+        let want = header("192.0.2.1:4660", "198.51.100.7:25", b"");
+        assert_eq!(Header::decode(bytes), Ok(Some((want, 39))));
+    }
+
+    #[test]
+    fn nobody_is_named() {
+        for start in [b"\x20\x00", b"\x20\x11", b"\x21\x00"] {
+            let bytes = [&SIGNATURE[..], start, b"\0\x02ab"].concat();
+            assert_eq!(Header::decode(&bytes), Ok(Some((Header { addresses: None, facts: Bytes::new() }, 18))));
+        }
+        let unfit = Header { addresses: None, facts: Bytes::from_static(b"facts") };
+        assert_eq!(unfit.encode().len(), 16);
+    }
+
+    #[test]
+    fn facts_too_long_are_left_out() {
+        let mut long = header("192.0.2.1:1", "127.0.0.1:2525", b"");
+        let bare = long.encode();
+        long.facts = Bytes::from(vec![0; 5000]);
+        assert_eq!(long.encode(), bare);
     }
 
     #[test]

@@ -3,6 +3,12 @@
 use super::path::Path;
 use super::reply::Reply;
 
+/// Bytes of ENVID: RFC 3461 section 4.4.
+const ENVID_MOST: usize = 100;
+
+/// Bytes of ORCPT: RFC 3461 section 4.2.
+const ORCPT_MOST: usize = 500;
+
 /// A command of the client.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Command {
@@ -28,6 +34,8 @@ pub enum Command {
     StartTls,
     /// QUIT.
     Quit,
+    /// A request of HTTP: a browser was tricked into speaking to us, and its body may hold commands.
+    OtherProtocol,
 }
 
 /// MAIL FROM with its parameters.
@@ -78,6 +86,7 @@ impl Command {
             "STARTTLS" => alone(argument, Self::StartTls, "STARTTLS"),
             "QUIT" => alone(argument, Self::Quit, "QUIT"),
             "EXPN" | "AUTH" | "BDAT" | "TURN" | "ETRN" | "SEND" | "SAML" | "SOML" => Err(Reply::not_implemented()),
+            "GET" | "POST" | "PUT" | "HEAD" | "OPTIONS" | "CONNECT" => Ok(Self::OtherProtocol),
             _ => Err(Reply::unknown_command()),
         }
     }
@@ -107,15 +116,14 @@ fn sender(argument: &str) -> Result<Sender, Reply> {
         return Err(Reply::bad_address("the domain is missing"));
     }
     let mut sender = Sender { path, size: None, envid: String::new(), ret: String::new() };
-    for (key, value) in parameters(rest) {
-        match (key.to_ascii_uppercase().as_str(), value) {
-            ("SIZE", Some(value)) => {
-                sender.size = Some(value.parse().map_err(|_| Reply::syntax("SIZE=number"))?);
-            }
-            ("BODY", Some(value)) if is_one_of(value, &["7BIT", "8BITMIME"]) => {}
-            ("RET", Some(value)) if is_one_of(value, &["FULL", "HDRS"]) => sender.ret = value.to_ascii_uppercase(),
-            ("ENVID", Some(value)) if value.len() <= 100 => value.clone_into(&mut sender.envid),
-            _ => return Err(Reply::unknown_parameter(key)),
+    for (key, value) in parameters(rest)? {
+        match (key.as_str(), value) {
+            ("SIZE", value) => sender.size = Some(size(value)?),
+            ("BODY", value) if is_one_of(value, &["7BIT", "8BITMIME"]) => {}
+            ("RET", value) if is_one_of(value, &["FULL", "HDRS"]) => sender.ret = value.to_ascii_uppercase(),
+            ("ENVID", value) if value.len() <= ENVID_MOST && is_xtext(value) => value.clone_into(&mut sender.envid),
+            ("RET" | "ENVID", _) => return Err(Reply::bad_parameter(&key)),
+            _ => return Err(Reply::unknown_parameter(&key)),
         }
     }
     Ok(sender)
@@ -128,25 +136,65 @@ fn recipient(argument: &str) -> Result<Recipient, Reply> {
         return Err(Reply::bad_address("a recipient has an address"));
     }
     let mut recipient = Recipient { path, orcpt: String::new(), notify: String::new() };
-    for (key, value) in parameters(rest) {
-        match (key.to_ascii_uppercase().as_str(), value) {
-            ("ORCPT", Some(value)) if value.len() <= 500 => value.clone_into(&mut recipient.orcpt),
-            ("NOTIFY", Some(value))
-                if value.split(',').all(|one| is_one_of(one, &["NEVER", "SUCCESS", "FAILURE", "DELAY"])) =>
-            {
-                recipient.notify = value.to_ascii_uppercase();
-            }
-            _ => return Err(Reply::unknown_parameter(key)),
+    for (key, value) in parameters(rest)? {
+        match key.as_str() {
+            "ORCPT" if value.len() <= ORCPT_MOST && is_orcpt(value) => value.clone_into(&mut recipient.orcpt),
+            "NOTIFY" if is_notify(value) => recipient.notify = value.to_ascii_uppercase(),
+            "ORCPT" | "NOTIFY" => return Err(Reply::bad_parameter(&key)),
+            _ => return Err(Reply::unknown_parameter(&key)),
         }
     }
     Ok(recipient)
 }
 
-fn parameters(rest: &str) -> impl Iterator<Item = (&str, Option<&str>)> {
-    rest.split_ascii_whitespace().map(|parameter| match parameter.split_once('=') {
-        Some((key, value)) => (key, Some(value)),
-        None => (parameter, None),
+/// The parameters behind a path, their names in upper case; the value is empty if there is none.
+fn parameters(rest: &str) -> Result<Vec<(String, &str)>, Reply> {
+    let mut found: Vec<(String, &str)> = Vec::new();
+    for parameter in rest.split_ascii_whitespace() {
+        let (key, value) = parameter.split_once('=').unwrap_or((parameter, ""));
+        let key = key.to_ascii_uppercase();
+        // There are four different ones at most, so this comparison of each with each ends soon.
+        if found.iter().any(|(other, _)| *other == key) {
+            return Err(Reply::bad_parameter(&key));
+        }
+        found.push((key, value));
+    }
+    Ok(found)
+}
+
+/// RFC 1870 section 4: up to 20 digits. What does not fit into 64 bits is too large in any case.
+fn size(value: &str) -> Result<u64, Reply> {
+    if value.is_empty() || value.len() > 20 || !value.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Err(Reply::bad_parameter("SIZE"));
+    }
+    Ok(value.parse().unwrap_or(u64::MAX))
+}
+
+/// RFC 3461 section 4: printable ASCII, in which `+` begins two hexadecimal digits and `=` does not occur.
+fn is_xtext(value: &str) -> bool {
+    let mut bytes = value.bytes();
+    while let Some(byte) = bytes.next() {
+        let is_hex = |byte: Option<u8>| byte.is_some_and(|byte| matches!(byte, b'0'..=b'9' | b'A'..=b'F'));
+        match byte {
+            b'+' if is_hex(bytes.next()) && is_hex(bytes.next()) => {}
+            b'+' | b'=' => return false,
+            _ if byte.is_ascii_graphic() => {}
+            _ => return false,
+        }
+    }
+    !value.is_empty()
+}
+
+/// RFC 3461 section 4.2: the type of the address, `;`, and the address.
+fn is_orcpt(value: &str) -> bool {
+    value.split_once(';').is_some_and(|(kind, address)| {
+        !kind.is_empty() && kind.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-') && is_xtext(address)
     })
+}
+
+/// RFC 3461 section 4.1: NEVER stands alone.
+fn is_notify(value: &str) -> bool {
+    value.eq_ignore_ascii_case("NEVER") || value.split(',').all(|one| is_one_of(one, &["SUCCESS", "FAILURE", "DELAY"]))
 }
 
 fn is_one_of(value: &str, words: &[&str]) -> bool {
@@ -183,6 +231,12 @@ mod tests {
     }
 
     #[test]
+    fn a_size_beyond_64_bits_is_a_size() {
+        let line = b"MAIL FROM:<> SIZE=99999999999999999999";
+        assert!(matches!(Command::parse(line), Ok(Command::Mail(sender)) if sender.size == Some(u64::MAX)));
+    }
+
+    #[test]
     fn recipient_with_parameters() {
         let line = b"RCPT TO:<a@b> NOTIFY=success,Delay ORCPT=rfc822;a@b";
         let Command::Rcpt(recipient) = Command::parse(line).unwrap() else { panic!("not RCPT") };
@@ -202,6 +256,13 @@ mod tests {
             ("MAIL FROM:<a>", 501),
             ("MAIL FROM:<postmaster>", 501),
             ("MAIL FROM:<a@b> SIZE=x", 501),
+            ("MAIL FROM:<a@b> SIZE=+1", 501),
+            ("MAIL FROM:<a@b> SIZE=1 size=1", 501),
+            ("MAIL FROM:<a@b> RET=x", 501),
+            ("MAIL FROM:<a@b> ENVID=a+b", 501),
+            ("MAIL FROM:<a@b> ENVID=a=b", 501),
+            ("RCPT TO:<a@b> ORCPT=a@b", 501),
+            ("RCPT TO:<a@b> NOTIFY=NEVER,DELAY", 501),
             ("MAIL FROM:<a@b> SMTPUTF8", 555),
             ("MAIL FROM:<a@b> BODY=BINARYMIME", 555),
             ("RCPT TO:<>", 501),
@@ -213,6 +274,7 @@ mod tests {
         ] {
             refused(line, code);
         }
+        assert_eq!(Command::parse(b"GET / HTTP/1.1"), Ok(Command::OtherProtocol));
         assert_eq!(Command::parse(b"MAIL FROM:<\xff@b>").unwrap_err().code(), 500);
     }
 }

@@ -8,15 +8,22 @@ use bytes::{Buf as _, Bytes, BytesMut};
 
 use super::reply::Reply;
 
-/// A line without an end in sight is taken in pieces of this size, so that it does not gather in the input.
+/// A line without an end in sight is taken in pieces of this size, so that it does not gather in the input. Ordinary mail
+/// has lines of up to 998 bytes (RFC 5321 section 4.5.3.1.6); longer ones are taken too, since many programs make them.
 const PIECE: usize = 64 * 1024;
+
+/// Room for a message whose size was not declared, at first: most have less.
+const UNDECLARED: u64 = 16 * 1024;
+
+/// The least by which more room is asked for.
+const GROWTH: u64 = 64 * 1024;
 
 /// What reading has come to.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Progress {
+pub(super) enum Progress {
     /// More bytes are needed.
     More,
-    /// The body has outgrown what was reserved for it: so many bytes are held now.
+    /// More room must be reserved before reading goes on: so many bytes in all.
     Outgrown(u64),
     /// The true end was found.
     End,
@@ -24,35 +31,39 @@ pub enum Progress {
 
 /// Bounds of a message.
 #[derive(Debug, Clone, Copy)]
-pub struct Bounds {
+pub(super) struct Bounds {
     /// Bytes of the whole message.
-    pub message: u64,
+    pub(super) message: u64,
     /// Bytes of its header section.
-    pub header: u64,
+    pub(super) header: u64,
 }
 
 /// A message that is being read.
 #[derive(Debug)]
-pub struct Reader {
+pub(super) struct Reader {
     body: BytesMut,
     bounds: Bounds,
     reserved: u64,
+    /// Bytes of the body so far, those not copied yet included.
+    total: u64,
     /// Why the message will be refused, once its end is found.
     refusal: Option<Reply>,
-    /// The line under way began right behind a CR LF (or the DATA command itself).
+    /// The next byte stands right behind a CR LF (or the DATA command itself).
     at_line_start: bool,
-    /// The piece before this one belongs to the same line.
+    /// The next byte continues a line of which a piece was taken.
     mid_line: bool,
     in_header: bool,
 }
 
 impl Reader {
-    /// A reader for a message that may use `reserved` bytes before it asks for more.
-    pub fn new(bounds: Bounds, reserved: u64) -> Self {
+    /// A reader for a message that was declared with a size, or not, and may use `reserved` bytes before it asks for more.
+    pub(super) fn new(bounds: Bounds, declared: Option<u64>, reserved: u64) -> Self {
+        let room = declared.unwrap_or(UNDECLARED).min(reserved).min(bounds.message);
         Self {
-            body: BytesMut::new(),
+            body: BytesMut::with_capacity(usize::try_from(room).unwrap_or_default()),
             bounds,
             reserved,
+            total: 0,
             refusal: None,
             at_line_start: true,
             mid_line: false,
@@ -60,13 +71,16 @@ impl Reader {
         }
     }
 
-    /// More room was reserved: so many bytes in all.
-    pub fn reserve(&mut self, total: u64) {
+    /// More room was reserved: so many bytes in all. If that is not more than before, it is a failure of ours.
+    pub(super) fn reserve(&mut self, total: u64) {
+        if total <= self.reserved {
+            self.refuse(Reply::local_error());
+        }
         self.reserved = total;
     }
 
-    /// The message will be refused at its end, and nothing of it is kept any more.
-    pub fn refuse(&mut self, reply: Reply) {
+    /// The message will be refused at its end, and nothing of it is kept any more. The first reason stands.
+    pub(super) fn refuse(&mut self, reply: Reply) {
         self.body = BytesMut::new();
         self.refusal.get_or_insert(reply);
     }
@@ -75,7 +89,7 @@ impl Reader {
     ///
     /// # Errors
     /// The refusal.
-    pub fn finish(self) -> Result<Bytes, Reply> {
+    pub(super) fn finish(self) -> Result<Bytes, Reply> {
         match self.refusal {
             Some(reply) => Err(reply),
             None => Ok(self.body.freeze()),
@@ -83,67 +97,82 @@ impl Reader {
     }
 
     /// Takes what it can off the front of `input`.
-    pub fn read(&mut self, input: &mut BytesMut) -> Progress {
-        loop {
-            let Some(end) = memchr::memchr(b'\n', input) else {
-                if input.len() > PIECE {
-                    self.take_piece(input);
-                }
-                return self.outgrown().unwrap_or(Progress::More);
-            };
-            let line = &input[..=end];
-            let proper = line.ends_with(b"\r\n");
-            if proper && self.at_line_start && !self.mid_line && line == b".\r\n" {
-                input.advance(end + 1);
-                return Progress::End;
+    pub(super) fn read(&mut self, input: &mut BytesMut) -> Progress {
+        // Bytes from `run` up to `at` were looked at and belong to the body; they are copied together.
+        let (mut run, mut at) = (0, 0);
+        let progress = loop {
+            let Some(length) = line_or_piece(&input[at..]) else { break Progress::More };
+            let bytes = &input[at..at + length];
+            if self.at_line_start && bytes == b".\r\n" {
+                break Progress::End;
             }
-            let text = &line[..line.len() - if proper { 2 } else { 1 }];
-            if !proper || memchr::memchr(b'\r', text).is_some() {
-                self.refuse(Reply::bare_line_end_in_message());
+            // RFC 5321 section 4.5.2.
+            let stuffed = usize::from(self.at_line_start && bytes[0] == b'.');
+            if let Some(total) = self.wants(bytes.len() - stuffed) {
+                break Progress::Outgrown(total);
             }
-            let stuffed = self.at_line_start && !self.mid_line && line[0] == b'.';
-            self.keep(&input[usize::from(stuffed)..=end]);
-            if end == 1 && proper && !self.mid_line {
-                self.in_header = false;
+            self.look_at(bytes);
+            if stuffed == 1 {
+                self.keep(&input[run..at]);
+                run = at + 1;
             }
-            input.advance(end + 1);
-            self.at_line_start = proper;
-            self.mid_line = false;
-            if let Some(outgrown) = self.outgrown() {
-                return outgrown;
-            }
-        }
+            at += length;
+        };
+        self.keep(&input[run..at]);
+        input.advance(at + if progress == Progress::End { 3 } else { 0 });
+        progress
     }
 
-    /// Takes a long line's beginning, all but its last byte, which may be the CR of its end.
-    fn take_piece(&mut self, input: &mut BytesMut) {
-        let length = input.len() - 1;
-        let stuffed = self.at_line_start && !self.mid_line && input[0] == b'.';
-        if memchr::memchr(b'\r', &input[..length]).is_some() {
+    /// Admits so many bytes more, or says how much room must be reserved first.
+    fn wants(&mut self, more: usize) -> Option<u64> {
+        if self.refusal.is_some() {
+            return None;
+        }
+        let total = self.total + more as u64;
+        let most = if self.in_header { self.bounds.header.min(self.bounds.message) } else { self.bounds.message };
+        if total > self.reserved && self.reserved < most {
+            let grown = self.reserved.saturating_mul(2).max(self.reserved.saturating_add(GROWTH));
+            return Some(grown.min(self.bounds.message));
+        }
+        if total > self.bounds.message {
+            self.refuse(Reply::too_large(self.bounds.message));
+        } else if total > most {
+            self.refuse(Reply::header_too_large());
+        }
+        self.total = total;
+        None
+    }
+
+    /// Notices where lines end and whether they end as they must.
+    fn look_at(&mut self, bytes: &[u8]) {
+        let ended = bytes.ends_with(b"\n");
+        let proper = bytes.ends_with(b"\r\n");
+        let text = &bytes[..bytes.len() - if proper { 2 } else { usize::from(ended) }];
+        if (ended && !proper) || memchr::memchr(b'\r', text).is_some() {
             self.refuse(Reply::bare_line_end_in_message());
         }
-        self.keep(&input[usize::from(stuffed)..length]);
-        input.advance(length);
-        self.mid_line = true;
+        if bytes == b"\r\n" && !self.mid_line {
+            self.in_header = false;
+        }
+        self.at_line_start = proper;
+        self.mid_line = !ended;
     }
 
     fn keep(&mut self, bytes: &[u8]) {
-        if self.refusal.is_some() {
-            return;
-        }
-        let total = (self.body.len() + bytes.len()) as u64;
-        if total > self.bounds.message {
-            self.refuse(Reply::too_large(self.bounds.message));
-        } else if self.in_header && total > self.bounds.header {
-            self.refuse(Reply::header_too_large());
-        } else {
+        if self.refusal.is_none() {
             self.body.extend_from_slice(bytes);
         }
     }
+}
 
-    fn outgrown(&self) -> Option<Progress> {
-        let held = self.body.len() as u64;
-        (self.refusal.is_none() && held > self.reserved).then_some(Progress::Outgrown(held))
+/// The length of the line at the start of `bytes`, or of a piece of it if it is long; the same however the bytes came. A CR
+/// at a piece's end is left for the next one: it may belong to the line's end.
+fn line_or_piece(bytes: &[u8]) -> Option<usize> {
+    let window = &bytes[..bytes.len().min(PIECE)];
+    match memchr::memchr(b'\n', window) {
+        Some(end) => Some(end + 1),
+        None if bytes.len() > PIECE => Some(PIECE - usize::from(window.ends_with(b"\r"))),
+        None => None,
     }
 }
 
@@ -160,7 +189,7 @@ mod tests {
 
     /// Feeds `sent` in pieces; gives the body or the refusal's code, and what is left behind the end.
     fn run(sent: &[u8], piece: usize, bounds: Bounds) -> Option<Read> {
-        let (mut reader, mut input) = (Reader::new(bounds, u64::MAX), BytesMut::new());
+        let (mut reader, mut input) = (Reader::new(bounds, None, u64::MAX), BytesMut::new());
         let mut rest = sent;
         loop {
             match reader.read(&mut input) {
@@ -232,7 +261,7 @@ mod tests {
 
     #[test]
     fn an_endless_line_does_not_gather() {
-        let (mut reader, mut input) = (Reader::new(BOUNDS, u64::MAX), BytesMut::new());
+        let (mut reader, mut input) = (Reader::new(BOUNDS, Some(9), u64::MAX), BytesMut::new());
         for _ in 0..100 {
             input.extend_from_slice(&[b'x'; 16 * 1024]);
             assert_eq!(reader.read(&mut input), Progress::More);
@@ -260,11 +289,33 @@ mod tests {
 
     #[test]
     fn more_than_was_reserved_is_asked_for() {
-        let (mut reader, mut input) = (Reader::new(BOUNDS, 5), BytesMut::from(&b"1234\r\n5678\r\n.\r\n"[..]));
-        assert_eq!(reader.read(&mut input), Progress::Outgrown(6));
+        let (mut reader, mut input) = (Reader::new(BOUNDS, None, 5), BytesMut::from(&b"1234\r\n5678\r\n.\r\n"[..]));
+        assert_eq!(reader.read(&mut input), Progress::Outgrown(5 + GROWTH));
+        assert_eq!(&input[..], b"1234\r\n5678\r\n.\r\n");
         reader.reserve(100);
         assert_eq!(reader.read(&mut input), Progress::End);
         assert_eq!(&reader.finish().unwrap()[..], b"1234\r\n5678\r\n");
+    }
+
+    #[test]
+    fn room_that_does_not_grow_refuses() {
+        let (mut reader, mut input) = (Reader::new(BOUNDS, None, 5), BytesMut::from(&b"1234\r\n.\r\n"[..]));
+        assert!(matches!(reader.read(&mut input), Progress::Outgrown(_)));
+        reader.reserve(5);
+        assert_eq!(reader.read(&mut input), Progress::End);
+        assert_eq!(reader.finish().unwrap_err().code(), 451);
+    }
+
+    #[test]
+    fn pieces_of_long_lines_end_anywhere() {
+        for length in PIECE - 3..PIECE + 3 {
+            let line = [&vec![b'x'; length][..], b"\r\n"].concat();
+            for sent in [[&line[..], b".\r\n"].concat(), [&line[..length], b"\n\r\n.\r\n"].concat()] {
+                let whole = run(&sent, sent.len(), BOUNDS).unwrap();
+                assert_eq!(run(&sent, 1021, BOUNDS).unwrap(), whole, "a line of {length}");
+                assert_eq!(whole.0, if sent.starts_with(&line) { Ok(line.clone()) } else { Err(550) });
+            }
+        }
     }
 
     proptest! {

@@ -1,11 +1,15 @@
 //! Addresses in MAIL and RCPT (RFC 5321 section 4.1.2), checked once.
 
 use std::fmt;
+use std::str::FromStr;
 
 /// RFC 5321 section 4.5.3.1.1 says 64; longer ones are in use (VERP), so twice that is taken.
 const LOCAL_MOST: usize = 128;
 /// RFC 5321 section 4.5.3.1.2.
 const DOMAIN_MOST: usize = 255;
+
+/// RFC 5321 section 4.5.3.1.3 allows 256 with the brackets.
+const ADDRESS_MOST: usize = 254;
 
 /// An address, spelled as the sender did.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -40,6 +44,11 @@ impl Path {
         self.at.map_or("", |at| &self.text[at + 1..])
     }
 
+    /// The domain in lower case, without a dot at its end: the same for all spellings.
+    pub fn domain_lowercase(&self) -> String {
+        self.domain().trim_end_matches('.').to_ascii_lowercase()
+    }
+
     /// Reads a path with its angle brackets from the start of `text`, and gives what follows it.
     ///
     /// # Errors
@@ -63,6 +72,9 @@ impl Path {
         if !address.bytes().all(|byte| (0x20..0x7f).contains(&byte)) {
             return Err("it holds characters that are not ASCII");
         }
+        if address.len() > ADDRESS_MOST {
+            return Err("it is too long");
+        }
         let path = Self { text: address.to_owned(), at: address.rfind('@') };
         if path.at.is_none() && !address.eq_ignore_ascii_case("postmaster") {
             return Err("the domain is missing");
@@ -74,6 +86,15 @@ impl Path {
             return Err("the domain cannot be read");
         }
         Ok(path)
+    }
+}
+
+/// Reads a bare address, without brackets; an empty one is the null path.
+impl FromStr for Path {
+    type Err = &'static str;
+
+    fn from_str(address: &str) -> Result<Self, Self::Err> {
+        if address.is_empty() { Ok(Self::null()) } else { Self::check(address) }
     }
 }
 
@@ -151,6 +172,9 @@ mod tests {
             let (path, behind) = Path::parse(text).expect(text);
             assert_eq!((path.local(), path.domain(), behind), (local, domain, rest), "{text}");
         }
+        let path: Path = "A@B.Example.".parse().expect("a good one");
+        assert_eq!((path.as_str(), path.domain_lowercase().as_str()), ("A@B.Example.", "b.example"));
+        assert_eq!("".parse(), Ok(Path::null()));
         assert!(Path::parse("<>").is_ok_and(|(path, _)| path.is_null()));
     }
 
@@ -176,6 +200,10 @@ mod tests {
             "<a@b@c@>",
         ] {
             assert!(Path::parse(text).is_err(), "{text}");
+        }
+        for (local, labels, good) in [(128, 20, true), (129, 1, false), (64, 31, true), (64, 32, false)] {
+            let address = format!("{}@{}a", "x".repeat(local), "label.".repeat(labels));
+            assert_eq!(address.parse::<Path>().is_ok(), good, "{} bytes", address.len());
         }
     }
 }

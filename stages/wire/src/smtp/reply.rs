@@ -3,6 +3,8 @@
 //! The class is stored once; the basic code and the enhanced one (RFC 3463) derive from it. Texts tell the sender what
 //! it can do, and nothing about our insides.
 
+use std::fmt;
+
 use bytes::Bytes;
 
 /// The longest text of a reply: with its codes and line end it stays below the 512 octets of RFC 5321
@@ -48,14 +50,25 @@ impl Reply {
         matches!(self.class, Class::Done | Class::GoOn)
     }
 
+    /// Whether trying the same again is of no use.
+    pub fn is_permanent(&self) -> bool {
+        self.class == Class::Never
+    }
+
     /// The reply as it goes over the wire, with its CRLF.
     pub fn encode(&self) -> Bytes {
-        let code = self.code();
-        let line = match self.enhanced {
-            Some((subject, detail)) => format!("{code} {}.{subject}.{detail} {}\r\n", self.class as u8, self.text),
-            None => format!("{code} {}\r\n", self.text),
-        };
-        line.into()
+        format!("{self}\r\n").into()
+    }
+}
+
+impl fmt::Display for Reply {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.enhanced {
+            Some((subject, detail)) => {
+                write!(f, "{} {}.{subject}.{detail} {}", self.code(), self.class as u8, self.text)
+            }
+            None => write!(f, "{} {}", self.code(), self.text),
+        }
     }
 }
 
@@ -141,6 +154,11 @@ impl Reply {
         Self::new(Class::Later, 21, (7, 0), "Too many commands without mail; closing")
     }
 
+    /// 421 after as many messages as one connection may bring.
+    pub fn enough_mail() -> Self {
+        Self::new(Class::Later, 21, (4, 5), "Enough messages for one connection; the others on a new one")
+    }
+
     /// 451: something of ours does not work at the moment.
     pub fn local_error() -> Self {
         Self::new(Class::Later, 51, (3, 0), "Temporary failure; try again later")
@@ -191,6 +209,11 @@ impl Reply {
         Self::new(Class::Never, 1, (1, 3), format!("Bad address: {why}"))
     }
 
+    /// 501: a parameter that is known, with a value that is not, or given twice.
+    pub fn bad_parameter(name: &str) -> Self {
+        Self::new(Class::Never, 1, (5, 4), format!("Bad value of {name}"))
+    }
+
     /// 502.
     pub fn not_implemented() -> Self {
         Self::new(Class::Never, 2, (5, 1), "Command not implemented")
@@ -216,6 +239,16 @@ impl Reply {
         Self::new(Class::Never, 50, (7, 1), "Mail for that domain is not accepted here")
     }
 
+    /// 550: the chain takes the message for spam.
+    pub fn spam() -> Self {
+        Self::refused("it looks like spam")
+    }
+
+    /// 550: a virus was found, with the scanner's name for it.
+    pub fn infected(name: &str) -> Self {
+        Self::refused(&format!("it carries {name}"))
+    }
+
     /// 550: refused by the chain's verdict.
     pub fn refused(reason: &str) -> Self {
         Self::new(Class::Never, 50, (7, 1), format!("Message refused: {reason}"))
@@ -239,6 +272,11 @@ impl Reply {
     /// 554: no valid recipients.
     pub fn no_recipients() -> Self {
         Self::new(Class::Never, 54, (5, 1), "No valid recipients")
+    }
+
+    /// 554: whoever speaks does not speak SMTP.
+    pub fn other_protocol() -> Self {
+        Self::new(Class::Never, 54, (5, 1), "This is SMTP; closing")
     }
 
     /// 554 in place of a greeting: the client is listed.

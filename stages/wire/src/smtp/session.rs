@@ -2,6 +2,7 @@
 //!
 //! A mistake costs the client a reply and a place in its count of errors, never the session's place in the stream. The
 //! session remembers which bytes the client sent after it could have read our final reply: only they prove that it did.
+//! So the moment of [`Question::WentOn`] is the one step that depends on how the input was split.
 
 use std::collections::VecDeque;
 
@@ -9,95 +10,11 @@ use bytes::{Bytes, BytesMut};
 
 use super::command::{Command, Recipient, Sender};
 use super::data::{Bounds, Progress, Reader};
+use super::limits::{Limits, Tls};
+use super::line::Lines;
+use super::question::{Answer, Message, Question};
 use super::reply::Reply;
 use crate::session::{Farewell, Session, Step};
-
-/// What a client may take up.
-#[derive(Debug, Clone)]
-pub struct Limits {
-    /// Bytes of a command line with its end. RFC 5321 asks for 512 and more for each extension; DSN's ORCPT needs most.
-    pub line: usize,
-    /// Bytes of a message; told to the client by SIZE. 25 MiB is what large providers take.
-    pub message: u64,
-    /// Bytes of a message's header section. Real ones have 4 to 10 KiB.
-    pub header: u64,
-    /// Recipients of one message. RFC 5321 section 4.5.3.1.8 asks for 100 at least.
-    pub recipients: usize,
-    /// Commands that get an error, before the connection is closed.
-    pub errors: u32,
-    /// Commands in a row that bring no mail, before the connection is closed.
-    pub idle_commands: u32,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Self { line: 2048, message: 25 << 20, header: 256 << 10, recipients: 1000, errors: 20, idle_commands: 100 }
-    }
-}
-
-/// Whether the client can have TLS.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Tls {
-    /// It is offered.
-    Offered,
-    /// It is on.
-    On,
-    /// There is none.
-    Unavailable,
-}
-
-/// A message that has come whole.
-#[derive(Debug, PartialEq, Eq)]
-pub struct Message {
-    /// What the client calls itself.
-    pub helo: String,
-    /// Whether it said EHLO (`ESMTP` in the Received field) or HELO.
-    pub extended: bool,
-    /// MAIL.
-    pub sender: Sender,
-    /// RCPT; never empty.
-    pub recipients: Vec<Recipient>,
-    /// Exactly what the client sent, without dot-stuffing.
-    pub body: Bytes,
-}
-
-/// What the session asks of the world.
-#[derive(Debug, PartialEq, Eq)]
-pub enum Question {
-    /// May this sender begin? Answer: accept or refuse.
-    Sender(Sender),
-    /// Does this recipient exist? Answer: accept or refuse.
-    Recipient(Recipient),
-    /// Is there room for a message (declared size, if any)? Answer: reserve or refuse.
-    Data {
-        /// From SIZE.
-        declared: Option<u64>,
-    },
-    /// The message holds so many bytes now, more than was reserved. Answer: reserve a larger total, or refuse.
-    Grow {
-        /// Bytes.
-        total: u64,
-    },
-    /// Here is a message. Answer: the final reply, whenever it is known.
-    Message(Box<Message>),
-    /// The client went on after our final reply: it must have read it. Answer: noted.
-    WentOn,
-    /// The transaction is over without a message; what was reserved is free. Answer: noted.
-    Abandoned,
-}
-
-/// What the world says.
-#[derive(Debug, PartialEq, Eq)]
-pub enum Answer {
-    /// Yes.
-    Accept,
-    /// Yes, and so many bytes may be held in all.
-    Reserve(u64),
-    /// No, or the final word about a message.
-    Reply(Reply),
-    /// Heard.
-    Noted,
-}
 
 #[derive(Debug)]
 enum Mode {
@@ -129,6 +46,7 @@ pub struct SmtpSession {
     limits: Limits,
     tls: Tls,
     input: BytesMut,
+    lines: Lines,
     output: VecDeque<Bytes>,
     questions: VecDeque<Question>,
     mode: Mode,
@@ -136,8 +54,10 @@ pub struct SmtpSession {
     transaction: Option<Transaction>,
     errors: u32,
     idle: u32,
-    /// A line too long is being read over.
-    skipping: bool,
+    /// Messages that got their final reply.
+    mails: u32,
+    /// EHLO names DSN.
+    dsn: bool,
     /// A final reply was given, and the client has not shown yet that it read it.
     unproven: bool,
     /// The question last asked only tells something.
@@ -154,6 +74,7 @@ impl SmtpSession {
         let greeting = Reply::greeting(&hostname).encode();
         Self {
             hostname,
+            lines: Lines::new(limits.line),
             limits,
             tls,
             input: BytesMut::new(),
@@ -164,7 +85,8 @@ impl SmtpSession {
             transaction: None,
             errors: 0,
             idle: 0,
-            skipping: false,
+            mails: 0,
+            dsn: false,
             unproven: false,
             noting: false,
             start_tls: false,
@@ -173,12 +95,24 @@ impl SmtpSession {
         }
     }
 
+    /// Names DSN (RFC 3461) in the reply to EHLO. Its parameters are taken and handed on in any case; to offer it is to
+    /// promise that reports are sent as they ask.
+    #[must_use]
+    pub fn offering_dsn(mut self) -> Self {
+        self.dsn = true;
+        self
+    }
+
     fn say(&mut self, reply: &Reply) {
         self.output.push_back(reply.encode());
     }
 
-    fn mistake(&mut self, reply: &Reply) {
+    /// Refuses something. What the client may try again later is not held against it.
+    fn refuse(&mut self, reply: &Reply) {
         self.say(reply);
+        if !reply.is_permanent() {
+            return;
+        }
         self.errors += 1;
         if self.errors >= self.limits.errors {
             self.close_with(&Reply::too_many_errors());
@@ -200,41 +134,14 @@ impl SmtpSession {
         self.mode = Mode::Command;
     }
 
-    fn line(&mut self) -> Option<Result<Bytes, Reply>> {
-        let Some(end) = memchr::memchr(b'\n', &self.input) else {
-            if self.input.len() >= self.limits.line {
-                self.input.clear();
-                self.skipping = true;
-            }
-            return None;
-        };
-        let line = self.input.split_to(end + 1).freeze();
-        if std::mem::take(&mut self.skipping) || line.len() > self.limits.line {
-            return Some(Err(Reply::line_too_long()));
-        }
-        let Some(text) = line.strip_suffix(b"\r\n") else { return Some(Err(Reply::bare_line_end())) };
-        if memchr::memchr2(b'\r', 0, text).is_some() {
-            return Some(Err(Reply::bare_line_end()));
-        }
-        Some(Ok(line.slice(..text.len())))
-    }
-
     /// Works off one line. Says whether there was one.
     fn work(&mut self) -> bool {
-        match self.line() {
-            None => false,
-            Some(Err(reply)) => {
-                self.mistake(&reply);
-                true
-            }
-            Some(Ok(line)) => {
-                match Command::parse(&line) {
-                    Ok(command) => self.obey(command),
-                    Err(reply) => self.mistake(&reply),
-                }
-                true
-            }
+        let Some(line) = self.lines.take(&mut self.input) else { return false };
+        match line.and_then(|line| Command::parse(&line)) {
+            Ok(command) => self.obey(command),
+            Err(reply) => self.refuse(&reply),
         }
+        true
     }
 
     fn obey(&mut self, command: Command) {
@@ -263,6 +170,7 @@ impl SmtpSession {
             Command::Help => self.say(&Reply::help()),
             Command::StartTls => self.start_tls(),
             Command::Quit => self.close_with(&Reply::bye()),
+            Command::OtherProtocol => self.close_with(&Reply::other_protocol()),
         }
     }
 
@@ -271,28 +179,32 @@ impl SmtpSession {
         self.client = Some((name, true));
         let tls = if self.tls == Tls::Offered { "250-STARTTLS\r\n" } else { "" };
         let (hostname, size) = (&self.hostname, self.limits.message);
+        let dsn = if self.dsn { "250-DSN\r\n" } else { "" };
         let text = format!(
-            "250-{hostname}\r\n250-PIPELINING\r\n250-SIZE {size}\r\n{tls}250-8BITMIME\r\n250 ENHANCEDSTATUSCODES\r\n"
+            "250-{hostname}\r\n250-PIPELINING\r\n250-SIZE {size}\r\n{tls}{dsn}250-8BITMIME\r\n250 ENHANCEDSTATUSCODES\r\n"
         );
         self.output.push_back(text.into());
     }
 
     fn mail(&mut self, sender: Sender) {
         if self.client.is_none() {
-            return self.mistake(&Reply::out_of_order("Say EHLO first"));
+            return self.refuse(&Reply::out_of_order("Say EHLO first"));
         }
         if self.transaction.is_some() {
-            return self.mistake(&Reply::out_of_order("A sender was given already; RSET begins anew"));
+            return self.refuse(&Reply::out_of_order("A sender was given already; RSET begins anew"));
+        }
+        if self.limits.mails != 0 && self.mails >= self.limits.mails {
+            return self.close_with(&Reply::enough_mail());
         }
         if sender.size.is_some_and(|size| size > self.limits.message) {
-            return self.mistake(&Reply::too_large(self.limits.message));
+            return self.refuse(&Reply::too_large(self.limits.message));
         }
         self.ask(Question::Sender(sender.clone()), Asked::Sender(sender));
     }
 
     fn rcpt(&mut self, recipient: Recipient) {
         let Some(transaction) = &self.transaction else {
-            return self.mistake(&Reply::out_of_order("Say MAIL first"));
+            return self.refuse(&Reply::out_of_order("Say MAIL first"));
         };
         if transaction.recipients.len() >= self.limits.recipients {
             // Not a mistake of the client's: RFC 5321 section 4.5.3.1.10 tells it to come back with the rest.
@@ -303,8 +215,8 @@ impl SmtpSession {
 
     fn data(&mut self) {
         match &self.transaction {
-            None => self.mistake(&Reply::out_of_order("Say MAIL first")),
-            Some(transaction) if transaction.recipients.is_empty() => self.mistake(&Reply::no_recipients()),
+            None => self.refuse(&Reply::out_of_order("Say MAIL first")),
+            Some(transaction) if transaction.recipients.is_empty() => self.refuse(&Reply::no_recipients()),
             Some(transaction) => {
                 let declared = transaction.sender.size;
                 self.ask(Question::Data { declared }, Asked::Data);
@@ -314,8 +226,8 @@ impl SmtpSession {
 
     fn start_tls(&mut self) {
         match self.tls {
-            Tls::On => self.mistake(&Reply::out_of_order("TLS is on already")),
-            Tls::Unavailable => self.mistake(&Reply::tls_unavailable()),
+            Tls::On => self.refuse(&Reply::out_of_order("TLS is on already")),
+            Tls::Unavailable => self.refuse(&Reply::tls_unavailable()),
             // Commands behind STARTTLS in the same packet came in the clear; whoever slipped them in must not be heard
             // under TLS. Refusing shows an honest client its bug, dropping them would leave it waiting.
             Tls::Offered if !self.input.is_empty() => {
@@ -324,6 +236,7 @@ impl SmtpSession {
             }
             Tls::Offered => {
                 self.abandon();
+                self.client = None;
                 self.say(&Reply::start_tls());
                 self.start_tls = true;
             }
@@ -358,7 +271,7 @@ impl SmtpSession {
             Ok(body) => body,
             Err(reply) => {
                 self.abandon();
-                return self.mistake(&reply);
+                return self.refuse(&reply);
             }
         };
         if let (Some(transaction), Some((helo, extended))) = (self.transaction.take(), self.client.clone()) {
@@ -382,33 +295,25 @@ impl SmtpSession {
             }
             (Asked::Data, Answer::Reserve(reserved)) => {
                 let bounds = Bounds { message: self.limits.message, header: self.limits.header };
-                self.mode = Mode::Data(Reader::new(bounds, reserved));
+                let declared = self.transaction.as_ref().and_then(|transaction| transaction.sender.size);
+                self.mode = Mode::Data(Reader::new(bounds, declared, reserved));
                 self.say(&Reply::send_message());
             }
             (Asked::Grow(mut reader), Answer::Reserve(reserved)) => {
                 reader.reserve(reserved);
                 self.mode = Mode::Data(reader);
             }
-            (Asked::Grow(mut reader), Answer::Reply(reply)) => {
-                reader.refuse(reply);
+            (Asked::Grow(mut reader), answer) => {
+                reader.refuse(answer.into_reply());
                 self.mode = Mode::Data(reader);
             }
-            (Asked::Message, Answer::Reply(reply)) => {
+            (Asked::Message, answer) => {
                 self.idle = 0;
+                self.mails = self.mails.saturating_add(1);
                 self.unproven = true;
-                self.say(&reply);
+                self.say(&answer.into_reply());
             }
-            (Asked::Sender(_) | Asked::Recipient(_) | Asked::Data, Answer::Reply(reply)) => self.mistake(&reply),
-            // The backend gave an answer that its question does not have: the client is told to come again.
-            (Asked::Message, _) => {
-                self.unproven = true;
-                self.say(&Reply::local_error());
-            }
-            (Asked::Grow(mut reader), _) => {
-                reader.refuse(Reply::local_error());
-                self.mode = Mode::Data(reader);
-            }
-            (_, _) => self.mistake(&Reply::local_error()),
+            (Asked::Sender(_) | Asked::Recipient(_) | Asked::Data, answer) => self.refuse(&answer.into_reply()),
         }
     }
 }
@@ -418,8 +323,10 @@ impl Session for SmtpSession {
     type Answer = Answer;
 
     fn input(&mut self, bytes: &[u8]) {
-        if std::mem::take(&mut self.unproven) {
-            // The driver reads only after everything was written: these bytes came after our final reply.
+        // The driver reads only after everything was written, so these bytes were read after our final reply went out. The
+        // rest of a command line that had begun before does not count, but message content does: it answers a 354.
+        if self.unproven && (self.input.is_empty() || matches!(self.mode, Mode::Data(_))) {
+            self.unproven = false;
             self.questions.push_back(Question::WentOn);
         }
         self.input.extend_from_slice(bytes);
