@@ -1,0 +1,99 @@
+//! What of a store node can be configured.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use runtime::config::{ByteSize, Section};
+use runtime::worker;
+
+/// The section `stages.store`, checked.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// The worker loop of the ingest.
+    pub work: worker::Config,
+    /// Where the mail lies.
+    pub folder: PathBuf,
+    /// Databases over which accounts are spread.
+    pub shards: u32,
+    /// A pack of this size is sealed.
+    pub pack: ByteSize,
+    /// Deliveries that share a commit.
+    pub batch: usize,
+    /// For so long a delivered id is remembered.
+    pub delivered_for: Duration,
+    /// Where IMAP is served.
+    pub imap: Vec<SocketAddr>,
+    /// Where IMAP under TLS is served.
+    pub imaps: Vec<SocketAddr>,
+    /// Where POP3 is served.
+    pub pop3: Vec<SocketAddr>,
+    /// Where POP3 under TLS is served.
+    pub pop3s: Vec<SocketAddr>,
+    /// Connections at once on each of these.
+    pub connections: usize,
+    /// Connections at once from one address.
+    pub per_address: usize,
+    /// How long a reader may say nothing.
+    pub idle: Duration,
+}
+
+impl Config {
+    /// Reads the section; the folder's default lies in `var`.
+    pub fn read(mut section: Section, var: &Path) -> Self {
+        let count = |number: u64| usize::try_from(number).unwrap_or(usize::MAX);
+        let folder = var.join("store").display().to_string();
+        let config = Self {
+            work: worker::Config::read(&mut section, 512),
+            folder: section.file("folder", &folder, "Where the mail lies."),
+            shards: u32::try_from(section.count(
+                "shards",
+                8,
+                1..=256,
+                "Databases over which accounts are spread. Fixed when the folder is made.",
+            ))
+            .unwrap_or(1),
+            pack: section.size(
+                "pack",
+                "256MiB",
+                "1MiB"..="64GiB",
+                "A pack file of this size is sealed and never changes afterwards.",
+            ),
+            batch: count(section.count(
+                "batch",
+                256,
+                1..=10_000,
+                "Deliveries that share one sync and one commit of a shard.",
+            )),
+            delivered_for: section
+                .span(
+                    "delivered_for",
+                    "30days",
+                    "1h"..="365days",
+                    "For so long a delivered id is remembered. Longer than a journal keeps mail.",
+                )
+                .0,
+            imap: section.addresses("imap", &["127.0.0.1:1143"], "Where IMAP is served, with STARTTLS."),
+            imaps: section.addresses("imaps", &["127.0.0.1:1993"], "Where IMAP under TLS is served."),
+            pop3: section.addresses("pop3", &["127.0.0.1:1110"], "Where POP3 is served, with STLS."),
+            pop3s: section.addresses("pop3s", &["127.0.0.1:1995"], "Where POP3 under TLS is served."),
+            connections: count(section.count(
+                "connections",
+                12_000,
+                1..=1_000_000,
+                "Connections at once, for each protocol.",
+            )),
+            per_address: count(section.count(
+                "per_address",
+                200,
+                1..=1_000_000,
+                "Connections at once from one address. A family behind one address has some dozens.",
+            )),
+            idle: section
+                .span("idle", "30min", "1min"..="1day", "How long a reader may say nothing: RFC 3501 section 5.4.")
+                .0,
+        };
+        section.finish();
+        config
+    }
+}

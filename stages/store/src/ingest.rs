@@ -1,0 +1,231 @@
+//! The stage of a store node: puts each copy into its mailboxes, and says that the mail has ended there.
+//!
+//! A repeated copy creates nothing and ends the same way. A mailbox that is full is not a reason to lose a mail: it goes
+//! to the quarantine with that reason. When the disk fails, the copy waits.
+
+use bytes::{Bytes, BytesMut};
+use directory::Directory;
+use futures::future::try_join_all;
+use proto::{Cut, Digest, End, EndKind, Ended, Envelope, Folder, NodeName, Target};
+use runtime::{Fault, Mail, OrNever as _, Outcome, Stage};
+
+use crate::node::Node;
+use crate::shard::{Delivery, StoreError};
+
+/// The ingest of a node.
+#[derive(Clone)]
+pub struct Ingest {
+    node: Node,
+    name: NodeName,
+    directory: Directory,
+}
+
+impl Ingest {
+    /// The ingest of the node of this name.
+    pub fn new(node: Node, name: NodeName, directory: Directory) -> Self {
+        Self { node, name, directory }
+    }
+
+    async fn keep(&self, mail: &Envelope, target: &Target, body: &Bytes, digest: Digest) -> Result<End, Fault> {
+        let kept = self.node.deliver(delivery(mail, target, body, digest)).await;
+        let kind = match kept {
+            Ok(_) if target.folder == Folder::Held => EndKind::Held,
+            Ok(_) => EndKind::Stored,
+            Err(StoreError::OverQuota) => {
+                self.hold(mail, target, body, digest).await?;
+                EndKind::Held
+            }
+            Err(error) => return Err(error.into()),
+        };
+        Ok(End {
+            recipient: target.recipient,
+            routing: target.routing,
+            target: target.address.clone(),
+            of: target.of,
+            kind,
+        })
+    }
+
+    /// Puts a copy for a full mailbox into the quarantine, if that lives here; else the copy waits for room.
+    async fn hold(&self, mail: &Envelope, target: &Target, body: &Bytes, digest: Digest) -> Result<(), Fault> {
+        let quarantine = self.directory.held_account().await?;
+        if quarantine.store != self.name.as_str() {
+            return Err(Fault::later(format!("the mailbox of {} is full", target.address)));
+        }
+        let mut mail = mail.clone();
+        mail.held = Some(format!("the mailbox of {} is full", target.address));
+        let held = Target {
+            account: quarantine.id,
+            address: quarantine.address.to_string(),
+            folder: Folder::Held,
+            quota_bytes: 0,
+            quota_messages: 0,
+            ..target.clone()
+        };
+        self.node.deliver(delivery(&mail, &held, body, digest)).await?;
+        Ok(())
+    }
+}
+
+impl Stage for Ingest {
+    async fn handle(&self, mail: &Mail) -> Result<Outcome, Fault> {
+        let envelope = mail.envelope();
+        (!envelope.targets.is_empty()).then_some(()).or_never("a copy without mailboxes")?;
+        let (body, digest) = deliverable(envelope, mail.body().await?);
+        let ends =
+            try_join_all(envelope.targets.iter().map(|target| self.keep(envelope, target, &body, digest))).await?;
+        Ok(Outcome::End(Ended { id: envelope.id, ends, burial: None }))
+    }
+}
+
+/// The body without the ranges that must not be delivered, and its digest.
+fn deliverable(envelope: &Envelope, body: Bytes) -> (Bytes, Digest) {
+    let cuts: Vec<&Cut> = envelope.verdicts.iter().flat_map(|verdict| &verdict.cuts).collect();
+    if cuts.is_empty() {
+        return (body, envelope.body.digest);
+    }
+    let mut kept = BytesMut::with_capacity(body.len());
+    let mut at = 0;
+    for cut in cuts {
+        let from = usize::try_from(cut.offset).unwrap_or(usize::MAX).min(body.len());
+        let to = from.saturating_add(usize::try_from(cut.length).unwrap_or(usize::MAX)).min(body.len());
+        kept.extend_from_slice(body.get(at..from).unwrap_or_default());
+        at = at.max(to);
+    }
+    kept.extend_from_slice(&body[at..]);
+    let digest = Digest(*blake3::hash(&kept).as_bytes());
+    (kept.freeze(), digest)
+}
+
+fn delivery(mail: &Envelope, target: &Target, body: &Bytes, digest: Digest) -> Delivery {
+    let recipient = mail.recipients.get(target.recipient as usize).map_or("", |recipient| &recipient.address);
+    let (folder, key, held) = match target.folder {
+        Folder::Inbox => ("INBOX", target.address.clone(), String::new()),
+        Folder::Junk => ("Junk", target.address.clone(), String::new()),
+        // Each recipient of a held mail is decided about by itself.
+        Folder::Held => {
+            let reason = mail.held.clone().filter(|reason| !reason.is_empty());
+            ("INBOX", format!("held:{}", target.recipient), reason.unwrap_or_else(|| "held".to_owned()))
+        }
+    };
+    Delivery {
+        mail: mail.id.to_bytes(),
+        target: key,
+        account: target.account,
+        folder: folder.to_owned(),
+        prefix: prefix(mail, target, recipient, &held),
+        body: body.clone(),
+        digest: digest.0,
+        received: i64::try_from(mail.arrived.0).unwrap_or(i64::MAX),
+        quota_bytes: target.quota_bytes,
+        quota_messages: target.quota_messages,
+        held,
+        held_for: recipient.to_owned(),
+    }
+}
+
+/// The header lines of one copy: RFC 5321 section 4.4 puts Return-Path first; ours follow, then the Received field.
+fn prefix(mail: &Envelope, target: &Target, recipient: &str, held: &str) -> Bytes {
+    let mut prefix = BytesMut::new();
+    prefix.extend_from_slice(
+        format!("Return-Path: <{}>\r\nDelivered-To: {}\r\n", mail.reverse_path, target.address).as_bytes(),
+    );
+    if !held.is_empty() {
+        prefix
+            .extend_from_slice(format!("X-Chainmail-Held: {held}\r\nX-Chainmail-Held-For: {recipient}\r\n").as_bytes());
+    }
+    for verdict in mail.verdicts.iter().rev() {
+        prefix.extend_from_slice(&verdict.headers);
+    }
+    prefix.extend_from_slice(&mail.header_block);
+    prefix.freeze()
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use proto::{Arrival, BodyRef, Client, GateFacts, MailId, Millis, Recipient, Verdict};
+
+    use super::*;
+
+    fn envelope() -> Envelope {
+        Envelope::new(Arrival {
+            id: MailId::from_bytes([1; 16]),
+            node: "mx1".parse().unwrap(),
+            client: Client {
+                address: [127, 0, 0, 1].into(),
+                port: 1,
+                helo: String::new(),
+                reverse_name: String::new(),
+                tls: String::new(),
+            },
+            reverse_path: "s@x".into(),
+            recipients: vec![Recipient { address: "Alias@x".into(), orcpt: String::new(), notify: String::new() }],
+            arrived: Millis(7),
+            verdict_deadline: Millis(7),
+            body: BodyRef { size: 10, digest: Digest([0; 32]), chunks: 1 },
+            header_block: b"Received: r\r\n".to_vec(),
+            gate: GateFacts::default(),
+            envid: String::new(),
+            ret: String::new(),
+        })
+    }
+
+    fn target(folder: Folder) -> Target {
+        Target {
+            recipient: 0,
+            account: 1,
+            address: "a@x".into(),
+            folder,
+            routing: 1,
+            of: 1,
+            quota_bytes: 0,
+            quota_messages: 0,
+            tag: String::new(),
+        }
+    }
+
+    #[track_caller]
+    fn check(mail: &Envelope, folder: Folder, want: &str, key: &str) {
+        let delivery = delivery(mail, &target(folder), &Bytes::new(), Digest([0; 32]));
+        assert_eq!((std::str::from_utf8(&delivery.prefix).unwrap(), delivery.target.as_str()), (want, key));
+    }
+
+    #[test]
+    fn the_header_lines_of_a_copy() {
+        let mut mail = envelope();
+        mail.verdicts = vec![
+            Verdict { headers: b"X-A: 1\r\n".to_vec(), ..Verdict::clean() },
+            Verdict { headers: b"X-B: 2\r\n".to_vec(), ..Verdict::clean() },
+        ];
+        let want = "Return-Path: <s@x>\r\nDelivered-To: a@x\r\nX-B: 2\r\nX-A: 1\r\nReceived: r\r\n";
+        check(&mail, Folder::Inbox, want, "a@x");
+        check(&mail, Folder::Junk, want, "a@x");
+    }
+
+    #[test]
+    fn a_held_copy_says_why_and_for_whom() {
+        let mut mail = envelope();
+        mail.held = Some("virus".into());
+        let want = "Return-Path: <s@x>\r\nDelivered-To: a@x\r\nX-Chainmail-Held: virus\r\nX-Chainmail-Held-For: Alias@x\r\nReceived: r\r\n";
+        check(&mail, Folder::Held, want, "held:0");
+    }
+
+    #[test]
+    fn forged_lines_are_cut_out() {
+        let mut mail = envelope();
+        let body = Bytes::from_static(b"0123456789");
+        assert_eq!(deliverable(&mail, body.clone()), (body.clone(), Digest([0; 32])));
+        let cut = |offset, length| Cut { offset, length };
+        for (cuts, want) in [
+            (vec![cut(0, 2)], "23456789"),
+            (vec![cut(2, 3), cut(8, 2)], "01567"),
+            (vec![cut(2, 3), cut(3, 4)], "01789"),
+            (vec![cut(8, 99), cut(50, 1)], "01234567"),
+        ] {
+            mail.verdicts = vec![Verdict { cuts, ..Verdict::clean() }];
+            let (kept, digest) = deliverable(&mail, body.clone());
+            assert_eq!((&kept[..], digest.0), (want.as_bytes(), *blake3::hash(want.as_bytes()).as_bytes()));
+        }
+    }
+}

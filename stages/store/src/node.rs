@@ -1,0 +1,102 @@
+//! A store node: its shards, and which account lives in which.
+
+use std::fs;
+use std::io::Write as _;
+use std::path::Path;
+
+use anyhow::{Context as _, bail};
+use serde::{Deserialize, Serialize};
+
+use crate::config::Config;
+use crate::shard::{Change, Delivery, Kept, Settings, Shard, StoreError};
+
+/// The form of the folder that this program knows.
+const FORMAT: u32 = 1;
+
+/// What the folder says of itself.
+#[derive(Debug, Serialize, Deserialize)]
+struct Meta {
+    format: u32,
+    node: String,
+    shards: u32,
+}
+
+/// The storage of a node.
+#[derive(Clone)]
+pub struct Node {
+    shards: Vec<Shard>,
+    _lock: std::sync::Arc<fs::File>,
+}
+
+impl Node {
+    /// Opens the folder of a node, and makes it on the first occasion.
+    ///
+    /// # Errors
+    /// When it cannot be opened, belongs to another node, has another number of shards, or is in use.
+    pub fn open(config: &Config, node: &str) -> anyhow::Result<Self> {
+        let folder = &config.folder;
+        fs::create_dir_all(folder).with_context(|| format!("making {}", folder.display()))?;
+        let lock = fs::File::create(folder.join("lock"))?;
+        if lock.try_lock().is_err() {
+            bail!("the store in {} is in use by another process; every store node needs its own", folder.display());
+        }
+        check_meta(folder, node, config.shards)?;
+        let open = |number: u32| {
+            let shard = folder.join(format!("shard-{number:03}"));
+            let pack = i64::try_from(config.pack.0).unwrap_or(i64::MAX);
+            Shard::open(Settings { folder: shard, number, batch: config.batch, pack })
+        };
+        let shards = (0..config.shards).map(open).collect::<anyhow::Result<_>>()?;
+        Ok(Self { shards, _lock: std::sync::Arc::new(lock) })
+    }
+
+    /// The shard of an account. Accounts are numbered one behind the other, so they spread evenly.
+    pub(crate) fn shard(&self, account: i64) -> &Shard {
+        let count = self.shards.len();
+        &self.shards[usize::try_from(account.unsigned_abs()).unwrap_or(0) % count]
+    }
+
+    /// Stores one mail for one mailbox, once. Resolves when that is synced.
+    ///
+    /// # Errors
+    /// See [`StoreError`].
+    pub async fn deliver(&self, delivery: Delivery) -> Result<Kept, StoreError> {
+        self.shard(delivery.account).deliver(delivery).await
+    }
+
+    /// Carries out a change of an account's mail. Resolves when that is synced; gives how many messages changed.
+    ///
+    /// # Errors
+    /// See [`StoreError`].
+    pub async fn change(&self, account: i64, change: Change) -> Result<u64, StoreError> {
+        self.shard(account).change(change).await
+    }
+}
+
+fn check_meta(folder: &Path, node: &str, shards: u32) -> anyhow::Result<()> {
+    let path = folder.join("meta.json");
+    if !path.exists() {
+        let meta = serde_json::to_vec(&Meta { format: FORMAT, node: node.to_owned(), shards })?;
+        let new = folder.join("meta.json.new");
+        let mut file = fs::File::create(&new)?;
+        file.write_all(&meta)?;
+        file.sync_all()?;
+        fs::rename(&new, &path)?;
+        return Ok(fs::File::open(folder)?.sync_all()?);
+    }
+    let named = || format!("reading {}", path.display());
+    let meta: Meta = serde_json::from_slice(&fs::read(&path).with_context(named)?).with_context(named)?;
+    if meta.format != FORMAT {
+        bail!("{} is of format {}; this program knows {FORMAT}", folder.display(), meta.format);
+    }
+    if meta.node != node {
+        bail!("{} belongs to the store node {}, this one is {node}", folder.display(), meta.node);
+    }
+    if meta.shards != shards {
+        bail!("{} has {} shards, stages.store.shards is {shards}: it cannot be changed", folder.display(), meta.shards);
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;

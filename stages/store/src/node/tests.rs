@@ -1,0 +1,144 @@
+//! Storage as its users see it: delivered once, read back whole, there after reopening.
+#![allow(clippy::unwrap_used)]
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use runtime::config::{Section, Sheet};
+
+use super::*;
+use crate::shard::{FlagChange, FlagMode, SEEN};
+
+fn config(folder: &Path) -> Config {
+    let sheet = std::rc::Rc::new(std::cell::RefCell::new(Sheet::default()));
+    let value = serde_json::json!({"shards": 2, "folder": folder.display().to_string()});
+    let config = Config::read(Section::root(value, sheet.clone()), folder);
+    assert!(sheet.borrow().problems.is_empty());
+    config
+}
+
+fn open(folder: &Path) -> Node {
+    let begun = Instant::now();
+    loop {
+        match Node::open(&config(folder), "s1") {
+            Err(error) if error.to_string().contains("in use") && begun.elapsed() < Duration::from_secs(10) => {
+                std::thread::yield_now();
+            }
+            opened => return opened.unwrap(),
+        }
+    }
+}
+
+fn delivery(mail: u8, target: &str, account: i64, body: &str) -> Delivery {
+    Delivery {
+        mail: [mail; 16],
+        target: target.into(),
+        account,
+        folder: "INBOX".into(),
+        prefix: Bytes::from(format!("Delivered-To: {target}\r\n")),
+        body: Bytes::from(body.to_owned()),
+        digest: *blake3::hash(body.as_bytes()).as_bytes(),
+        received: 1_800_000_000_000,
+        quota_bytes: 0,
+        quota_messages: 0,
+        held: String::new(),
+        held_for: String::new(),
+    }
+}
+
+async fn texts(node: &Node, account: i64) -> Vec<String> {
+    let reader = &node.shard(account).reader;
+    let mailboxes = reader.mailboxes(account).await.unwrap();
+    let Some(inbox) = mailboxes.iter().find(|mailbox| mailbox.name == "INBOX") else { return Vec::new() };
+    let mut texts = Vec::new();
+    for message in reader.messages(inbox.id).await.unwrap() {
+        let text = reader.text(inbox.id, message.uid).await.unwrap().unwrap();
+        assert_eq!(usize::try_from(message.size).unwrap(), text.len());
+        texts.push(format!("{} {}", message.uid, String::from_utf8(text.to_vec()).unwrap()));
+    }
+    texts
+}
+
+#[tokio::test]
+async fn a_mail_is_delivered_once_and_is_there_after_reopening() {
+    let folder = tempfile::tempdir().unwrap();
+    let node = open(folder.path());
+    for (mail, want) in [(1, Kept::New), (1, Kept::Already), (2, Kept::New)] {
+        assert_eq!(node.deliver(delivery(mail, "a@x", 3, "body\r\n")).await, Ok(want));
+    }
+    assert_eq!(node.deliver(delivery(1, "b@x", 4, "body\r\n")).await, Ok(Kept::New));
+    drop(node);
+    let node = open(folder.path());
+    assert_eq!(node.deliver(delivery(2, "a@x", 3, "body\r\n")).await, Ok(Kept::Already));
+    let want = ["1 Delivered-To: a@x\r\nbody\r\n", "2 Delivered-To: a@x\r\nbody\r\n"];
+    assert_eq!(texts(&node, 3).await, want);
+    assert_eq!(texts(&node, 4).await, ["1 Delivered-To: b@x\r\nbody\r\n"]);
+    assert!(texts(&node, 5).await.is_empty());
+}
+
+#[tokio::test]
+async fn one_body_is_kept_once_for_each_shard() {
+    let folder = tempfile::tempdir().unwrap();
+    let node = open(folder.path());
+    let body: String = (0..100_000_u32).map(|n| char::from(b'a' + u8::try_from(n % 23).unwrap())).collect();
+    let deliveries = (0..40).map(|n| node.deliver(delivery(n, "a@x", 2, &body)));
+    assert!(futures::future::join_all(deliveries).await.iter().all(|kept| *kept == Ok(Kept::New)));
+    let pack = fs::metadata(folder.path().join("shard-000/packs/000001.pack")).unwrap().len();
+    assert!(pack < 110_000, "{pack} bytes for forty times the same 100,000");
+    assert_eq!(texts(&node, 2).await.len(), 40);
+}
+
+#[tokio::test]
+async fn a_full_account_takes_no_more() {
+    let folder = tempfile::tempdir().unwrap();
+    let node = open(folder.path());
+    let limited = |mail| Delivery { quota_messages: 2, ..delivery(mail, "a@x", 3, "body") };
+    for (mail, want) in
+        [(1, Ok(Kept::New)), (2, Ok(Kept::New)), (3, Err(StoreError::OverQuota)), (1, Ok(Kept::Already))]
+    {
+        assert_eq!(node.deliver(limited(mail)).await, want);
+    }
+    let narrow = Delivery { quota_bytes: 60, ..delivery(9, "a@x", 3, "body") };
+    assert_eq!(node.deliver(narrow).await, Err(StoreError::OverQuota));
+}
+
+#[tokio::test]
+async fn numbers_never_go_back() {
+    let folder = tempfile::tempdir().unwrap();
+    let node = open(folder.path());
+    for mail in 1..=3 {
+        node.deliver(delivery(mail, "a@x", 3, "body")).await.unwrap();
+    }
+    let inbox = async |node: &Node| node.shard(3).reader.mailboxes(3).await.unwrap().remove(1);
+    let before = inbox(&node).await;
+    let seen = FlagChange { how: FlagMode::Add, flags: SEEN, keywords: vec!["Work".into()] };
+    let change = Change::Flags { mailbox: before.id, uids: vec![1, 3, 9], change: seen };
+    assert_eq!(node.change(3, change.clone()).await, Ok(2));
+    assert_eq!(node.change(3, change).await, Ok(0), "nothing changes twice");
+    let flagged = inbox(&node).await;
+    assert_eq!((flagged.messages, flagged.unseen), (3, 1));
+    let expunge = Change::Expunge { account: 3, mailbox: before.id, uids: vec![2, 3, 9] };
+    assert_eq!(node.change(3, expunge).await, Ok(2));
+    drop(node);
+    let node = open(folder.path());
+    let after = inbox(&node).await;
+    assert_eq!((after.messages, after.unseen, after.uidnext, after.uidvalidity), (1, 0, 4, before.uidvalidity));
+    assert!(after.modseq > flagged.modseq && flagged.modseq > before.modseq);
+    node.deliver(delivery(4, "a@x", 3, "body")).await.unwrap();
+    let uids: Vec<i64> = node.shard(3).reader.messages(after.id).await.unwrap().iter().map(|m| m.uid).collect();
+    assert_eq!(uids, [1, 4]);
+}
+
+#[tokio::test]
+async fn a_folder_of_another_node_or_form_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let node = open(folder.path());
+    let error = |config: &Config, node: &str| Node::open(config, node).err().unwrap().to_string();
+    assert!(error(&config(folder.path()), "s1").contains("in use by another process"));
+    drop(node);
+    drop(open(folder.path()));
+    assert!(error(&config(folder.path()), "s2").contains("belongs to the store node s1"));
+    let more = Config { shards: 3, ..config(folder.path()) };
+    assert!(error(&more, "s1").contains("has 2 shards"));
+}

@@ -1,0 +1,213 @@
+//! A shard: one database, its packs, one writer, any number of readers.
+
+mod reader;
+pub(crate) mod schema;
+mod writer;
+
+use std::path::PathBuf;
+
+use bytes::Bytes;
+use tokio::sync::{mpsc, oneshot};
+
+pub(crate) use reader::Reader;
+#[cfg(test)]
+pub(crate) use writer::SEEN;
+use writer::{Command, Writer};
+
+/// Deliveries and changes that may wait for a shard's writer; whoever comes then waits before that.
+const QUEUE: usize = 4096;
+
+/// One mail for one mailbox.
+#[derive(Debug, Clone)]
+pub struct Delivery {
+    /// The mail's id.
+    pub mail: [u8; 16],
+    /// With the mail's id, what is delivered once.
+    pub target: String,
+    /// The account.
+    pub account: i64,
+    /// The mailbox; it is made if it is not there.
+    pub folder: String,
+    /// Header lines of this copy alone.
+    pub prefix: Bytes,
+    /// The body.
+    pub body: Bytes,
+    /// BLAKE3 of the body.
+    pub digest: [u8; 32],
+    /// Milliseconds since 1970.
+    pub received: i64,
+    /// Limit of the account in bytes; 0 is none.
+    pub quota_bytes: u64,
+    /// Limit of the account in messages; 0 is none.
+    pub quota_messages: u64,
+    /// Why it is held; empty for all other mail.
+    pub held: String,
+    /// The recipient for whom it is held.
+    pub held_for: String,
+}
+
+/// What became of a delivery.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kept {
+    /// It is in the mailbox.
+    New,
+    /// It was before.
+    Already,
+}
+
+/// Why something is not stored.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum StoreError {
+    /// The account is full.
+    #[error("the mailbox is full")]
+    OverQuota,
+    /// The disk or the database failed; nothing of it is kept.
+    #[error("it cannot be stored: {0}")]
+    Failed(String),
+}
+
+/// Flags to be set, added or taken away.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FlagChange {
+    /// How they change.
+    pub how: FlagMode,
+    /// Bits of the system flags.
+    pub flags: i64,
+    /// Keywords.
+    pub keywords: Vec<String>,
+}
+
+/// How flags change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FlagMode {
+    /// These and no others.
+    Set,
+    /// These too.
+    Add,
+    /// Not these.
+    Remove,
+}
+
+impl FlagChange {
+    /// The flags and keywords after the change; keywords are kept apart by spaces.
+    fn apply(&self, flags: i64, keywords: &str) -> (i64, String) {
+        let mut words: Vec<&str> = keywords.split(' ').filter(|word| !word.is_empty()).collect();
+        let named = |word: &str| self.keywords.iter().any(|keyword| keyword.eq_ignore_ascii_case(word));
+        let flags = match self.how {
+            FlagMode::Set => self.flags,
+            FlagMode::Add => flags | self.flags,
+            FlagMode::Remove => flags & !self.flags,
+        };
+        match self.how {
+            FlagMode::Set => words = self.keywords.iter().map(String::as_str).collect(),
+            FlagMode::Add => {
+                let known = words.clone();
+                let is_new = |word: &&str| !known.iter().any(|known| known.eq_ignore_ascii_case(word));
+                words.extend(self.keywords.iter().map(String::as_str).filter(is_new));
+            }
+            FlagMode::Remove => words.retain(|word| !named(word)),
+        }
+        (flags, words.join(" "))
+    }
+}
+
+/// A change that a reader asks for.
+#[derive(Debug, Clone)]
+pub enum Change {
+    /// The mailboxes that every account has are made.
+    Mailboxes {
+        /// The account.
+        account: i64,
+        /// Milliseconds since 1970.
+        now: i64,
+    },
+    /// Flags of messages.
+    Flags {
+        /// The mailbox.
+        mailbox: i64,
+        /// The messages.
+        uids: Vec<i64>,
+        /// The change.
+        change: FlagChange,
+    },
+    /// Messages go for good.
+    Expunge {
+        /// Whose they are.
+        account: i64,
+        /// The mailbox.
+        mailbox: i64,
+        /// The messages.
+        uids: Vec<i64>,
+    },
+}
+
+/// Where a shard lies, and its limits.
+#[derive(Debug, Clone)]
+pub(crate) struct Settings {
+    pub(crate) folder: PathBuf,
+    pub(crate) number: u32,
+    pub(crate) batch: usize,
+    pub(crate) pack: i64,
+}
+
+impl Settings {
+    pub(crate) fn database(&self) -> PathBuf {
+        self.folder.join("shard.db")
+    }
+
+    pub(crate) fn packs(&self) -> PathBuf {
+        self.folder.join("packs")
+    }
+}
+
+/// A shard that is open.
+#[derive(Clone)]
+pub(crate) struct Shard {
+    commands: mpsc::Sender<Command>,
+    pub(crate) reader: Reader,
+}
+
+impl Shard {
+    pub(crate) fn open(settings: Settings) -> anyhow::Result<Self> {
+        std::fs::create_dir_all(&settings.folder)?;
+        let writer = Writer::open(settings.clone())?;
+        let (commands, receiver) = mpsc::channel(QUEUE);
+        let name = format!("store-{}", settings.number);
+        std::thread::Builder::new().name(name).spawn(move || writer.run(receiver))?;
+        Ok(Self { commands, reader: Reader::new(&settings) })
+    }
+
+    pub(crate) async fn deliver(&self, delivery: Delivery) -> Result<Kept, StoreError> {
+        let (answer, wait) = oneshot::channel();
+        let gone = || StoreError::Failed("the shard's writer has ended".to_owned());
+        self.commands.send(Command::Deliver(Box::new(delivery), answer)).await.map_err(|_| gone())?;
+        wait.await.map_err(|_| gone())?
+    }
+
+    pub(crate) async fn change(&self, change: Change) -> Result<u64, StoreError> {
+        let (answer, wait) = oneshot::channel();
+        let gone = || StoreError::Failed("the shard's writer has ended".to_owned());
+        self.commands.send(Command::Change(change, answer)).await.map_err(|_| gone())?;
+        wait.await.map_err(|_| gone())?
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(how: FlagMode, change: (i64, &[&str]), before: (i64, &str), want: (i64, &str)) {
+        let keywords = change.1.iter().map(|&word| word.to_owned()).collect();
+        let (flags, words) = FlagChange { how, flags: change.0, keywords }.apply(before.0, before.1);
+        assert_eq!((flags, words.as_str()), want);
+    }
+
+    #[test]
+    fn flags_change() {
+        check(FlagMode::Set, (2, &["a"]), (1, "b c"), (2, "a"));
+        check(FlagMode::Add, (2, &["A", "b"]), (1, "a"), (3, "a b"));
+        check(FlagMode::Remove, (1, &["A"]), (3, "a b"), (2, "b"));
+        check(FlagMode::Remove, (4, &["x"]), (3, ""), (3, ""));
+    }
+}

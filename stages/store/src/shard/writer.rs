@@ -1,0 +1,340 @@
+//! A shard's one writer: takes what waits, appends the bodies, syncs the pack, commits the rows, and only then says so.
+//!
+//! When the pack or the commit fails, the whole batch fails, the pack is cut back, and nothing is half kept.
+
+use std::collections::HashMap;
+
+use anyhow::Context as _;
+use bytes::{Bytes, BytesMut};
+use rusqlite::{Connection, OptionalExtension as _, Transaction, params};
+use tokio::sync::{mpsc, oneshot};
+
+use super::{Change, Delivery, FlagChange, Kept, Settings, StoreError};
+use crate::pack::{self, Current};
+
+/// What the writer is asked to do.
+pub(super) enum Command {
+    Deliver(Box<Delivery>, oneshot::Sender<Result<Kept, StoreError>>),
+    Change(Change, oneshot::Sender<Result<u64, StoreError>>),
+}
+
+type Answered = (oneshot::Sender<Result<Kept, StoreError>>, Result<Kept, StoreError>);
+type Changed = (oneshot::Sender<Result<u64, StoreError>>, Result<u64, StoreError>);
+
+pub(super) struct Writer {
+    settings: Settings,
+    database: Connection,
+    pack: Current,
+}
+
+/// The flag that counts for `unseen`.
+pub(crate) const SEEN: i64 = 1;
+
+impl Writer {
+    pub(super) fn open(settings: Settings) -> anyhow::Result<Self> {
+        let database = super::schema::open_writer(&settings.database())?;
+        let last = "SELECT pack, max(offset + length) FROM bodies WHERE pack = (SELECT max(pack) FROM bodies)";
+        let (number, length): (Option<i64>, Option<i64>) =
+            database.query_row(last, [], |row| Ok((row.get(0)?, row.get(1)?)))?;
+        let pack = Current::open(&settings.packs(), number.unwrap_or(1), length.unwrap_or(0))?;
+        Ok(Self { settings, database, pack })
+    }
+
+    /// Runs until the node is dropped.
+    pub(super) fn run(mut self, mut commands: mpsc::Receiver<Command>) {
+        let mut batch = Vec::with_capacity(self.settings.batch);
+        while let Some(first) = commands.blocking_recv() {
+            batch.push(first);
+            while batch.len() < self.settings.batch {
+                let Ok(command) = commands.try_recv() else { break };
+                batch.push(command);
+            }
+            self.work(batch.drain(..).collect());
+        }
+    }
+
+    fn work(&mut self, batch: Vec<Command>) {
+        let mut delivered: Vec<Answered> = Vec::new();
+        let mut changed: Vec<Changed> = Vec::new();
+        let mut records = BytesMut::new();
+        let done = self.try_work(batch, &mut delivered, &mut changed, &mut records);
+        if let Err(error) = &done {
+            tracing::error!(shard = self.settings.number, error = format!("{error:#}"), "a batch was not stored");
+            if let Err(error) = self.pack.take_back() {
+                tracing::error!(
+                    shard = self.settings.number,
+                    error = format!("{error:#}"),
+                    "the pack cannot be cut back"
+                );
+            }
+        } else {
+            self.pack.committed(records.len());
+            if self.pack.length >= self.settings.pack
+                && let Err(error) = self.pack.seal()
+            {
+                tracing::error!(
+                    shard = self.settings.number,
+                    error = format!("{error:#}"),
+                    "the next pack cannot be begun"
+                );
+            }
+        }
+        let failed = done.err().map(|error| StoreError::Failed(format!("{error:#}")));
+        // Whoever asked may be gone by now; what is stored stays.
+        for (answer, result) in delivered {
+            let _ = answer.send(failed.clone().map_or(result, Err));
+        }
+        for (answer, result) in changed {
+            let _ = answer.send(failed.clone().map_or(result, Err));
+        }
+    }
+
+    fn try_work(
+        &mut self,
+        batch: Vec<Command>,
+        delivered: &mut Vec<Answered>,
+        changed: &mut Vec<Changed>,
+        records: &mut BytesMut,
+    ) -> anyhow::Result<()> {
+        let mut senders = batch.into_iter();
+        let transaction = self.database.transaction();
+        let transaction = match transaction {
+            Ok(transaction) => transaction,
+            Err(error) => {
+                refuse_all(&mut senders, delivered, changed);
+                return Err(error).context("beginning a transaction");
+            }
+        };
+        let mut gathering = Gathering {
+            transaction: &transaction,
+            pack: (self.pack.number, self.pack.length),
+            records,
+            new: HashMap::new(),
+        };
+        while let Some(command) = senders.next() {
+            let failed = match command {
+                Command::Deliver(delivery, answer) => match gathering.deliver(&delivery) {
+                    Ok(result) => {
+                        delivered.push((answer, result));
+                        None
+                    }
+                    Err(error) => {
+                        delivered.push((answer, Err(StoreError::Failed(error.to_string()))));
+                        Some(error)
+                    }
+                },
+                Command::Change(change, answer) => match gathering.change(&change) {
+                    Ok(count) => {
+                        changed.push((answer, Ok(count)));
+                        None
+                    }
+                    Err(error) => {
+                        changed.push((answer, Err(StoreError::Failed(error.to_string()))));
+                        Some(error)
+                    }
+                },
+            };
+            if let Some(error) = failed {
+                refuse_all(&mut senders, delivered, changed);
+                return Err(error).context("writing rows");
+            }
+        }
+        if !gathering.records.is_empty() {
+            self.pack.append(gathering.records).context("appending to the pack")?;
+        }
+        transaction.commit().context("committing")
+    }
+}
+
+fn refuse_all(rest: &mut impl Iterator<Item = Command>, delivered: &mut Vec<Answered>, changed: &mut Vec<Changed>) {
+    let failed = || StoreError::Failed("the batch failed".to_owned());
+    for command in rest {
+        match command {
+            Command::Deliver(_, answer) => delivered.push((answer, Err(failed()))),
+            Command::Change(_, answer) => changed.push((answer, Err(failed()))),
+        }
+    }
+}
+
+/// A batch while its rows are being written.
+struct Gathering<'a> {
+    transaction: &'a Transaction<'a>,
+    /// The current pack's number and committed length.
+    pack: (i64, i64),
+    records: &'a mut BytesMut,
+    /// Bodies that are new in this batch.
+    new: HashMap<[u8; 32], i64>,
+}
+
+impl Gathering<'_> {
+    fn deliver(&mut self, delivery: &Delivery) -> rusqlite::Result<Result<Kept, StoreError>> {
+        let known = "SELECT 1 FROM delivered WHERE mail = ? AND target = ?";
+        let known = self.transaction.prepare_cached(known)?.exists(params![delivery.mail, delivery.target])?;
+        if known {
+            return Ok(Ok(Kept::Already));
+        }
+        let size = i64::try_from(delivery.prefix.len() + delivery.body.len()).unwrap_or(i64::MAX);
+        if self.is_over_quota(delivery, size)? {
+            return Ok(Err(StoreError::OverQuota));
+        }
+        let insert = "INSERT INTO delivered (mail, target) VALUES (?, ?)";
+        self.transaction.prepare_cached(insert)?.execute(params![delivery.mail, delivery.target])?;
+        let body = self.body(&delivery.body, &delivery.digest)?;
+        let (mailbox, uid, modseq) = self.next_uid(delivery)?;
+        let insert = "INSERT INTO messages (mailbox, uid, modseq, body, size, received, flags, keywords, prefix, mail, held, held_for)
+             VALUES (?, ?, ?, ?, ?, ?, 0, '', ?, ?, ?, ?)";
+        self.transaction.prepare_cached(insert)?.execute(params![
+            mailbox,
+            uid,
+            modseq,
+            body,
+            size,
+            delivery.received,
+            &delivery.prefix[..],
+            delivery.mail,
+            delivery.held,
+            delivery.held_for,
+        ])?;
+        let add = "INSERT INTO accounts (account, bytes, messages) VALUES (?, ?, 1)
+             ON CONFLICT (account) DO UPDATE SET bytes = bytes + excluded.bytes, messages = messages + 1";
+        self.transaction.prepare_cached(add)?.execute(params![delivery.account, size])?;
+        Ok(Ok(Kept::New))
+    }
+
+    fn is_over_quota(&self, delivery: &Delivery, size: i64) -> rusqlite::Result<bool> {
+        if delivery.quota_bytes == 0 && delivery.quota_messages == 0 {
+            return Ok(false);
+        }
+        let usage = "SELECT bytes, messages FROM accounts WHERE account = ?";
+        let usage = self
+            .transaction
+            .prepare_cached(usage)?
+            .query_row([delivery.account], |row| Ok((row.get(0)?, row.get(1)?)))
+            .optional()?;
+        let (bytes, messages): (i64, i64) = usage.unwrap_or_default();
+        let over = |used: i64, limit: u64| limit > 0 && i64::try_from(limit).is_ok_and(|limit| used > limit);
+        Ok(over(bytes + size, delivery.quota_bytes) || over(messages + 1, delivery.quota_messages))
+    }
+
+    /// The row of a body: one that is there already, or a new one whose record goes into the pack with this batch.
+    fn body(&mut self, body: &Bytes, digest: &[u8; 32]) -> rusqlite::Result<i64> {
+        let known = match self.new.get(digest) {
+            Some(id) => Some(*id),
+            None => {
+                let known = "SELECT id FROM bodies WHERE digest = ?";
+                self.transaction.prepare_cached(known)?.query_row([&digest[..]], |row| row.get(0)).optional()?
+            }
+        };
+        if let Some(id) = known {
+            self.transaction.prepare_cached("UPDATE bodies SET refs = refs + 1 WHERE id = ?")?.execute([id])?;
+            return Ok(id);
+        }
+        let offset = self.pack.1 + i64::try_from(self.records.len()).unwrap_or(i64::MAX);
+        let record = pack::record(body, digest);
+        self.records.extend_from_slice(&record);
+        let insert = "INSERT INTO bodies (digest, pack, offset, length, refs) VALUES (?, ?, ?, ?, 1)";
+        let length = i64::try_from(record.len()).unwrap_or(i64::MAX);
+        self.transaction.prepare_cached(insert)?.execute(params![&digest[..], self.pack.0, offset, length])?;
+        let id = self.transaction.last_insert_rowid();
+        self.new.insert(*digest, id);
+        Ok(id)
+    }
+
+    /// Takes the next UID and MODSEQ of the mailbox, which is made if it is not there.
+    fn next_uid(&self, delivery: &Delivery) -> rusqlite::Result<(i64, i64, i64)> {
+        let take = "UPDATE mailboxes SET uidnext = uidnext + 1, modseq = modseq + 1, messages = messages + 1, unseen = unseen + 1
+             WHERE account = ? AND name = ? RETURNING id, uidnext - 1, modseq";
+        let read = |row: &rusqlite::Row<'_>| Ok((row.get(0)?, row.get(1)?, row.get(2)?));
+        let taken = self
+            .transaction
+            .prepare_cached(take)?
+            .query_row(params![delivery.account, delivery.folder], read)
+            .optional()?;
+        if let Some(taken) = taken {
+            return Ok(taken);
+        }
+        self.make_mailboxes(delivery.account, delivery.received)?;
+        self.make_mailbox(delivery.account, &delivery.folder, "", delivery.received)?;
+        self.transaction.prepare_cached(take)?.query_row(params![delivery.account, delivery.folder], read)
+    }
+
+    /// The mailboxes that every account has (RFC 6154).
+    fn make_mailboxes(&self, account: i64, now: i64) -> rusqlite::Result<()> {
+        for (name, special_use) in
+            [("INBOX", ""), ("Junk", "\\Junk"), ("Sent", "\\Sent"), ("Drafts", "\\Drafts"), ("Trash", "\\Trash")]
+        {
+            self.make_mailbox(account, name, special_use, now)?;
+        }
+        Ok(())
+    }
+
+    /// UIDVALIDITY is the time of making, in seconds: a mailbox made again under its name gets a higher one.
+    fn make_mailbox(&self, account: i64, name: &str, special_use: &str, now: i64) -> rusqlite::Result<()> {
+        let insert = "INSERT INTO mailboxes (account, name, uidvalidity, special_use) VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING";
+        self.transaction.prepare_cached(insert)?.execute(params![account, name, now / 1000, special_use])?;
+        Ok(())
+    }
+
+    fn change(&mut self, change: &Change) -> rusqlite::Result<u64> {
+        match change {
+            Change::Mailboxes { account, now } => self.make_mailboxes(*account, *now).map(|()| 0),
+            Change::Flags { mailbox, uids, change } => self.flags(*mailbox, uids, change),
+            Change::Expunge { account, mailbox, uids } => self.expunge(*account, *mailbox, uids),
+        }
+    }
+
+    fn next_modseq(&self, mailbox: i64) -> rusqlite::Result<i64> {
+        let next = "UPDATE mailboxes SET modseq = modseq + 1 WHERE id = ? RETURNING modseq";
+        self.transaction.prepare_cached(next)?.query_row([mailbox], |row| row.get(0))
+    }
+
+    fn flags(&self, mailbox: i64, uids: &[i64], change: &FlagChange) -> rusqlite::Result<u64> {
+        let modseq = self.next_modseq(mailbox)?;
+        let mut count = 0;
+        for uid in uids {
+            let read = "SELECT flags, keywords FROM messages WHERE mailbox = ? AND uid = ?";
+            let found: Option<(i64, String)> = self
+                .transaction
+                .prepare_cached(read)?
+                .query_row(params![mailbox, uid], |row| Ok((row.get(0)?, row.get(1)?)))
+                .optional()?;
+            let Some((flags, keywords)) = found else { continue };
+            let (new_flags, new_keywords) = change.apply(flags, &keywords);
+            if (new_flags, new_keywords.as_str()) == (flags, keywords.as_str()) {
+                continue;
+            }
+            let write = "UPDATE messages SET flags = ?, keywords = ?, modseq = ? WHERE mailbox = ? AND uid = ?";
+            self.transaction.prepare_cached(write)?.execute(params![new_flags, new_keywords, modseq, mailbox, uid])?;
+            let unseen = (flags & SEEN) - (new_flags & SEEN);
+            self.transaction
+                .prepare_cached("UPDATE mailboxes SET unseen = unseen + ? WHERE id = ?")?
+                .execute(params![unseen, mailbox])?;
+            count += 1;
+        }
+        Ok(count)
+    }
+
+    fn expunge(&self, account: i64, mailbox: i64, uids: &[i64]) -> rusqlite::Result<u64> {
+        let modseq = self.next_modseq(mailbox)?;
+        let mut count = 0;
+        for uid in uids {
+            let remove = "DELETE FROM messages WHERE mailbox = ? AND uid = ? RETURNING body, size, flags";
+            let removed: Option<(i64, i64, i64)> = self
+                .transaction
+                .prepare_cached(remove)?
+                .query_row(params![mailbox, uid], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))
+                .optional()?;
+            let Some((body, size, flags)) = removed else { continue };
+            let unseen = 1 - (flags & SEEN);
+            let tombstone = "INSERT INTO tombstones (mailbox, modseq, uid) VALUES (?, ?, ?)";
+            self.transaction.prepare_cached(tombstone)?.execute([mailbox, modseq, *uid])?;
+            let counts = "UPDATE mailboxes SET messages = messages - 1, unseen = unseen - ? WHERE id = ?";
+            self.transaction.prepare_cached(counts)?.execute([unseen, mailbox])?;
+            let usage = "UPDATE accounts SET messages = messages - 1, bytes = bytes - ? WHERE account = ?";
+            self.transaction.prepare_cached(usage)?.execute([size, account])?;
+            self.transaction.prepare_cached("UPDATE bodies SET refs = refs - 1 WHERE id = ?")?.execute([body])?;
+            count += 1;
+        }
+        Ok(count)
+    }
+}
