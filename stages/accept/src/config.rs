@@ -105,6 +105,7 @@ fn limits(mut section: Section) -> Limits {
             "Commands in a row that bring no mail, before the connection is closed.",
         ))
         .unwrap_or(u32::MAX),
+        mails: u32::try_from(section.count("mails", 0, 0..=1_000_000, "Messages on one connection; 0 is as many as the client has: beginning anew costs both sides more than going on.")).unwrap_or(u32::MAX),
     };
     section.finish();
     limits

@@ -1,3 +1,106 @@
 //! The one binary: every stage, and the operator's commands.
 
-fn main() {}
+mod config;
+mod first_run;
+mod held;
+mod nats;
+mod people;
+mod reports;
+mod run;
+mod status;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use directory::Directory;
+use runtime::telemetry;
+
+/// The mail system: takes mail in, filters it, keeps it, and serves it to its readers.
+#[derive(Debug, Parser)]
+#[command(name = "chainmail", version)]
+struct Arguments {
+    /// The configuration; `pipeline.yaml` in this folder if there is one, else every default.
+    #[arg(long, global = true)]
+    config: Option<PathBuf>,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the whole chain, or one stage of it.
+    Run {
+        /// Which.
+        part: run::Part,
+        #[command(flatten)]
+        differences: run::Differences,
+    },
+    /// Check the configuration and print it with every default filled in.
+    Check,
+    /// Make a site's first domain, with its postmaster and its quarantine.
+    Setup {
+        /// The domain.
+        domain: String,
+    },
+    /// Accounts.
+    #[command(subcommand)]
+    Account(people::Account),
+    /// Aliases.
+    #[command(subcommand)]
+    Alias(people::Alias),
+    /// Domains.
+    #[command(subcommand)]
+    Domain(people::Domain),
+    /// The books, and every stage.
+    Status {
+        /// As JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Dead letters: mail that a stage gave up.
+    #[command(subcommand)]
+    Dead(status::Dead),
+    /// Held mail: the quarantine.
+    #[command(subcommand)]
+    Held(held::Held),
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let worked = tokio::runtime::Runtime::new()
+        .map_err(anyhow::Error::from)
+        .and_then(|runtime| runtime.block_on(carry_out(arguments)));
+    match worked {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("chainmail: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn carry_out(arguments: Arguments) -> anyhow::Result<bool> {
+    let (config, entries) = config::load(arguments.config.as_deref())?;
+    match arguments.command {
+        Command::Run { part, differences } => {
+            telemetry::set_up_logging(&config.log)?;
+            run::run(differences.apply(config, part)?, part).await?;
+        }
+        Command::Check => print!("{}", config::print(&entries)),
+        Command::Setup { domain } => {
+            let directory = Directory::open(config.directory.clone()).await?;
+            for (address, password) in first_run::set_up(&config, &directory, &domain).await? {
+                println!("{address} has the password {password}");
+            }
+        }
+        Command::Account(command) => people::account(&config, command).await?,
+        Command::Alias(command) => people::alias(&config, command).await?,
+        Command::Domain(command) => people::domain(&config, command).await?,
+        Command::Status { json } => return status::status(&config, json).await,
+        Command::Dead(command) => status::dead(&config, command).await?,
+        Command::Held(command) => held::held(&config, command).await?,
+    }
+    Ok(true)
+}

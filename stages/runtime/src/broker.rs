@@ -13,6 +13,7 @@ use async_nats::connection::State;
 use async_nats::jetstream::{self, context::PublishErrorKind};
 use async_nats::{Client, ConnectOptions, Event, HeaderMap, Subscriber};
 use bytes::Bytes;
+use futures::StreamExt as _;
 use tokio::sync::watch;
 
 use crate::config::{ByteSize, Section};
@@ -175,6 +176,33 @@ impl Broker {
             .await
             .map_err(|_| anyhow::anyhow!("nobody answered {subject} within {deadline:?}"))?;
         Ok(reply.map_err(|error| anyhow::anyhow!("{subject}: {error}"))?.payload)
+    }
+
+    /// Asks everybody who listens, and gathers what they answer within `window`.
+    ///
+    /// # Errors
+    /// When the question cannot be sent.
+    pub async fn ask_all(&self, subject: String, window: Duration) -> anyhow::Result<Vec<Bytes>> {
+        let inbox = self.client.new_inbox();
+        let mut answers = self.client.subscribe(inbox.clone()).await?;
+        self.client.publish_with_reply(subject, inbox, Bytes::new()).await?;
+        let deadline = tokio::time::Instant::now() + window;
+        let mut gathered = Vec::new();
+        while let Ok(Some(answer)) = tokio::time::timeout_at(deadline, answers.next()).await {
+            // Nobody listens: the broker's own word, not an answer.
+            if answer.status.is_none() {
+                gathered.push(answer.payload);
+            }
+        }
+        Ok(gathered)
+    }
+
+    /// Sends without confirmation, and waits until it is on its way: for a program that ends right afterwards.
+    pub async fn announce(&self, subject: String, payload: Bytes) {
+        self.notify(subject, payload).await;
+        if let Err(error) = self.client.flush().await {
+            tracing::debug!(%error, "an announcement may not have been sent");
+        }
     }
 
     /// Answers a question that came with this reply subject.

@@ -25,15 +25,17 @@ pub struct Config {
 }
 
 impl Config {
-    /// Reads the section `tls`.
-    pub fn read(section: &mut Section) -> Self {
+    /// Reads the section `tls`; the files' defaults lie in `var`.
+    pub fn read(section: &mut Section, var: &Path) -> Self {
+        let (certificate, key) = (var.join("tls/certificate.pem"), var.join("tls/key.pem"));
+        let (certificate, key) = (certificate.display().to_string(), key.display().to_string());
         Self {
             certificate: section.file(
                 "certificate",
-                "var/tls/certificate.pem",
+                &certificate,
                 "The certificate with its chain, PEM. A self-signed one is made when neither file is there.",
             ),
-            key: section.file("key", "var/tls/key.pem", "Its private key, PEM."),
+            key: section.file("key", &key, "Its private key, PEM."),
         }
     }
 }

@@ -4,11 +4,15 @@
 //! is answered when body and rows are synced; a repeated one creates nothing. When the disk fails, deliveries wait.
 
 pub mod config;
+pub mod held;
 pub mod ingest;
 pub mod node;
 mod pack;
+mod pop3;
+mod serve;
 pub mod shard;
 
 pub use config::Config;
 pub use ingest::Ingest;
 pub use node::Node;
+pub use serve::serve;

@@ -7,5 +7,6 @@
 pub mod imap;
 pub mod pop3;
 pub mod proxy;
+pub mod secret;
 pub mod session;
 pub mod smtp;

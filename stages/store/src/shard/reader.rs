@@ -178,13 +178,4 @@ impl Reader {
         })
         .await
     }
-
-    /// Whether a mail was delivered to a target.
-    pub(crate) async fn was_delivered(&self, mail: [u8; 16], target: String) -> anyhow::Result<bool> {
-        self.ask(move |connection, _| {
-            let sql = "SELECT 1 FROM delivered WHERE mail = ? AND target = ?";
-            Ok(connection.prepare_cached(sql)?.exists(params![mail, target])?)
-        })
-        .await
-    }
 }

@@ -49,7 +49,7 @@ impl Writer {
                 let Ok(command) = commands.try_recv() else { break };
                 batch.push(command);
             }
-            self.work(batch.drain(..).collect());
+            self.work(std::mem::take(&mut batch));
         }
     }
 

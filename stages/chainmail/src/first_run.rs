@@ -1,0 +1,75 @@
+//! A first run on one's own machine: a domain and two accounts to try it out, never within reach of the world.
+
+use anyhow::bail;
+use directory::{Directory, Kind, NewAccount};
+use rand::Rng as _;
+use rand::distr::Alphanumeric;
+
+use crate::config::Config;
+
+/// The password of the accounts of a first run.
+pub(crate) const PASSWORD: &str = "chainmail";
+
+/// Makes the domain and accounts of a first run, if the directory is empty and every listener is on loopback.
+///
+/// # Errors
+/// When the directory does not answer.
+pub(crate) async fn make(config: &Config, directory: &Directory) -> anyhow::Result<()> {
+    if !config.listeners().iter().all(|address| address.ip().is_loopback()) || !directory.is_empty().await? {
+        return Ok(());
+    }
+    let domain = &config.first_domain;
+    directory.add_domain(domain, None, None).await?;
+    for (name, kind) in
+        [("alice", Kind::User), ("bob", Kind::User), ("postmaster", Kind::System), ("quarantine", Kind::System)]
+    {
+        add(directory, config, &format!("{name}@{domain}"), PASSWORD, kind).await?;
+    }
+    tracing::info!(domain, password = PASSWORD, "made alice, bob, postmaster and quarantine to try it out");
+    Ok(())
+}
+
+/// Makes a real site's first domain and the system's accounts in it. Gives their passwords.
+///
+/// # Errors
+/// When the domain exists, or the directory does not answer.
+pub(crate) async fn set_up(
+    config: &Config,
+    directory: &Directory,
+    domain: &str,
+) -> anyhow::Result<Vec<(String, String)>> {
+    directory.add_domain(domain, None, None).await?;
+    let mut made = Vec::new();
+    for name in ["postmaster", "quarantine"] {
+        let address = format!("{name}@{domain}");
+        let password: String = rand::rng().sample_iter(Alphanumeric).take(20).map(char::from).collect();
+        add(directory, config, &address, &password, Kind::System).await?;
+        made.push((address, password));
+    }
+    Ok(made)
+}
+
+/// Refuses to listen beyond loopback as long as an account has the password that everybody knows.
+///
+/// # Errors
+/// That, or a directory that does not answer.
+pub(crate) async fn refuse_in_public(config: &Config, directory: &Directory) -> anyhow::Result<()> {
+    let Some(public) = config.listeners().into_iter().find(|address| !address.ip().is_loopback()) else {
+        return Ok(());
+    };
+    for name in ["alice", "bob", "postmaster", "quarantine"] {
+        let address = format!("{name}@{}", config.first_domain);
+        if directory.authenticate(&address, PASSWORD).await?.is_some() {
+            bail!(
+                "{address} still has the password of the first run, and {public} is not on loopback; change it with: chainmail account passwd {address}"
+            );
+        }
+    }
+    Ok(())
+}
+
+async fn add(directory: &Directory, config: &Config, address: &str, password: &str, kind: Kind) -> anyhow::Result<()> {
+    let store = config.node.as_str();
+    directory.add_account(NewAccount { address, password, store, kind, quota_bytes: 0, quota_messages: 0 }).await?;
+    Ok(())
+}

@@ -1,0 +1,231 @@
+//! `chainmail account`, `alias` and `domain`: changing the directory.
+
+use std::io::{BufRead as _, IsTerminal as _, Write as _};
+use std::time::Duration;
+
+use anyhow::Context as _;
+use clap::Subcommand;
+use directory::{Change, Directory, Kind, NewAccount, Status};
+use proto::subjects;
+use runtime::broker::Broker;
+use runtime::config::ByteSize;
+
+use crate::config::Config;
+
+/// How long the broker is looked for to announce a change. Without it, caches notice within their own time.
+const ANNOUNCE: Duration = Duration::from_secs(1);
+
+/// Accounts.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Account {
+    /// Make an account; its password is read from standard input.
+    Add {
+        /// Its address.
+        address: String,
+        /// The store node on which it lives; the one with the fewest accounts if not given.
+        #[arg(long)]
+        store: Option<String>,
+        /// Limit in bytes, like 5GiB; 0 is none.
+        #[arg(long, default_value = "0")]
+        quota: ByteSize,
+        /// Limit in messages; 0 is none.
+        #[arg(long, default_value_t = 0)]
+        messages: u64,
+    },
+    /// List accounts.
+    List {
+        /// Only those whose address holds this text.
+        #[arg(default_value = "")]
+        part: String,
+    },
+    /// Show one account.
+    Show {
+        /// Its address.
+        address: String,
+    },
+    /// Give an account another password, read from standard input.
+    Passwd {
+        /// Its address.
+        address: String,
+    },
+    /// Take no more mail for an account and let nobody log in; what it has is kept.
+    Suspend {
+        /// Its address.
+        address: String,
+    },
+    /// Make a suspended account active again.
+    Resume {
+        /// Its address.
+        address: String,
+    },
+    /// Remove an account. Its mail stays on its store's disk, out of reach.
+    Remove {
+        /// Its address.
+        address: String,
+    },
+}
+
+/// Aliases.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Alias {
+    /// Make an address stand for one more.
+    Add {
+        /// The alias.
+        address: String,
+        /// What it stands for.
+        target: String,
+    },
+    /// List aliases.
+    List,
+    /// Remove an alias, or one of its targets.
+    Remove {
+        /// The alias.
+        address: String,
+        /// Only this target.
+        target: Option<String>,
+    },
+}
+
+/// Domains.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Domain {
+    /// Make a domain.
+    Add {
+        /// Its name.
+        name: String,
+        /// Share the addresses of this domain.
+        #[arg(long)]
+        alias_of: Option<String>,
+        /// Send mail for unknown addresses here.
+        #[arg(long)]
+        catch_all: Option<String>,
+    },
+    /// List domains.
+    List,
+    /// Remove a domain that has no accounts.
+    Remove {
+        /// Its name.
+        name: String,
+    },
+}
+
+/// Carries out a command about accounts.
+///
+/// # Errors
+/// What is wrong with it.
+pub(crate) async fn account(config: &Config, command: Account) -> anyhow::Result<()> {
+    let directory = Directory::open(config.directory.clone()).await?;
+    let change = match command {
+        Account::Add { address, store, quota, messages } => {
+            let store = match store {
+                Some(store) => store,
+                None => emptiest(config, &directory).await?,
+            };
+            let password = read_password(&address)?;
+            let new = NewAccount {
+                address: &address,
+                password: &password,
+                store: &store,
+                kind: Kind::User,
+                quota_bytes: quota.0,
+                quota_messages: messages,
+            };
+            directory.add_account(new).await?
+        }
+        Account::List { part } => return list(&directory, &part).await,
+        Account::Show { address } => return show(&directory, &address).await,
+        Account::Passwd { address } => directory.set_password(&address, &read_password(&address)?).await?,
+        Account::Suspend { address } => directory.set_status(&address, Status::Suspended).await?,
+        Account::Resume { address } => directory.set_status(&address, Status::Active).await?,
+        Account::Remove { address } => directory.remove_account(&address).await?,
+    };
+    announce(config, &change).await;
+    Ok(())
+}
+
+/// Carries out a command about aliases.
+///
+/// # Errors
+/// What is wrong with it.
+pub(crate) async fn alias(config: &Config, command: Alias) -> anyhow::Result<()> {
+    let directory = Directory::open(config.directory.clone()).await?;
+    let change = match command {
+        Alias::Add { address, target } => directory.add_alias(&address, &target).await?,
+        Alias::Remove { address, target } => directory.remove_alias(&address, target.as_deref()).await?,
+        Alias::List => {
+            for (address, target) in directory.aliases().await? {
+                println!("{address} {target}");
+            }
+            return Ok(());
+        }
+    };
+    announce(config, &change).await;
+    Ok(())
+}
+
+/// Carries out a command about domains.
+///
+/// # Errors
+/// What is wrong with it.
+pub(crate) async fn domain(config: &Config, command: Domain) -> anyhow::Result<()> {
+    let directory = Directory::open(config.directory.clone()).await?;
+    let change = match command {
+        Domain::Add { name, alias_of, catch_all } => {
+            directory.add_domain(&name, alias_of.as_deref(), catch_all.as_deref()).await?
+        }
+        Domain::Remove { name } => directory.remove_domain(&name).await?,
+        Domain::List => {
+            for (name, alias_of, catch_all) in directory.domains().await? {
+                let alias = if alias_of.is_empty() { String::new() } else { format!(" alias of {alias_of}") };
+                let rest = if catch_all.is_empty() { String::new() } else { format!(" catch-all {catch_all}") };
+                println!("{name}{alias}{rest}");
+            }
+            return Ok(());
+        }
+    };
+    announce(config, &change).await;
+    Ok(())
+}
+
+async fn emptiest(config: &Config, directory: &Directory) -> anyhow::Result<String> {
+    let spread = directory.spread().await?;
+    let emptiest = spread.into_iter().min_by_key(|(_, count)| *count);
+    Ok(emptiest.map_or_else(|| config.node.to_string(), |(store, _)| store))
+}
+
+async fn list(directory: &Directory, part: &str) -> anyhow::Result<()> {
+    for account in directory.accounts(part).await? {
+        println!("{} {:?} {:?} {}", account.address, account.kind, account.status, account.store);
+    }
+    Ok(())
+}
+
+async fn show(directory: &Directory, address: &str) -> anyhow::Result<()> {
+    let account = directory.account(address).await?.with_context(|| format!("there is no account {address}"))?;
+    println!("address:  {}", account.address);
+    println!("number:   {}", account.id);
+    println!("kind:     {:?}", account.kind);
+    println!("status:   {:?}", account.status);
+    println!("store:    {}", account.store);
+    println!("quota:    {} bytes, {} messages (0 is none)", account.quota_bytes, account.quota_messages);
+    Ok(())
+}
+
+/// One line of standard input: passwords do not belong on a command line, where every user of the machine reads them.
+fn read_password(address: &str) -> anyhow::Result<String> {
+    if std::io::stdin().is_terminal() {
+        eprint!("Password for {address}: ");
+        std::io::stderr().flush()?;
+    }
+    let mut line = String::new();
+    std::io::stdin().lock().read_line(&mut line).context("reading the password from standard input")?;
+    Ok(line.trim_end_matches(['\r', '\n']).to_owned())
+}
+
+/// Tells every running process. When the broker is not there, their caches notice by themselves.
+async fn announce(config: &Config, change: &Change) {
+    match Broker::connect(config.broker.clone(), "chainmail-admin", ANNOUNCE).await {
+        Ok(broker) => broker.announce(subjects::DIRECTORY_CHANGED.to_owned(), change.to_bytes().into()).await,
+        Err(_) => eprintln!("the broker is not there: running processes notice within directory.fresh_for"),
+    }
+}

@@ -1,0 +1,102 @@
+//! What every process tells the others: its figures for `chainmail status`, and, for accept, what an operator asks of its
+//! journal. And what it hears: that the directory has changed.
+
+use std::collections::BTreeMap;
+
+use accept::journal::{Books, Journal};
+use directory::{Change, Directory};
+use futures::StreamExt as _;
+use proto::{NodeName, subjects};
+use runtime::broker::Broker;
+use runtime::clock;
+use runtime::tasks::Tasks;
+use runtime::telemetry::{self, StageFigures};
+use serde::{Deserialize, Serialize};
+
+/// One process's answer to `ask.status`.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Report {
+    /// Its node.
+    pub(crate) node: String,
+    /// Its stages.
+    pub(crate) stages: BTreeMap<String, StageFigures>,
+    /// Its journal's books, if it is an accept node.
+    pub(crate) books: Option<Books>,
+}
+
+/// What an operator asks of an accept node.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) enum Request {
+    /// Send a buried mail round again.
+    Replay(String),
+    /// Give it up.
+    Drop(String),
+}
+
+/// Answers until the shutdown.
+///
+/// # Errors
+/// When the subscriptions end.
+pub(crate) async fn answer(
+    broker: Broker,
+    node: NodeName,
+    journal: Option<Journal>,
+    tasks: Tasks,
+) -> anyhow::Result<()> {
+    let mut status = broker.subscribe(subjects::STATUS.to_owned()).await?;
+    let mut requests = broker.subscribe(subjects::ask_accept(&node)).await?;
+    loop {
+        tokio::select! {
+            () = tasks.stopping() => return Ok(()),
+            message = status.next() => {
+                let Some(message) = message else { anyhow::bail!("the subscription ended") };
+                let books = journal.as_ref().map(Journal::books);
+                let report = Report { node: node.to_string(), stages: telemetry::stage_figures(), books };
+                if let Some(reply) = message.reply {
+                    broker.reply(reply, serde_json::to_vec(&report)?.into()).await;
+                }
+            }
+            message = requests.next() => {
+                let Some(message) = message else { anyhow::bail!("the subscription ended") };
+                let (Some(journal), Some(reply)) = (&journal, message.reply) else { continue };
+                let done = match serde_json::from_slice::<Request>(&message.payload) {
+                    Ok(request) => obey(journal, &request).await,
+                    Err(error) => Err(error.to_string()),
+                };
+                broker.reply(reply, serde_json::to_vec(&done)?.into()).await;
+            }
+        }
+    }
+}
+
+/// Says whether there was anything to do.
+async fn obey(journal: &Journal, request: &Request) -> Result<bool, String> {
+    match request {
+        Request::Replay(id) => Ok(journal.replay(id.parse()?, clock::now()).await),
+        Request::Drop(id) => Ok(journal.drop_buried(id.parse()?).await),
+    }
+}
+
+/// Hears of changes of the directory until the shutdown. After a lost connection some may have been missed.
+///
+/// # Errors
+/// When the subscription ends.
+pub(crate) async fn changes(broker: Broker, directory: Directory, tasks: Tasks) -> anyhow::Result<()> {
+    let mut changes = broker.subscribe(subjects::DIRECTORY_CHANGED.to_owned()).await?;
+    let mut epoch = broker.epoch();
+    loop {
+        tokio::select! {
+            () = tasks.stopping() => return Ok(()),
+            changed = epoch.changed() => {
+                changed?;
+                directory.forget_all();
+            }
+            message = changes.next() => {
+                let Some(message) = message else { anyhow::bail!("the subscription ended") };
+                if let Some(change) = Change::from_bytes(&message.payload) {
+                    directory.forget(&change);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,269 @@
+//! `chainmail run`: the whole chain, or one stage of it. Same code, same subjects.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use accept::journal::Journal;
+use anyhow::{Context as _, bail};
+use directory::Directory;
+use proto::{NodeName, subjects};
+use runtime::admin::{self, Readiness};
+use runtime::bodies::Bodies;
+use runtime::broker::Broker;
+use runtime::tasks::{Tasks, termination};
+use runtime::worker::{self, Place, Workshop};
+use runtime::{Stage, streams, telemetry, tls};
+use tokio_rustls::TlsAcceptor;
+
+use crate::config::Config;
+use crate::nats::NatsServer;
+use crate::{first_run, reports};
+
+/// What is run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Part {
+    /// The whole chain in this process, with its broker.
+    All,
+    /// DNS lists, in front of accept.
+    Gate,
+    /// SMTP and the journal.
+    Accept,
+    /// Virus scanning.
+    Scan,
+    /// Routing.
+    Deliver,
+    /// The store node.
+    Store,
+}
+
+/// How long the broker may take to be there at the start.
+const BROKER_START: Duration = Duration::from_secs(60);
+/// How often clamd is asked whether it is there.
+const PROBE: Duration = Duration::from_secs(1);
+
+struct Process {
+    config: Config,
+    part: Part,
+    tasks: Tasks,
+    readiness: Readiness,
+    broker: Broker,
+    bodies: Bodies,
+    directory: Directory,
+    tls: TlsAcceptor,
+}
+
+/// Runs until SIGTERM, SIGINT, or the failure of something vital.
+///
+/// # Errors
+/// When something cannot be started, or the shutdown took longer than its grace.
+pub(crate) async fn run(config: Config, part: Part) -> anyhow::Result<()> {
+    let tasks = Tasks::default();
+    let readiness = Readiness::default();
+    readiness.waiting("start", "starting");
+    let metrics = telemetry::set_up_metrics()?;
+    let socket = admin::bind(config.admin).await?;
+    tasks.spawn_vital("admin", admin::run(socket, readiness.clone(), metrics, tasks.clone()));
+    let server = if part == Part::All && config.broker.embedded { Some(NatsServer::start(&config)?) } else { None };
+    let grace = config.grace;
+    let started = start(config, part, tasks.clone(), readiness.clone()).await;
+    if started.is_ok() {
+        readiness.ready("start");
+        tokio::select! {
+            signal = termination() => {
+                signal?;
+                tracing::info!("shutting down");
+            }
+            () = tasks.stopping() => tracing::error!("something vital has ended; shutting down"),
+        }
+    }
+    let failed = tasks.is_stopping();
+    tasks.stop();
+    let in_time = tasks.finished(grace).await;
+    if let Some(server) = server {
+        server.stop();
+    }
+    started?;
+    if failed {
+        bail!("something vital has ended; see the log");
+    }
+    if !in_time {
+        bail!("the shutdown took longer than its grace of {grace:?}");
+    }
+    Ok(())
+}
+
+async fn start(config: Config, part: Part, tasks: Tasks, readiness: Readiness) -> anyhow::Result<()> {
+    let broker = Broker::connect(config.broker.clone(), "chainmail", BROKER_START).await?;
+    streams::ensure(&broker, &config.chain).await?;
+    tasks.spawn("streams", streams::keep(broker.clone(), config.chain.clone(), tasks.clone()));
+    let directory = Directory::open(config.directory.clone()).await?;
+    if part == Part::All {
+        first_run::make(&config, &directory).await?;
+    }
+    first_run::refuse_in_public(&config, &directory).await?;
+    let tls = tls::acceptor(&config.tls, &[config.hostname.clone(), "localhost".to_owned()])?;
+    let bodies = Bodies::new(broker.clone());
+    let process = Process { config, part, tasks, readiness, broker, bodies, directory, tls };
+    process.tasks.spawn_vital(
+        "directory",
+        reports::changes(process.broker.clone(), process.directory.clone(), process.tasks.clone()),
+    );
+    process.watch_broker();
+    let journal = if process.runs(Part::Accept) { Some(process.accept()?) } else { None };
+    process.tasks.spawn_vital(
+        "reports",
+        reports::answer(process.broker.clone(), process.config.node.clone(), journal, process.tasks.clone()),
+    );
+    if process.runs(Part::Scan) {
+        process.scan();
+    }
+    if process.runs(Part::Deliver) {
+        process.deliver();
+    }
+    if process.runs(Part::Store) {
+        process.store()?;
+    }
+    if process.runs(Part::Gate) {
+        gate::start(process.config.gate.clone(), process.tasks.clone())?;
+    }
+    Ok(())
+}
+
+impl Process {
+    fn runs(&self, part: Part) -> bool {
+        self.part == Part::All || self.part == part
+    }
+
+    fn shop(&self) -> Workshop {
+        Workshop { broker: self.broker.clone(), bodies: self.bodies.clone(), tasks: self.tasks.clone() }
+    }
+
+    fn accept(&self) -> anyhow::Result<Journal> {
+        let around = accept::Surroundings {
+            hostname: self.config.hostname.clone(),
+            node: self.config.node.clone(),
+            first: self.config.first_stage(),
+            broker: self.broker.clone(),
+            bodies: self.bodies.clone(),
+            directory: self.directory.clone(),
+            tls: Some(self.tls.clone()),
+            tasks: self.tasks.clone(),
+        };
+        accept::start(self.config.accept.clone(), around)
+    }
+
+    /// Runs a stage whose stream is its own.
+    fn stage<S: Stage>(&self, name: &'static str, stage: S, work: worker::Config) {
+        let place = Place {
+            stage: name.to_owned(),
+            next: self.config.next_stage(name),
+            stream: subjects::stream(name),
+            consumer: subjects::consumer(name),
+            subject: subjects::stage(name),
+        };
+        self.tasks.spawn_vital(name, worker::run(stage, place, work, self.shop()));
+    }
+
+    fn scan(&self) {
+        let config = self.config.scan.clone();
+        self.stage("scan", scan::Scan::new(config.clone()), config.work.clone());
+        let (readiness, tasks) = (self.readiness.clone(), self.tasks.clone());
+        readiness.waiting("clamd", "not asked yet");
+        self.tasks.spawn("clamd", async move {
+            while !tasks.is_stopping() {
+                match scan::probe(&config.clamd, PROBE).await {
+                    Ok(()) => readiness.ready("clamd"),
+                    Err(error) => readiness.waiting("clamd", format!("{error:#}; mail waits")),
+                }
+                tokio::select! {
+                    () = tasks.stopping() => {}
+                    () = tokio::time::sleep(PROBE) => {}
+                }
+            }
+        });
+    }
+
+    fn deliver(&self) {
+        let stage = deliver::Deliver::new(self.directory.clone());
+        self.stage(subjects::DELIVER_STAGE, stage, self.config.deliver.work.clone());
+    }
+
+    fn store(&self) -> anyhow::Result<()> {
+        let name = self.config.node.clone();
+        let node = store::Node::open(&self.config.store, name.as_str())?;
+        let place = Place {
+            stage: subjects::STORE_STAGE.to_owned(),
+            next: String::new(),
+            stream: subjects::STORE.to_owned(),
+            consumer: subjects::store_consumer(&name),
+            subject: subjects::store(&name),
+        };
+        let ingest = store::Ingest::new(node.clone(), name, self.directory.clone());
+        self.tasks.spawn_vital("store", worker::run(ingest, place, self.config.store.work.clone(), self.shop()));
+        let quarantine = store::held::Quarantine {
+            node: node.clone(),
+            name: self.config.node.clone(),
+            directory: self.directory.clone(),
+            broker: self.broker.clone(),
+            bodies: self.bodies.clone(),
+        };
+        self.tasks.spawn_vital("quarantine", quarantine.answer(self.tasks.clone()));
+        store::serve(&self.config.store, &node, &self.directory, &self.tls, &self.tasks)
+    }
+
+    fn watch_broker(&self) {
+        let (broker, readiness, tasks) = (self.broker.clone(), self.readiness.clone(), self.tasks.clone());
+        self.tasks.spawn("broker", async move {
+            while !tasks.is_stopping() {
+                if broker.is_connected() {
+                    readiness.ready("broker");
+                } else {
+                    readiness.waiting("broker", "not connected; mail waits in the journal");
+                }
+                tokio::select! {
+                    () = tasks.stopping() => {}
+                    () = tokio::time::sleep(PROBE) => {}
+                }
+            }
+        });
+    }
+}
+
+/// Where a process that is one of several differs from its file.
+#[derive(Debug, Default, clap::Args)]
+pub(crate) struct Differences {
+    /// Another name for this node.
+    #[arg(long)]
+    node: Option<NodeName>,
+    /// Another address for the listener of the gate or of accept.
+    #[arg(long)]
+    listen: Option<SocketAddr>,
+    /// Another address for the admin server.
+    #[arg(long)]
+    admin: Option<SocketAddr>,
+}
+
+impl Differences {
+    /// The configuration of this process.
+    ///
+    /// # Errors
+    /// When a difference makes no sense for the part that is run.
+    pub(crate) fn apply(self, mut config: Config, part: Part) -> anyhow::Result<Config> {
+        if let Some(node) = self.node {
+            config.node = node;
+        }
+        if let Some(admin) = self.admin {
+            config.admin = admin;
+        }
+        match (self.listen, part) {
+            (None, _) => {}
+            (Some(listen), Part::Gate) => config.gate.listen = vec![listen],
+            (Some(listen), Part::Accept) => config.accept.listen = vec![listen],
+            (Some(_), _) => {
+                return Err(anyhow::anyhow!("--listen is for `run gate` and `run accept`"))
+                    .context("reading the command line");
+            }
+        }
+        Ok(config)
+    }
+}

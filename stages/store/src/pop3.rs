@@ -1,0 +1,85 @@
+//! POP3 over the storage: the maildrop is the account's INBOX.
+
+use std::sync::Arc;
+
+use directory::{Account, Directory};
+use runtime::driver::Backend;
+use runtime::{clock, telemetry};
+use wire::pop3::{Answer, Entry, Pop3Session, Question};
+
+use crate::node::Node;
+use crate::shard::Change;
+
+/// Answers one session.
+pub(crate) struct Maildrop {
+    node: Node,
+    directory: Directory,
+    open: Option<Open>,
+}
+
+struct Open {
+    account: Arc<Account>,
+    mailbox: i64,
+    uids: Vec<i64>,
+}
+
+impl Maildrop {
+    pub(crate) fn new(node: Node, directory: Directory) -> Self {
+        Self { node, directory, open: None }
+    }
+
+    async fn login(&mut self, user: &str, password: &str) -> anyhow::Result<Answer> {
+        let Some(account) = self.directory.authenticate(user, password).await? else {
+            telemetry::login("pop3", "refused");
+            return Ok(Answer::Refused);
+        };
+        telemetry::login("pop3", "accepted");
+        let now = i64::try_from(clock::now().0).unwrap_or(i64::MAX);
+        self.node.change(account.id, Change::Mailboxes { account: account.id, now }).await?;
+        let reader = &self.node.shard(account.id).reader;
+        let mailboxes = reader.mailboxes(account.id).await?;
+        let inbox = mailboxes.into_iter().find(|mailbox| mailbox.name == "INBOX");
+        let inbox = inbox.ok_or_else(|| anyhow::anyhow!("the account has no INBOX"))?;
+        let messages = reader.messages(inbox.id).await?;
+        let entry = |message: &crate::shard::Message| Entry {
+            size: u64::try_from(message.size).unwrap_or(0),
+            unique: format!("{}.{}", inbox.uidvalidity, message.uid),
+        };
+        let entries = messages.iter().map(entry).collect();
+        let uids = messages.iter().map(|message| message.uid).collect();
+        self.open = Some(Open { account, mailbox: inbox.id, uids });
+        Ok(Answer::Maildrop(entries))
+    }
+
+    async fn text(&self, index: usize) -> anyhow::Result<Answer> {
+        let Some((open, uid)) = self.open.as_ref().and_then(|open| Some((open, *open.uids.get(index)?))) else {
+            return Ok(Answer::Unavailable);
+        };
+        let text = self.node.shard(open.account.id).reader.text(open.mailbox, uid).await?;
+        Ok(text.map_or(Answer::Unavailable, Answer::Text))
+    }
+
+    async fn delete(&self, indexes: &[usize]) -> anyhow::Result<Answer> {
+        let Some(open) = &self.open else { return Ok(Answer::Unavailable) };
+        let uids = indexes.iter().filter_map(|index| open.uids.get(*index).copied()).collect();
+        let expunge = Change::Expunge { account: open.account.id, mailbox: open.mailbox, uids };
+        self.node.change(open.account.id, expunge).await?;
+        Ok(Answer::Done)
+    }
+}
+
+impl Backend<Pop3Session> for Maildrop {
+    async fn answer(&mut self, question: Question) -> Answer {
+        let answer = match question {
+            Question::Login { user, password } => self.login(&user, password.reveal()).await,
+            Question::Message(index) => self.text(index).await,
+            Question::Delete(indexes) => self.delete(&indexes).await,
+        };
+        answer.unwrap_or_else(|error| {
+            tracing::warn!(error = format!("{error:#}"), "a POP3 client could not be served");
+            Answer::Unavailable
+        })
+    }
+
+    fn tls_started(&mut self, _: String) {}
+}
