@@ -105,6 +105,8 @@ where
         accept_loop(settings, socket, open, tasks, serve)
     });
     futures::future::join_all(loops).await;
+    // Without an address there is nothing to serve, and nothing wrong either.
+    tasks.stopping().await;
     Ok(())
 }
 

@@ -43,7 +43,7 @@ pub enum TooLarge {
 impl Config {
     /// Reads the section; the socket's default lies in `var`.
     pub fn read(mut section: Section, var: &std::path::Path) -> Self {
-        let default = format!("unix:{}", var.join("clamd/clamd.sock").display());
+        let default = format!("unix:{}", var.join("clamd.sock").display());
         let text =
             section.text("clamd", &default, "Where clamd listens: unix: and a path, or an address with its port.");
         let clamd = match text.strip_prefix("unix:") {
