@@ -1,0 +1,288 @@
+//! A chain of real programs, each with its own ports and its own folder, all gone when the test ends.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::net::{TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::clients;
+
+/// The stages, each of which can be a process by itself.
+pub(crate) const PARTS: [&str; 5] = ["gate", "accept", "scan", "deliver", "store"];
+
+/// How long anything may take to start, or to come right again.
+const PATIENCE: Duration = Duration::from_secs(90);
+
+/// Waits until a condition holds. The only place that sleeps between looks.
+pub(crate) fn wait_for(what: &str, mut holds: impl FnMut() -> bool) {
+    let begun = Instant::now();
+    while !holds() {
+        assert!(begun.elapsed() < PATIENCE, "waited in vain for {what}");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+/// A port on loopback that nobody has at the moment.
+fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+/// The project's folder.
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
+}
+
+/// A program on the PATH, or among those that ops/setup has fetched.
+fn program(name: &str) -> PathBuf {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let folders = std::env::split_paths(&path).chain([root().join("var/bin"), "/usr/sbin".into()]);
+    let found = folders.map(|folder| folder.join(name)).find(|path| path.is_file());
+    found.unwrap_or_else(|| panic!("{name} is not installed: run ops/setup --for test"))
+}
+
+/// The binary under test lies beside the tests' own folder.
+fn chainmail() -> PathBuf {
+    let own = std::env::current_exe().unwrap();
+    let binary = own.parent().and_then(Path::parent).unwrap().join("chainmail");
+    assert!(binary.is_file(), "{} is not there: run cargo build -p chainmail", binary.display());
+    binary
+}
+
+/// A real clamd that knows the EICAR test file.
+pub(crate) struct Clamd {
+    folder: TempDir,
+    child: Child,
+}
+
+impl Clamd {
+    pub(crate) fn start() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let socket = folder.path().join("clamd.sock");
+        let settings = fs::read_to_string(root().join("ops/clamd.conf")).unwrap();
+        let database = root().join("ops/clamav");
+        let own = format!("LocalSocket {}\nDatabaseDirectory {}\nUser root\n", socket.display(), database.display());
+        fs::write(folder.path().join("clamd.conf"), settings + &own).unwrap();
+        let child = Self::spawn(folder.path());
+        let clamd = Self { folder, child };
+        clamd.wait();
+        clamd
+    }
+
+    fn spawn(folder: &Path) -> Child {
+        let log = File::create(folder.join("clamd.log")).unwrap();
+        let mut command = Command::new(program("clamd"));
+        command.arg("-c").arg(folder.join("clamd.conf")).stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap()
+    }
+
+    fn wait(&self) {
+        wait_for("clamd", || std::os::unix::net::UnixStream::connect(self.socket()).is_ok());
+    }
+
+    fn socket(&self) -> PathBuf {
+        self.folder.path().join("clamd.sock")
+    }
+
+    fn signal(&self, signal: Signal) {
+        kill(Pid::from_raw(i32::try_from(self.child.id()).unwrap()), signal).unwrap();
+    }
+
+    /// It takes connections and answers nothing.
+    pub(crate) fn pause(&self) {
+        self.signal(Signal::SIGSTOP);
+    }
+
+    pub(crate) fn resume(&self) {
+        self.signal(Signal::SIGCONT);
+    }
+
+    pub(crate) fn kill(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+        // Its socket stays behind and refuses.
+    }
+
+    pub(crate) fn restart(&mut self) {
+        self.child = Self::spawn(self.folder.path());
+        self.wait();
+    }
+}
+
+impl Drop for Clamd {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// The programs of a chain.
+pub(crate) struct Chain {
+    folder: TempDir,
+    children: BTreeMap<&'static str, Vec<Child>>,
+    pub(crate) smtp: u16,
+    pub(crate) pop3: u16,
+    nats: u16,
+    admin: u16,
+}
+
+impl Chain {
+    /// All stages in one process, with its own broker.
+    pub(crate) fn start_all(clamd: &Clamd) -> Self {
+        let mut chain = Self::new(clamd, "true");
+        chain.start("all");
+        chain
+    }
+
+    /// A process for each stage, and the broker beside them.
+    pub(crate) fn start_parts(clamd: &Clamd) -> Self {
+        // The accounts are those of a first run, which is made by the whole chain.
+        let mut chain = Self::new(clamd, "false");
+        chain.start("nats");
+        chain.start("all");
+        chain.stop("all");
+        for part in PARTS {
+            chain.start(part);
+        }
+        chain
+    }
+
+    fn new(clamd: &Clamd, embedded: &str) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let [smtp, accept, pop3, nats, admin] = std::array::from_fn(|_| free_port());
+        let socket = clamd.socket();
+        let settings = format!(
+            r#"
+broker: {{url: "nats://127.0.0.1:{nats}", embedded: {embedded}}}
+admin: {{listen: "127.0.0.1:{admin}"}}
+stages:
+  gate: {{listen: ["127.0.0.1:{smtp}"], accept: ["127.0.0.1:{accept}"], per_address: 1000}}
+  accept: {{listen: ["127.0.0.1:{accept}"], verdict_wait: 3s}}
+  scan: {{clamd: "unix:{socket}", deadline: 5s, work: {{backoff_first: 200ms, backoff_most: 1s}}}}
+  store: {{imap: [], imaps: [], pop3: ["127.0.0.1:{pop3}"], pop3s: []}}
+"#,
+            socket = socket.display()
+        );
+        fs::write(folder.path().join("pipeline.yaml"), settings).unwrap();
+        Self { folder, children: BTreeMap::new(), smtp, pop3, nats, admin }
+    }
+
+    /// Starts a part and waits until it is there.
+    pub(crate) fn start(&mut self, part: &'static str) {
+        self.start_again(part);
+        match part {
+            "nats" => wait_for("nats-server", || TcpStream::connect(("127.0.0.1", self.nats)).is_ok()),
+            "all" => wait_for("/ready", || clients::http(self.admin, "/ready").starts_with("HTTP/1.1 200")),
+            _ => {}
+        }
+    }
+
+    /// Starts one more process of a part.
+    pub(crate) fn start_again(&mut self, part: &'static str) {
+        let log =
+            File::options().append(true).create(true).open(self.folder.path().join(format!("{part}.log"))).unwrap();
+        let mut command = if part == "nats" {
+            let mut command = Command::new(program("nats-server"));
+            let store = self.folder.path().join("broker");
+            command.args(["-a", "127.0.0.1", "-p", &self.nats.to_string(), "-js", "-sd"]).arg(store);
+            command
+        } else {
+            let mut command = Command::new(chainmail());
+            command.args(["run", part]);
+            if part != "all" {
+                command.args(["--admin", "127.0.0.1:0"]);
+            }
+            command.env("PATH", path_with_programs());
+            command
+        };
+        let command = command.current_dir(self.folder.path()).stdin(Stdio::null());
+        let child = command.stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap();
+        self.children.entry(part).or_default().push(child);
+    }
+
+    /// Kills the first process of a part, without a word.
+    pub(crate) fn kill(&mut self, part: &str) {
+        let mut child = self.children.get_mut(part).unwrap().remove(0);
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+
+    /// Asks a part to end, and waits until it has.
+    fn stop(&mut self, part: &str) {
+        let mut child = self.children.get_mut(part).unwrap().remove(0);
+        kill(Pid::from_raw(i32::try_from(child.id()).unwrap()), Signal::SIGTERM).unwrap();
+        let ended = child.wait().unwrap();
+        assert!(ended.success(), "{part} did not end cleanly: {ended}\n{}", self.log(part));
+    }
+
+    /// Deletes everything that the broker has on its disk.
+    pub(crate) fn wipe_broker(&self) {
+        fs::remove_dir_all(self.folder.path().join("broker")).unwrap();
+    }
+
+    fn log(&self, part: &str) -> String {
+        fs::read_to_string(self.folder.path().join(format!("{part}.log"))).unwrap_or_default()
+    }
+
+    /// What a command of the operator's prints.
+    pub(crate) fn command(&self, arguments: &[&str]) -> String {
+        let done = Command::new(chainmail()).args(arguments).current_dir(self.folder.path()).output().unwrap();
+        let error = String::from_utf8_lossy(&done.stderr);
+        assert!(done.status.success(), "{arguments:?}: {error}");
+        String::from_utf8(done.stdout).unwrap()
+    }
+
+    fn status(&self) -> Option<Value> {
+        let mut command = Command::new(chainmail());
+        let done = command.args(["status", "--json"]).current_dir(self.folder.path()).output().unwrap();
+        done.status.success().then(|| serde_json::from_slice(&done.stdout).unwrap())
+    }
+
+    /// Waits until nothing is on its way any more.
+    pub(crate) fn settles(&self) {
+        wait_for("the books to settle", || {
+            self.status().is_some_and(|status| status["in_flight"] == 0 && status["balanced"] == true)
+        });
+    }
+
+    /// Checks the books: these counts, and that they balance.
+    #[track_caller]
+    pub(crate) fn books(&self, want: &[(&str, u64)]) {
+        let status = self.status().expect("the books are known");
+        assert_eq!(status["balanced"], true, "{status}");
+        for (name, count) in want {
+            assert_eq!(status[name], *count, "{name} in {status}");
+        }
+    }
+
+    /// Every message of an account, read over POP3.
+    pub(crate) fn read(&self, user: &str) -> Vec<Vec<u8>> {
+        clients::maildrop(self.pop3, user, "chainmail")
+    }
+}
+
+impl Drop for Chain {
+    fn drop(&mut self) {
+        for child in self.children.values_mut().flatten() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+        if std::thread::panicking() {
+            for part in self.children.keys() {
+                let log = self.log(part);
+                let last: Vec<&str> = log.lines().rev().filter(|line| !line.contains(" INFO ")).take(15).collect();
+                eprintln!("--- {part}, last lines first\n{}", last.join("\n"));
+            }
+        }
+    }
+}
+
+fn path_with_programs() -> std::ffi::OsString {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::join_paths([root().join("var/bin")].into_iter().chain(std::env::split_paths(&path))).unwrap()
+}

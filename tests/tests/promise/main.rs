@@ -1,0 +1,201 @@
+//! The promise: a mail answered with 250 is delivered exactly once, and nothing reaches a mailbox unscanned, whatever is
+//! killed, wiped or taken away. Every test ends with the books.
+//!
+//! Real parts only: the `chainmail` binary, nats-server, clamd. The seed of every test is printed, and can be given again
+//! in CHAINMAIL_SEED.
+#![allow(clippy::unwrap_used)]
+
+mod chain;
+mod clients;
+
+use std::time::Duration;
+
+use chain::{Chain, Clamd, PARTS};
+use clients::{Load, Smtp, eicar};
+use rand::rngs::StdRng;
+use rand::{Rng as _, SeedableRng as _};
+
+/// Kills in each test. Over all tests of this file there are more than fifty.
+const ROUNDS: u32 = 10;
+
+fn random() -> StdRng {
+    let seed = std::env::var("CHAINMAIL_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or_else(rand::random);
+    println!("CHAINMAIL_SEED={seed}");
+    StdRng::seed_from_u64(seed)
+}
+
+fn a_while(random: &mut StdRng) -> Duration {
+    Duration::from_millis(random.random_range(200..1200))
+}
+
+#[test]
+fn a_mail_comes_through_byte_for_byte() {
+    let clamd = Clamd::start();
+    let chain = Chain::start_all(&clamd);
+    let body = b"Subject: odd\r\n\r\n.dot\r\n..two\r\n\x00\xff\x80 raw\r\n\r\nno more\r\n";
+    let reply = Smtp::connect(&chain).send("s@elsewhere.example", &["alice@example.org"], body);
+    assert!(reply.starts_with("250 2.0.0 Ok: kept as "), "{reply}");
+    chain.settles();
+    let mails = chain.read("alice@example.org");
+    assert_eq!(mails.len(), 1);
+    let at = mails[0].windows(body.len()).position(|part| part == body).expect("the body is there unaltered");
+    assert_eq!(at + body.len(), mails[0].len(), "and nothing follows it");
+    let prefix = String::from_utf8(mails[0][..at].to_vec()).unwrap();
+    for wanted in
+        ["Return-Path: <s@elsewhere.example>\r\n", "Delivered-To: alice@example.org\r\n", "X-Chainmail-Scan: clean\r\n"]
+    {
+        assert!(prefix.contains(wanted), "{prefix}");
+    }
+    chain.books(&[("accepted", 1), ("stored", 1)]);
+}
+
+#[test]
+fn a_virus_is_refused_in_the_session() {
+    let clamd = Clamd::start();
+    let chain = Chain::start_all(&clamd);
+    let reply = Smtp::connect(&chain).send("s@elsewhere.example", &["alice@example.org"], &eicar());
+    assert!(reply.starts_with("550 5.7.1 Message refused: virus found: Eicar"), "{reply}");
+    chain.settles();
+    assert!(chain.read("alice@example.org").is_empty());
+    chain.books(&[("accepted", 1), ("rejected", 1), ("stored", 0)]);
+}
+
+#[test]
+fn a_virus_that_was_accepted_is_held_and_can_be_released() {
+    let clamd = Clamd::start();
+    let chain = Chain::start_all(&clamd);
+    clamd.pause();
+    let reply = Smtp::connect(&chain).send("s@elsewhere.example", &["alice@example.org"], &eicar());
+    assert!(reply.starts_with("250 "), "the verdict did not come in time: {reply}");
+    clamd.resume();
+    chain.settles();
+    assert!(chain.read("alice@example.org").is_empty());
+    assert_eq!(chain.read("quarantine@example.org").len(), 1);
+    chain.books(&[("accepted", 1), ("held", 1)]);
+    let listed = chain.command(&["held", "list"]);
+    assert!(listed.contains("for alice@example.org") && listed.contains("virus found: Eicar"), "{listed}");
+    let number = listed.split(' ').next().unwrap().to_owned();
+    assert_eq!(chain.command(&["held", "release", &number]), "done\n");
+    assert_eq!(chain.read("alice@example.org").len(), 1);
+    assert!(chain.read("quarantine@example.org").is_empty());
+}
+
+#[test]
+fn who_does_not_exist_is_refused() {
+    let clamd = Clamd::start();
+    let chain = Chain::start_all(&clamd);
+    for (recipient, want) in [
+        ("nobody@example.org", "550 5.1.1"),
+        ("alice@elsewhere.example", "550 5.7.1"),
+        ("quarantine@example.org", "550 5.1.1"),
+    ] {
+        let mut smtp = Smtp::connect(&chain);
+        smtp.command("MAIL FROM:<s@elsewhere.example>");
+        let reply = smtp.command(&format!("RCPT TO:<{recipient}>"));
+        assert!(reply.starts_with(want), "{recipient}: {reply}");
+    }
+    chain.command(&["account", "suspend", "bob@example.org"]);
+    let mut smtp = Smtp::connect(&chain);
+    smtp.command("MAIL FROM:<s@elsewhere.example>");
+    assert!(smtp.command("RCPT TO:<bob@example.org>").starts_with("550 5.2.1"));
+    chain.books(&[("accepted", 0)]);
+}
+
+#[test]
+fn the_whole_chain_is_killed() {
+    let mut random = random();
+    let clamd = Clamd::start();
+    let mut chain = Chain::start_all(&clamd);
+    let load = Load::start(&chain, 12);
+    for _ in 0..ROUNDS {
+        std::thread::sleep(a_while(&mut random));
+        chain.kill("all");
+        chain.start("all");
+    }
+    load.proves(&chain);
+}
+
+#[test]
+fn each_stage_is_killed() {
+    let mut random = random();
+    let clamd = Clamd::start();
+    let mut chain = Chain::start_parts(&clamd);
+    let load = Load::start(&chain, 12);
+    for round in 0..3 * ROUNDS {
+        std::thread::sleep(a_while(&mut random));
+        let part = PARTS[usize::try_from(round).unwrap() % PARTS.len()];
+        chain.kill(part);
+        chain.start(part);
+    }
+    load.proves(&chain);
+}
+
+#[test]
+fn the_broker_is_killed() {
+    let mut random = random();
+    let clamd = Clamd::start();
+    let mut chain = Chain::start_parts(&clamd);
+    let load = Load::start(&chain, 12);
+    for _ in 0..ROUNDS {
+        std::thread::sleep(a_while(&mut random));
+        chain.kill("nats");
+        chain.start("nats");
+    }
+    load.proves(&chain);
+}
+
+#[test]
+fn the_broker_loses_its_disk() {
+    let mut random = random();
+    let clamd = Clamd::start();
+    let mut chain = Chain::start_parts(&clamd);
+    let load = Load::start(&chain, 12);
+    for _ in 0..5 {
+        std::thread::sleep(a_while(&mut random));
+        chain.kill("nats");
+        chain.wipe_broker();
+        chain.start("nats");
+    }
+    load.proves(&chain);
+}
+
+#[test]
+fn the_scanner_is_taken_away() {
+    let mut random = random();
+    let mut clamd = Clamd::start();
+    let chain = Chain::start_all(&clamd);
+    let load = Load::start(&chain, 12);
+    for _ in 0..3 {
+        std::thread::sleep(a_while(&mut random));
+        clamd.kill();
+        std::thread::sleep(a_while(&mut random));
+        clamd.restart();
+    }
+    load.proves(&chain);
+}
+
+#[test]
+fn a_stage_is_away_for_a_while() {
+    let clamd = Clamd::start();
+    let mut chain = Chain::start_parts(&clamd);
+    let load = Load::start(&chain, 12);
+    for part in ["store", "deliver", "scan"] {
+        chain.kill(part);
+        std::thread::sleep(Duration::from_secs(2));
+        chain.start(part);
+    }
+    load.proves(&chain);
+}
+
+#[test]
+fn two_processes_share_a_stage() {
+    let clamd = Clamd::start();
+    let mut chain = Chain::start_parts(&clamd);
+    chain.start_again("scan");
+    chain.start_again("deliver");
+    let load = Load::start(&chain, 12);
+    std::thread::sleep(Duration::from_secs(2));
+    chain.kill("scan");
+    std::thread::sleep(Duration::from_secs(2));
+    load.proves(&chain);
+}
