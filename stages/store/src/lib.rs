@@ -5,6 +5,7 @@
 
 pub mod config;
 pub mod held;
+mod imap;
 pub mod ingest;
 pub mod node;
 mod pack;

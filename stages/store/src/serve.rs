@@ -10,9 +10,10 @@ use runtime::listener::{self, Settings};
 use runtime::tasks::Tasks;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
-use wire::pop3::{Cleartext, Limits, Pop3Session, Tls};
+use wire::{imap, pop3};
 
 use crate::config::Config;
+use crate::imap::Reading;
 use crate::node::Node;
 use crate::pop3::Maildrop;
 
@@ -56,37 +57,67 @@ pub fn serve(
         tasks: tasks.clone(),
     };
     let desk = Desk { node: node.clone(), directory: directory.clone(), terms, tls: tls.clone() };
-    let rows = [("pop3", &config.pop3, Begin::InTheClear), ("pop3s", &config.pop3s, Begin::UnderTls)];
-    for (name, addresses, begin) in rows {
-        let settings = Settings {
-            name,
-            addresses: addresses.clone(),
-            most: config.connections,
-            most_per_address: config.per_address,
-            busy: b"-ERR [SYS/TEMP] too many connections; try again later\r\n",
-        };
+    let begin = [Begin::InTheClear, Begin::UnderTls];
+    for ((name, addresses), begin) in [("pop3", &config.pop3), ("pop3s", &config.pop3s)].into_iter().zip(begin) {
+        let busy = b"-ERR [SYS/TEMP] too many connections; try again later\r\n";
+        let (settings, desk) = (settings(config, name, addresses, busy), desk.clone());
         let sockets = listener::bind(&settings)?;
-        let desk = desk.clone();
         let serve = move |stream, peer| desk.clone().pop3(stream, peer, begin);
+        tasks.spawn_vital(name, listener::run(settings, sockets, tasks.clone(), serve));
+    }
+    for ((name, addresses), begin) in [("imap", &config.imap), ("imaps", &config.imaps)].into_iter().zip(begin) {
+        let busy = b"* BYE [UNAVAILABLE] too many connections; try again later\r\n";
+        let (settings, desk) = (settings(config, name, addresses, busy), desk.clone());
+        let sockets = listener::bind(&settings)?;
+        let serve = move |stream, peer| desk.clone().imap(stream, peer, begin);
         tasks.spawn_vital(name, listener::run(settings, sockets, tasks.clone(), serve));
     }
     Ok(())
 }
 
+fn settings(config: &Config, name: &'static str, addresses: &[SocketAddr], busy: &'static [u8]) -> Settings {
+    let (most, most_per_address) = (config.connections, config.per_address);
+    Settings { name, addresses: addresses.to_vec(), most, most_per_address, busy }
+}
+
 impl Desk {
-    async fn pop3(self, stream: TcpStream, peer: SocketAddr, begin: Begin) {
+    /// The conversation, under TLS if it begins so; none when no TLS comes about.
+    async fn begin(&self, stream: TcpStream, peer: SocketAddr, begin: Begin) -> Option<Conversation> {
         let mut conversation = Conversation::Clear(stream);
         if begin == Begin::UnderTls
             && let Err(error) = conversation.start_tls(&self.tls, HANDSHAKE).await
         {
-            return tracing::debug!(client = %peer, %error, "no TLS came about");
+            tracing::debug!(client = %peer, %error, "no TLS came about");
+            return None;
         }
-        let tls = if begin == Begin::UnderTls { Tls::On } else { Tls::Offered };
-        let cleartext = if peer.ip().to_canonical().is_loopback() { Cleartext::Allowed } else { Cleartext::Refused };
-        let session = Pop3Session::new(Limits::default(), tls, cleartext);
+        Some(conversation)
+    }
+
+    async fn pop3(self, stream: TcpStream, peer: SocketAddr, begin: Begin) {
+        let Some(conversation) = self.begin(stream, peer, begin).await else { return };
+        let tls = if begin == Begin::UnderTls { pop3::Tls::On } else { pop3::Tls::Offered };
+        let cleartext = if is_local(peer) { pop3::Cleartext::Allowed } else { pop3::Cleartext::Refused };
+        let session = pop3::Pop3Session::new(pop3::Limits::default(), tls, cleartext);
         let mut maildrop = Maildrop::new(self.node, self.directory);
-        if let Err(error) = drive(conversation, session, &mut maildrop, &self.terms, Bytes::new()).await {
-            tracing::debug!(client = %peer, %error, "the connection broke off");
-        }
+        told(peer, drive(conversation, session, &mut maildrop, &self.terms, Bytes::new()).await);
+    }
+
+    async fn imap(self, stream: TcpStream, peer: SocketAddr, begin: Begin) {
+        let Some(conversation) = self.begin(stream, peer, begin).await else { return };
+        let tls = if begin == Begin::UnderTls { imap::Tls::On } else { imap::Tls::Offered };
+        let cleartext = if is_local(peer) { imap::Cleartext::Allowed } else { imap::Cleartext::Refused };
+        let session = imap::ImapSession::new(imap::Limits::default(), tls, cleartext);
+        let mut reading = Reading::new(self.node, self.directory);
+        told(peer, drive(conversation, session, &mut reading, &self.terms, Bytes::new()).await);
+    }
+}
+
+fn is_local(peer: SocketAddr) -> bool {
+    peer.ip().to_canonical().is_loopback()
+}
+
+fn told(peer: SocketAddr, ended: std::io::Result<()>) {
+    if let Err(error) = ended {
+        tracing::debug!(client = %peer, %error, "the connection broke off");
     }
 }

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot};
 
-pub(crate) use reader::{Held, Message, Reader};
+pub(crate) use reader::{Held, Mailbox, Message, Reader};
 #[cfg(test)]
 pub(crate) use writer::SEEN;
 use writer::{Command, Writer};

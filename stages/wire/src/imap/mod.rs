@@ -1,1 +1,16 @@
-//! The server's side of IMAP.
+//! The server's side of IMAP4rev1 (RFC 3501): logging in, finding mailboxes, reading, flags, searching, expunging.
+//!
+//! The grammar is imap-codec's. A mailbox is a snapshot that the session keeps, so that sequence numbers stand still until
+//! the client may be told of changes.
+
+mod encode;
+mod envelope;
+mod fetch;
+mod mime;
+mod names;
+mod search;
+mod section;
+mod session;
+mod structure;
+
+pub use session::{Answer, Cleartext, FlagMode, ImapSession, Limits, Mailbox, MessageRow, Question, Tls, View, flags};

@@ -545,8 +545,8 @@ mod tests {
 
     #[test]
     fn reading() {
-        check("STAT\r\n", "+OK 3 46\r\n", &[]);
-        let listed = "+OK\r\n1 18\r\n2 22\r\n3 6\r\n.\r\n+OK 2 22\r\n-ERR no such message\r\n";
+        check("STAT\r\n", "+OK 3 44\r\n", &[]);
+        let listed = "+OK\r\n1 18\r\n2 20\r\n3 6\r\n.\r\n+OK 2 20\r\n-ERR no such message\r\n";
         check("LIST\r\nLIST 2\r\nLIST 9\r\n", listed, &[]);
         check("UIDL 3\r\n", "+OK 3 u6\r\n", &[]);
     }

@@ -1,0 +1,131 @@
+//! IMAP over the storage.
+
+use std::sync::Arc;
+
+use directory::{Account, Directory};
+use runtime::driver::Backend;
+use runtime::{clock, telemetry};
+use wire::imap::{Answer, FlagMode, ImapSession, MessageRow, Question, View};
+
+use crate::node::Node;
+use crate::shard::{self, Change, FlagChange};
+
+/// Answers one session.
+pub(crate) struct Reading {
+    node: Node,
+    directory: Directory,
+    account: Option<Arc<Account>>,
+    mailbox: Option<i64>,
+}
+
+impl Reading {
+    pub(crate) fn new(node: Node, directory: Directory) -> Self {
+        Self { node, directory, account: None, mailbox: None }
+    }
+
+    async fn login(&mut self, user: &str, password: &str) -> anyhow::Result<Answer> {
+        let Some(account) = self.directory.authenticate(user, password).await? else {
+            telemetry::login("imap", "refused");
+            return Ok(Answer::Refused);
+        };
+        telemetry::login("imap", "accepted");
+        let now = i64::try_from(clock::now().0).unwrap_or(i64::MAX);
+        self.node.change(account.id, Change::Mailboxes { account: account.id, now }).await?;
+        self.account = Some(account);
+        Ok(Answer::Done)
+    }
+
+    async fn mailboxes(&self, account: i64) -> anyhow::Result<Vec<shard::Mailbox>> {
+        self.node.shard(account).reader.mailboxes(account).await
+    }
+
+    async fn view(&mut self, account: i64, name: &str) -> anyhow::Result<Answer> {
+        let found = self.mailboxes(account).await?.into_iter().find(|mailbox| mailbox.name == name);
+        let Some(mailbox) = found else { return Ok(Answer::Refused) };
+        let messages = self.node.shard(account).reader.messages(mailbox.id).await?;
+        self.mailbox = Some(mailbox.id);
+        Ok(Answer::View(View {
+            uidvalidity: number(mailbox.uidvalidity),
+            uidnext: number(mailbox.uidnext),
+            messages: messages.into_iter().map(row).collect(),
+        }))
+    }
+
+    async fn change(&self, account: i64, change: Change) -> anyhow::Result<Answer> {
+        self.node.change(account, change).await?;
+        Ok(Answer::Done)
+    }
+
+    async fn ask(&mut self, question: Question) -> anyhow::Result<Answer> {
+        if let Question::Login { user, password } = &question {
+            return self.login(user, password.reveal()).await;
+        }
+        let Some(account) = self.account.as_ref().map(|account| account.id) else { return Ok(Answer::Refused) };
+        let mailbox = self.mailbox;
+        match (question, mailbox) {
+            (Question::Mailboxes, _) => {
+                let mailboxes = self.mailboxes(account).await?;
+                Ok(Answer::Mailboxes(mailboxes.into_iter().map(listed).collect()))
+            }
+            (Question::View(name), _) => self.view(account, &name).await,
+            (Question::Text(uid), Some(mailbox)) => {
+                let text = self.node.shard(account).reader.text(mailbox, uid.into()).await?;
+                Ok(text.map_or(Answer::Refused, Answer::Text))
+            }
+            (Question::Flags { uids, how, flags, keywords }, Some(mailbox)) => {
+                let how = match how {
+                    FlagMode::Set => shard::FlagMode::Set,
+                    FlagMode::Add => shard::FlagMode::Add,
+                    FlagMode::Remove => shard::FlagMode::Remove,
+                };
+                let change = FlagChange { how, flags, keywords };
+                self.change(account, Change::Flags { mailbox, uids: wide(uids), change }).await
+            }
+            (Question::Expunge(uids), Some(mailbox)) => {
+                self.change(account, Change::Expunge { account, mailbox, uids: wide(uids) }).await
+            }
+            (_, None) | (Question::Login { .. }, _) => Ok(Answer::Refused),
+        }
+    }
+}
+
+impl Backend<ImapSession> for Reading {
+    async fn answer(&mut self, question: Question) -> Answer {
+        self.ask(question).await.unwrap_or_else(|error| {
+            tracing::warn!(error = format!("{error:#}"), "an IMAP client could not be served");
+            Answer::Unavailable
+        })
+    }
+
+    fn tls_started(&mut self, _: String) {}
+}
+
+fn wide(uids: Vec<u32>) -> Vec<i64> {
+    uids.into_iter().map(i64::from).collect()
+}
+
+fn number(value: i64) -> u32 {
+    u32::try_from(value).unwrap_or(u32::MAX)
+}
+
+fn row(message: shard::Message) -> MessageRow {
+    MessageRow {
+        uid: number(message.uid),
+        flags: message.flags,
+        keywords: message.keywords,
+        size: u64::try_from(message.size).unwrap_or(0),
+        received: message.received,
+    }
+}
+
+fn listed(mailbox: shard::Mailbox) -> wire::imap::Mailbox {
+    wire::imap::Mailbox {
+        name: mailbox.name,
+        special_use: mailbox.special_use,
+        subscribed: mailbox.subscribed,
+        uidvalidity: number(mailbox.uidvalidity),
+        uidnext: number(mailbox.uidnext),
+        messages: u64::try_from(mailbox.messages).unwrap_or(0),
+        unseen: u64::try_from(mailbox.unseen).unwrap_or(0),
+    }
+}

@@ -1,0 +1,34 @@
+//! A reader that says anything about any mail: no panic.
+#![no_main]
+
+use bytes::Bytes;
+use libfuzzer_sys::fuzz_target;
+use wire::imap::{Answer, Cleartext, ImapSession, Limits, MessageRow, Question, Tls, View};
+use wire::session::{Session, Step};
+
+const READ: &[u8] = b"a LOGIN a b\r\nb SELECT INBOX\r\nc FETCH 1 (ENVELOPE BODYSTRUCTURE BODY[1.1] BODY[HEADER.FIELDS (TO)])\r\n";
+
+fuzz_target!(|bytes: &[u8]| {
+    let mut session = ImapSession::new(Limits::default(), Tls::Offered, Cleartext::Allowed);
+    session.input(READ);
+    let mut pieces = bytes.chunks(9);
+    loop {
+        match session.next() {
+            Step::NeedInput => match pieces.next() {
+                Some(piece) => session.input(piece),
+                None => session.end_of_input(),
+            },
+            Step::Ask(Question::View(_)) => {
+                let row = MessageRow { uid: 1, flags: 0, keywords: String::new(), size: 1, received: 0 };
+                session.answer(Answer::View(View { uidvalidity: 1, uidnext: 2, messages: vec![row] }));
+            }
+            // The bytes are the mail as well.
+            Step::Ask(Question::Text(_)) => session.answer(Answer::Text(Bytes::copy_from_slice(bytes))),
+            Step::Ask(Question::Mailboxes) => session.answer(Answer::Mailboxes(Vec::new())),
+            Step::Ask(_) => session.answer(Answer::Done),
+            Step::Output(_) => {}
+            Step::StartTls => session.tls_started(),
+            Step::Close => break,
+        }
+    }
+});

@@ -1,0 +1,92 @@
+//! How values are written in responses: strings, dates, flags.
+
+use std::fmt::Write as _;
+
+use bytes::{BufMut as _, BytesMut};
+
+/// A quoted string is kept to this; longer values go out as literals.
+const QUOTED_MOST: usize = 1000;
+
+/// A string: quoted where that is possible, else a literal (RFC 3501 section 4.3).
+pub(super) fn string(out: &mut BytesMut, value: &[u8]) {
+    let plain = |byte: &u8| (0x20..0x7f).contains(byte);
+    if value.len() > QUOTED_MOST || !value.iter().all(plain) {
+        return literal(out, value);
+    }
+    out.put_u8(b'"');
+    for byte in value {
+        if matches!(byte, b'"' | b'\\') {
+            out.put_u8(b'\\');
+        }
+        out.put_u8(*byte);
+    }
+    out.put_u8(b'"');
+}
+
+/// A literal. Bytes go out as they are, NUL included: what was delivered is what is read.
+pub(super) fn literal(out: &mut BytesMut, value: &[u8]) {
+    out.put_slice(format!("{{{}}}\r\n", value.len()).as_bytes());
+    out.put_slice(value);
+}
+
+/// A string, or NIL for none.
+pub(super) fn nstring(out: &mut BytesMut, value: Option<&[u8]>) {
+    match value {
+        Some(value) => string(out, value),
+        None => out.put_slice(b"NIL"),
+    }
+}
+
+const MONTHS: [&str; 12] = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
+
+/// A date and time (RFC 3501 `date-time`), in UTC; milliseconds since 1970.
+pub(super) fn date_time(millis: i64) -> String {
+    let date = mail_parser::DateTime::from_timestamp(millis.div_euclid(1000));
+    let month = MONTHS[usize::from(date.month.clamp(1, 12)) - 1];
+    format!("\"{:2}-{month}-{:04} {:02}:{:02}:{:02} +0000\"", date.day, date.year, date.hour, date.minute, date.second)
+}
+
+/// The flags of a message as a list.
+pub(super) fn flags(bits: i64, keywords: &str) -> String {
+    let mut list = String::from("(");
+    for (bit, name) in super::session::flags::NAMES {
+        if bits & bit != 0 {
+            let _ = write!(list, "{name} ");
+        }
+    }
+    for keyword in keywords.split(' ').filter(|keyword| !keyword.is_empty()) {
+        let _ = write!(list, "{keyword} ");
+    }
+    let mut list = list.trim_end().to_owned();
+    list.push(')');
+    list
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(value: &[u8], want: &[u8]) {
+        let mut out = BytesMut::new();
+        string(&mut out, value);
+        assert_eq!(&out[..], want);
+    }
+
+    #[test]
+    fn strings() {
+        check(b"", b"\"\"");
+        check(b"a \"b\" \\", b"\"a \\\"b\\\" \\\\\"");
+        check(b"a\r\nb", b"{4}\r\na\r\nb");
+        check("ü".as_bytes(), b"{2}\r\n\xc3\xbc");
+        check(b"\0", b"{1}\r\n\0");
+    }
+
+    #[test]
+    fn dates_and_flags() {
+        assert_eq!(date_time(0), "\" 1-Jan-1970 00:00:00 +0000\"");
+        assert_eq!(date_time(951_827_696_123), "\"29-Feb-2000 12:34:56 +0000\"");
+        assert_eq!(flags(0, ""), "()");
+        assert_eq!(flags(17, "a b"), "(\\Seen \\Draft a b)");
+    }
+}

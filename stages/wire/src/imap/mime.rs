@@ -1,0 +1,231 @@
+//! The parts of a message and where they lie. Reading never fails: what is odd becomes text, and nesting has a bound.
+
+use std::ops::Range;
+
+/// Parts within parts are followed so deep.
+const DEPTH: usize = 50;
+/// So many parts are told apart.
+const PARTS: usize = 1000;
+
+/// A part: a header, a body, and what is in it.
+#[derive(Debug, Clone)]
+pub(super) struct Part {
+    pub(super) header: Range<usize>,
+    pub(super) body: Range<usize>,
+    pub(super) kind: Kind,
+}
+
+/// What is in a part.
+#[derive(Debug, Clone)]
+pub(super) enum Kind {
+    Leaf,
+    Multipart(Vec<Part>),
+    Message(Box<Part>),
+}
+
+/// A structured field: its value and its parameters, names in lower case.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Field {
+    pub(super) value: String,
+    pub(super) parameters: Vec<(String, String)>,
+}
+
+impl Field {
+    pub(super) fn parameter(&self, name: &str) -> Option<&str> {
+        self.parameters.iter().find(|(found, _)| found == name).map(|(_, value)| value.as_str())
+    }
+}
+
+/// The parts of a whole message.
+pub(super) fn parse(text: &[u8]) -> Part {
+    let mut left = PARTS;
+    parse_part(text, 0..text.len(), DEPTH, &mut left)
+}
+
+fn parse_part(text: &[u8], range: Range<usize>, depth: usize, left: &mut usize) -> Part {
+    let begin = header_end(&text[range.clone()]) + range.start;
+    let (header, body) = (range.start..begin, begin..range.end);
+    *left = left.saturating_sub(1);
+    let mut kind = Kind::Leaf;
+    if depth > 0 && *left > 0 {
+        let content = field(&text[header.clone()], "content-type").map(|raw| structured(&raw)).unwrap_or_default();
+        let value = content.value.to_ascii_lowercase();
+        if let Some(boundary) = content.parameter("boundary").filter(|_| value.starts_with("multipart/")) {
+            let parts = split(text, body.clone(), boundary.as_bytes());
+            let parts: Vec<Part> = parts.into_iter().map(|part| parse_part(text, part, depth - 1, left)).collect();
+            if !parts.is_empty() {
+                kind = Kind::Multipart(parts);
+            }
+        } else if value == "message/rfc822" {
+            kind = Kind::Message(Box::new(parse_part(text, body.clone(), depth - 1, left)));
+        }
+    }
+    Part { header, body, kind }
+}
+
+/// Where the header ends: behind its blank line, or at the end of the text.
+fn header_end(text: &[u8]) -> usize {
+    let mut at = 0;
+    while let Some(end) = memchr::memchr(b'\n', &text[at..]) {
+        let line = &text[at..=at + end];
+        at += end + 1;
+        if matches!(line, b"\r\n" | b"\n") {
+            return at;
+        }
+    }
+    text.len()
+}
+
+/// The ranges between boundary lines (RFC 2046 section 5.1.1); the line end before a boundary belongs to it.
+fn split(text: &[u8], body: Range<usize>, boundary: &[u8]) -> Vec<Range<usize>> {
+    let (mut parts, mut begin, mut at) = (Vec::new(), None, body.start);
+    while at < body.end && parts.len() < PARTS {
+        let end = memchr::memchr(b'\n', &text[at..body.end]).map_or(body.end, |end| at + end + 1);
+        let line = &text[at..end];
+        let after = line.strip_prefix(b"--").and_then(|rest| rest.strip_prefix(boundary));
+        if let Some(after) = after.filter(|after| after.starts_with(b"--") || after.trim_ascii().is_empty()) {
+            if let Some(begin) = begin.take() {
+                parts.push(begin..trim_line_end(text, begin, at));
+            }
+            if after.starts_with(b"--") {
+                return parts;
+            }
+            begin = Some(end);
+        }
+        at = end;
+    }
+    if let Some(begin) = begin {
+        parts.push(begin..body.end);
+    }
+    parts
+}
+
+fn trim_line_end(text: &[u8], begin: usize, end: usize) -> usize {
+    let slice = &text[begin..end];
+    end - if slice.ends_with(b"\r\n") { 2 } else { usize::from(slice.ends_with(b"\n")) }
+}
+
+/// Every field of a header: its name and the range of the whole field, line ends included.
+pub(super) fn fields(header: &[u8]) -> Vec<(&[u8], Range<usize>)> {
+    let mut found: Vec<(&[u8], Range<usize>)> = Vec::new();
+    let mut at = 0;
+    while at < header.len() {
+        let end = memchr::memchr(b'\n', &header[at..]).map_or(header.len(), |end| at + end + 1);
+        let line = &header[at..end];
+        if matches!(line.first(), Some(b' ' | b'\t')) {
+            if let Some((_, range)) = found.last_mut() {
+                range.end = end;
+            }
+        } else if let Some(colon) = memchr::memchr(b':', line) {
+            found.push((line[..colon].trim_ascii_end(), at..end));
+        }
+        at = end;
+    }
+    found
+}
+
+/// The first field of this name, unfolded, without its name.
+pub(super) fn field(header: &[u8], name: &str) -> Option<Vec<u8>> {
+    let (found, range) = fields(header).into_iter().find(|(found, _)| found.eq_ignore_ascii_case(name.as_bytes()))?;
+    let raw = &header[range];
+    let value = raw.get(memchr::memchr(b':', raw)? + 1..)?;
+    debug_assert!(found.len() < raw.len());
+    Some(value.iter().copied().filter(|byte| !matches!(byte, b'\r' | b'\n')).collect::<Vec<_>>().trim_ascii().to_vec())
+}
+
+/// A value with parameters (RFC 2045 section 5.1), comments left out.
+pub(super) fn structured(raw: &[u8]) -> Field {
+    let text = String::from_utf8_lossy(raw);
+    let mut pieces = split_outside_quotes(&text, ';').into_iter();
+    let value = pieces.next().unwrap_or_default().trim().to_owned();
+    let parameter = |piece: String| {
+        let (name, value) = piece.split_once('=')?;
+        Some((name.trim().to_ascii_lowercase(), unquote(value.trim())))
+    };
+    Field { value, parameters: pieces.filter_map(parameter).collect() }
+}
+
+fn split_outside_quotes(text: &str, separator: char) -> Vec<String> {
+    let (mut pieces, mut current) = (Vec::new(), String::new());
+    let (mut quoted, mut escaped, mut depth) = (false, false, 0_u32);
+    for c in text.chars() {
+        match c {
+            _ if escaped => escaped = false,
+            '\\' if quoted || depth > 0 => escaped = true,
+            '"' if depth == 0 => quoted = !quoted,
+            '(' if !quoted => depth += 1,
+            ')' if !quoted && depth > 0 => {
+                depth -= 1;
+                continue;
+            }
+            _ => {}
+        }
+        if c == separator && !quoted && depth == 0 {
+            pieces.push(std::mem::take(&mut current));
+        } else if depth == 0 {
+            current.push(c);
+        }
+    }
+    pieces.push(current);
+    pieces
+}
+
+fn unquote(value: &str) -> String {
+    let Some(inner) = value.strip_prefix('"') else { return value.to_owned() };
+    let inner = inner.strip_suffix('"').unwrap_or(inner);
+    let mut out = String::new();
+    let mut escaped = false;
+    for c in inner.chars() {
+        if c == '\\' && !escaped {
+            escaped = true;
+        } else {
+            out.push(c);
+            escaped = false;
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const MIXED: &str = "Content-Type: multipart/mixed; (c) boundary=\"b b\"\r\n\r\npreamble\r\n--b b\r\n\r\none\r\n--b b \r\nContent-Type: message/rfc822\r\n\r\nSubject: in\r\n\r\ntwo\r\n\r\n--b b--\r\nepilogue\r\n";
+
+    #[test]
+    fn parts_lie_where_they_lie() {
+        let part = parse(MIXED.as_bytes());
+        let Kind::Multipart(parts) = &part.kind else { panic!("not multipart") };
+        assert_eq!((&MIXED[parts[0].body.clone()], parts.len()), ("one", 2));
+        let Kind::Message(inner) = &parts[1].kind else { panic!("not a message") };
+        assert_eq!((&MIXED[inner.header.clone()], &MIXED[inner.body.clone()]), ("Subject: in\r\n\r\n", "two\r\n"));
+    }
+
+    #[test]
+    fn fields_unfold() {
+        let header = b"A: 1\r\n  2\r\nb : x\r\nno colon\r\n\r\n";
+        assert_eq!(field(header, "a").as_deref(), Some(&b"1  2"[..]));
+        assert_eq!(field(header, "B").as_deref(), Some(&b"x"[..]));
+        let field = structured(b"text/plain; charset=\"a;\\\"b\" (x;y); Name = n");
+        assert_eq!(field.value, "text/plain");
+        assert_eq!((field.parameter("charset"), field.parameter("name")), (Some("a;\"b"), Some("n")));
+    }
+
+    #[test]
+    fn nesting_has_a_bound() {
+        let deep = "Content-Type: message/rfc822\r\n\r\n".repeat(10_000);
+        parse(deep.as_bytes());
+        let wide = format!("Content-Type: multipart/mixed; boundary=b\r\n\r\n{}", "--b\r\n\r\n".repeat(100_000));
+        parse(wide.as_bytes());
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_make_it_panic(text in "(Content-Type: multipart/x; boundary=b\r\n|--b(--)?\r\n|\r\n|message/rfc822|[a-z:;\"()\\\\ ]|\u{e4}){0,40}") {
+            parse(text.as_bytes());
+            structured(text.as_bytes());
+        }
+    }
+}

@@ -1,0 +1,217 @@
+//! Dialogues with a small world: one account, an INBOX with two messages.
+#![allow(clippy::unwrap_used)]
+
+use proptest::prelude::*;
+
+use super::*;
+
+const TEXTS: [&str; 2] = ["Subject: one\r\nFrom: a@b\r\n\r\nfirst\r\n", "Subject: two\r\n\r\nsecond\r\n"];
+
+struct World {
+    rows: Vec<MessageRow>,
+}
+
+impl World {
+    fn new() -> Self {
+        let row = |(index, text): (usize, &&str)| MessageRow {
+            uid: u32::try_from(index).unwrap() * 10 + 5,
+            flags: 0,
+            keywords: String::new(),
+            size: text.len() as u64,
+            received: 0,
+        };
+        Self { rows: TEXTS.iter().enumerate().map(row).collect() }
+    }
+
+    fn answer(&mut self, question: Question) -> Answer {
+        match question {
+            Question::Login { user, password } if user == "alice" && password.reveal() == "secret" => Answer::Done,
+            Question::Login { .. } => Answer::Refused,
+            Question::Mailboxes => {
+                let mailbox = |(name, special_use): (&str, &str)| Mailbox {
+                    name: name.into(),
+                    special_use: special_use.into(),
+                    subscribed: true,
+                    uidvalidity: 7,
+                    uidnext: 16,
+                    messages: 2,
+                    unseen: 2,
+                };
+                Answer::Mailboxes([("INBOX", ""), ("Junk", "\\Junk")].map(mailbox).to_vec())
+            }
+            Question::View(name) if name == "INBOX" => {
+                Answer::View(View { uidvalidity: 7, uidnext: 16, messages: self.rows.clone() })
+            }
+            Question::View(_) => Answer::Refused,
+            Question::Text(uid) => Answer::Text(TEXTS[usize::try_from(uid / 10).unwrap()].into()),
+            Question::Flags { uids, how, flags, keywords } => {
+                for row in self.rows.iter_mut().filter(|row| uids.contains(&row.uid)) {
+                    row.flags = match how {
+                        FlagMode::Set => flags,
+                        FlagMode::Add => row.flags | flags,
+                        FlagMode::Remove => row.flags & !flags,
+                    };
+                    row.keywords = keywords.join(" ");
+                }
+                Answer::Done
+            }
+            Question::Expunge(uids) => {
+                self.rows.retain(|row| !uids.contains(&row.uid));
+                Answer::Done
+            }
+        }
+    }
+}
+
+fn run(session: &mut ImapSession, world: &mut World, said: &[u8], piece: usize) -> String {
+    let (mut heard, mut rest) = (Vec::new(), said);
+    loop {
+        match session.next() {
+            Step::Output(bytes) => heard.extend_from_slice(&bytes),
+            Step::Ask(question) => session.answer(world.answer(question)),
+            Step::StartTls => {
+                heard.extend_from_slice(b"(tls)\r\n");
+                session.tls_started();
+            }
+            Step::Close => {
+                heard.extend_from_slice(b"(closed)");
+                break;
+            }
+            Step::NeedInput if rest.is_empty() => break,
+            Step::NeedInput => {
+                let (now, later) = rest.split_at(piece.min(rest.len()));
+                session.input(now);
+                rest = later;
+            }
+        }
+    }
+    String::from_utf8_lossy(&heard).into_owned()
+}
+
+fn session() -> ImapSession {
+    ImapSession::new(Limits::default(), Tls::Offered, Cleartext::Allowed)
+}
+
+/// What is heard after logging in and selecting INBOX.
+#[track_caller]
+fn check(said: &str, want: &str) {
+    let (mut session, mut world) = (session(), World::new());
+    let before = run(&mut session, &mut world, b"1 LOGIN alice secret\r\n2 SELECT INBOX\r\n", usize::MAX);
+    assert!(before.ends_with("2 OK [READ-WRITE] SELECT done\r\n"), "{before}");
+    assert_eq!(run(&mut session, &mut world, said.as_bytes(), usize::MAX), want);
+}
+
+#[test]
+fn logging_in_and_looking_around() {
+    let (mut session, mut world) = (session(), World::new());
+    let mut hear = |said: &str| run(&mut session, &mut world, said.as_bytes(), usize::MAX);
+    assert!(hear("").starts_with("* OK [CAPABILITY IMAP4rev1"));
+    assert_eq!(hear("a SELECT INBOX\r\n"), "a BAD log in first\r\n");
+    assert!(hear("b LOGIN alice wrong\r\n").starts_with("b NO [AUTHENTICATIONFAILED]"));
+    assert!(hear("c LOGIN {5}\r\nalice {6+}\r\nsecret\r\n").starts_with("+ go on\r\nc OK [CAPABILITY"));
+    assert_eq!(
+        hear("d LIST \"\" *\r\n"),
+        "* LIST (\\HasNoChildren) \"/\" \"INBOX\"\r\n* LIST (\\HasNoChildren \\Junk) \"/\" \"Junk\"\r\nd OK LIST done\r\n"
+    );
+    assert_eq!(hear("e LIST \"\" \"\"\r\n"), "* LIST (\\Noselect) \"/\" \"\"\r\ne OK LIST done\r\n");
+    assert_eq!(
+        hear("f STATUS Junk (MESSAGES UNSEEN UIDNEXT)\r\n"),
+        "* STATUS \"Junk\" (MESSAGES 2 UNSEEN 2 UIDNEXT 16)\r\nf OK STATUS done\r\n"
+    );
+    assert_eq!(hear("g SELECT Nowhere\r\n"), "g NO [NONEXISTENT] there is no such mailbox\r\n");
+    assert!(hear("h SELECT inbox\r\n").contains("* 2 EXISTS\r\n* 0 RECENT\r\n"));
+    assert!(hear("i LOGOUT\r\n").ends_with("i OK LOGOUT done\r\n(closed)"));
+}
+
+#[test]
+fn sasl_plain() {
+    let plain = "AGFsaWNlAHNlY3JldA==";
+    for said in [format!("a AUTHENTICATE PLAIN {plain}\r\n"), format!("a AUTHENTICATE PLAIN\r\n{plain}\r\n")] {
+        assert!(run(&mut session(), &mut World::new(), said.as_bytes(), 3).ends_with("] logged in\r\n"), "{said}");
+    }
+}
+
+#[test]
+fn fetching() {
+    check(
+        "a FETCH 1:* (UID FLAGS)\r\n",
+        "* 1 FETCH (UID 5 FLAGS ())\r\n* 2 FETCH (UID 15 FLAGS ())\r\na OK FETCH done\r\n",
+    );
+    check("a UID FETCH 15 RFC822.SIZE\r\n", "* 2 FETCH (UID 15 RFC822.SIZE 24)\r\na OK FETCH done\r\n");
+    check("a FETCH 2 BODY.PEEK[TEXT]<0.3>\r\n", "* 2 FETCH (BODY[TEXT]<0> {3}\r\nsec)\r\na OK FETCH done\r\n");
+    check(
+        "a FETCH 2 BODY[HEADER.FIELDS (subject)]\r\n",
+        "* 2 FETCH (BODY[HEADER.FIELDS (SUBJECT)] {16}\r\nSubject: two\r\n\r\n FLAGS (\\Seen))\r\na OK FETCH done\r\n",
+    );
+    check(
+        "a UID FETCH 1:4294967295 FLAGS\r\n",
+        "* 1 FETCH (UID 5 FLAGS ())\r\n* 2 FETCH (UID 15 FLAGS ())\r\na OK FETCH done\r\n",
+    );
+    check("a UID FETCH 6:9 FLAGS\r\n", "a OK FETCH done\r\n");
+}
+
+#[test]
+fn flags_and_expunging() {
+    let said = "a STORE 1 +FLAGS (\\Deleted)\r\nb UID STORE 15 FLAGS.SILENT (Work)\r\nc EXPUNGE\r\nd FETCH 1 FLAGS\r\n";
+    let want = "* 1 FETCH (FLAGS (\\Deleted))\r\na OK STORE done\r\nb OK STORE done\r\n* 1 EXPUNGE\r\nc OK EXPUNGE done\r\n* 1 FETCH (FLAGS (Work))\r\nd OK FETCH done\r\n";
+    check(said, want);
+    check(
+        "a EXAMINE INBOX\r\nb STORE 1 FLAGS ()\r\n",
+        "* 2 EXISTS\r\n* 0 RECENT\r\n* FLAGS (\\Answered \\Flagged \\Deleted \\Seen \\Draft)\r\n* OK [PERMANENTFLAGS ()] flags that are kept\r\n* OK [UNSEEN 1] the first that is not seen\r\n* OK [UIDVALIDITY 7] as long as UIDs hold\r\n* OK [UIDNEXT 16] the next UID\r\na OK [READ-ONLY] EXAMINE done\r\nb NO [READ-ONLY] the mailbox was opened with EXAMINE\r\n",
+    );
+}
+
+#[test]
+fn searching() {
+    check("a SEARCH ALL\r\n", "* SEARCH 1 2\r\na OK SEARCH done\r\n");
+    check("a UID SEARCH UNSEEN SUBJECT TWO\r\n", "* SEARCH 15\r\na OK SEARCH done\r\n");
+    check("a SEARCH NOT UID 5\r\n", "* SEARCH 2\r\na OK SEARCH done\r\n");
+    check("a SEARCH OR BODY first SEEN\r\n", "* SEARCH 1\r\na OK SEARCH done\r\n");
+    check("a SEARCH BEFORE 1-Jan-1970\r\n", "* SEARCH\r\na OK SEARCH done\r\n");
+    check("a SEARCH ON 1-Jan-1970\r\n", "* SEARCH 1 2\r\na OK SEARCH done\r\n");
+}
+
+#[test]
+fn what_others_change_is_told_at_noop() {
+    let (mut session, mut world) = (session(), World::new());
+    run(&mut session, &mut world, b"1 LOGIN alice secret\r\n2 SELECT INBOX\r\n", usize::MAX);
+    world.rows.remove(0);
+    world.rows[0].flags = flags::SEEN;
+    world.rows.push(MessageRow { uid: 25, flags: 0, keywords: String::new(), size: 1, received: 0 });
+    let heard = run(&mut session, &mut world, b"a NOOP\r\n", usize::MAX);
+    assert_eq!(heard, "* 1 EXPUNGE\r\n* 1 FETCH (FLAGS (\\Seen))\r\n* 2 EXISTS\r\na OK NOOP done\r\n");
+}
+
+#[test]
+fn what_is_not_offered_is_refused_without_losing_the_place() {
+    check("a APPEND INBOX {5}\r\n", "+ go on\r\n");
+    check("a APPEND INBOX {99999999}\r\nb NOOP\r\n", "a BAD [TOOBIG] the literal is too long\r\nb OK NOOP done\r\n");
+    check(
+        "a CREATE x\r\nb NONSENSE\r\nc NOOP\r\n",
+        "a NO [CANNOT] this command is not supported\r\nb BAD the command cannot be read\r\nc OK NOOP done\r\n",
+    );
+}
+
+#[test]
+fn no_password_in_the_clear() {
+    let mut session = ImapSession::new(Limits::default(), Tls::Offered, Cleartext::Refused);
+    let mut world = World::new();
+    let heard = run(&mut session, &mut world, b"a LOGIN alice secret\r\n", usize::MAX);
+    assert!(heard.contains("STARTTLS LOGINDISABLED") && heard.contains("a NO [PRIVACYREQUIRED]"));
+    let heard = run(&mut session, &mut world, b"b STARTTLS\r\nc LOGIN eve x\r\n", usize::MAX);
+    assert_eq!(heard, "b OK begin TLS\r\n(tls)\r\n", "what came in the clear is forgotten");
+    assert!(run(&mut session, &mut world, b"d LOGIN alice secret\r\n", 2).contains("d OK"));
+}
+
+proptest! {
+    #[test]
+    fn any_split_gives_the_same(said in "(a NOOP|b LOGIN alice secret|c SELECT INBOX|d FETCH 1 BODY\\[\\]|e LOGIN \\{5\\+\\}|x|\r\n){0,12}", piece in 1usize..9) {
+        let whole = run(&mut session(), &mut World::new(), said.as_bytes(), usize::MAX);
+        prop_assert_eq!(run(&mut session(), &mut World::new(), said.as_bytes(), piece), whole);
+    }
+
+    #[test]
+    fn no_bytes_make_it_panic(said: Vec<u8>) {
+        run(&mut session(), &mut World::new(), &said, 7);
+    }
+}
