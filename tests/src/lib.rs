@@ -1,1 +1,5 @@
-//! End to end: real servers, real clients.
+//! What the end-to-end tests share: a chain of real programs, and plain clients for it.
+#![allow(clippy::unwrap_used, missing_docs)]
+
+pub mod chain;
+pub mod clients;

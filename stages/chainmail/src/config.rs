@@ -37,6 +37,8 @@ pub(crate) struct Config {
     pub(crate) gate: gate::config::Config,
     /// Accept.
     pub(crate) accept: accept::config::Config,
+    /// The spam filter.
+    pub(crate) score: score::config::Config,
     /// The scanner.
     pub(crate) scan: scan::config::Config,
     /// Delivery.
@@ -111,6 +113,7 @@ fn read(mut root: Section) -> Config {
         directory: directory::Config::read(root.section("directory"), &var),
         gate: gate::config::Config::read(stages.section("gate")),
         accept: accept::config::Config::read(stages.section("accept"), &var),
+        score: score::config::Config::read(stages.section("score")),
         scan: scan::config::Config::read(stages.section("scan"), &var),
         deliver: deliver::config::Config::read(stages.section("deliver")),
         store: store::Config::read(stages.section("store"), &var),
@@ -136,7 +139,8 @@ fn usual_node() -> NodeName {
 
 /// The filters that are known, each once. A program of the operator's own takes part under its own name.
 fn chain(root: &mut Section) -> Vec<String> {
-    let chain = root.texts("chain", &["scan"], "The filters between accept and deliver, in the order of flow.");
+    let chain =
+        root.texts("chain", &["score", "scan"], "The filters between accept and deliver, in the order of flow.");
     for (index, stage) in chain.iter().enumerate() {
         let reserved = ["gate", "accept", subjects::DELIVER_STAGE, subjects::STORE_STAGE, "ended", "dead", "bodies"];
         if reserved.contains(&stage.as_str()) || stage.parse::<NodeName>().is_err() {
@@ -215,7 +219,7 @@ mod tests {
     #[test]
     fn an_empty_file_is_a_whole_configuration() {
         let (config, entries) = parse("").unwrap();
-        assert_eq!((config.first_stage().as_str(), config.next_stage("scan").as_str()), ("scan", "deliver"));
+        assert_eq!((config.first_stage().as_str(), config.next_stage("scan").as_str()), ("score", "deliver"));
         assert!(config.listeners().iter().all(|address| address.ip().is_loopback()));
         assert!(print(&entries).contains("stages.gate.listen: [127.0.0.1:2525]\n"));
     }

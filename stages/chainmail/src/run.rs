@@ -28,6 +28,8 @@ pub(crate) enum Part {
     Gate,
     /// SMTP and the journal.
     Accept,
+    /// Spam scoring.
+    Score,
     /// Virus scanning.
     Scan,
     /// Routing.
@@ -114,6 +116,10 @@ async fn start(config: Config, part: Part, tasks: Tasks, readiness: Readiness) -
         "reports",
         reports::answer(process.broker.clone(), process.config.node.clone(), journal, process.tasks.clone()),
     );
+    if process.filters(Part::Score, "score")? {
+        let score = score::Score::new(process.config.score.clone(), process.config.hostname.clone())?;
+        process.stage("score", score, process.config.score.work.clone());
+    }
     if process.runs(Part::Scan) {
         process.scan();
     }
@@ -132,6 +138,15 @@ async fn start(config: Config, part: Part, tasks: Tasks, readiness: Readiness) -
 impl Process {
     fn runs(&self, part: Part) -> bool {
         self.part == Part::All || self.part == part
+    }
+
+    /// Whether a filter runs here: in `all` it does if the chain names it; alone it must be named.
+    fn filters(&self, part: Part, name: &str) -> anyhow::Result<bool> {
+        let named = self.config.chain.iter().any(|stage| stage == name);
+        if self.part == part && !named {
+            bail!("`chain` does not name {name}, so no mail would ever reach it");
+        }
+        Ok(named && self.runs(part))
     }
 
     fn shop(&self) -> Workshop {

@@ -4,6 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use runtime::config::Section;
+use runtime::dns;
 
 /// One DNS list.
 #[derive(Debug, Clone, PartialEq)]
@@ -45,20 +46,7 @@ impl Config {
     /// Reads the section.
     pub fn read(mut section: Section) -> Self {
         let count = |number: u64| usize::try_from(number).unwrap_or(usize::MAX);
-        let resolver = section.text(
-            "resolver",
-            "system",
-            "The name server that is asked, as an address with its port; `system` is that of the system.",
-        );
-        let resolver = (resolver != "system").then(|| {
-            resolver
-                .parse()
-                .inspect_err(|_| {
-                    section
-                        .wrong("resolver", format_args!("{resolver:?} is neither `system` nor an address with a port"))
-                })
-                .ok()
-        });
+        let resolver = dns::read(&mut section);
         let config = Self {
             listen: section.addresses("listen", &["127.0.0.1:2525"], "Where it listens, for the world."),
             accept: section.addresses(
@@ -81,7 +69,7 @@ impl Config {
                     "The lists have to answer within that; one that does not counts as unknown.",
                 )
                 .0,
-            resolver: resolver.flatten(),
+            resolver,
             ask_private: section.switch(
                 "ask_private",
                 "false",

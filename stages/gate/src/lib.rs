@@ -15,6 +15,7 @@ use std::sync::atomic::AtomicUsize;
 
 use hickory_resolver::TokioResolver;
 use proto::GateFacts;
+use runtime::dns;
 use runtime::listener::{self, Settings};
 use runtime::tasks::Tasks;
 use tokio::net::TcpStream;
@@ -43,7 +44,7 @@ pub fn start(config: Config, tasks: Tasks) -> anyhow::Result<()> {
         busy: b"421 4.7.0 Too many connections; try again later\r\n",
     };
     let sockets = listener::bind(&settings)?;
-    let resolver = lists::resolver(config.resolver, config.deadline)?;
+    let resolver = dns::resolver(config.resolver, config.deadline)?;
     let gate = Arc::new(Gate { config, resolver, turn: AtomicUsize::new(0), tasks: tasks.clone() });
     let serve = move |stream, peer| {
         let gate = Arc::clone(&gate);

@@ -1,41 +1,14 @@
 //! Asks the DNS lists: all at once, within one deadline. A list that does not answer counts as unknown.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::time::Duration;
 
-use anyhow::Context as _;
 use futures::future::join_all;
 use hickory_resolver::TokioResolver;
-use hickory_resolver::config::{ConnectionConfig, NameServerConfig, ResolverConfig};
-use hickory_resolver::net::runtime::TokioRuntimeProvider;
 use hickory_resolver::proto::rr::{RData, RecordType};
 
 use crate::config::List;
 use crate::decide::{Heard, query_name};
-
-/// A resolver that asks this name server, or the system's.
-///
-/// # Errors
-/// When the system's configuration cannot be read.
-pub(crate) fn resolver(address: Option<SocketAddr>, deadline: Duration) -> anyhow::Result<TokioResolver> {
-    let mut builder = match address {
-        None => TokioResolver::builder_tokio().context("reading the system's resolver configuration")?,
-        Some(address) => {
-            let connections = [ConnectionConfig::udp(), ConnectionConfig::tcp()].map(|mut connection| {
-                connection.port = address.port();
-                connection
-            });
-            let server = NameServerConfig::new(address.ip(), true, connections.to_vec());
-            let config = ResolverConfig::from_parts(None, Vec::new(), vec![server]);
-            TokioResolver::builder_with_config(config, TokioRuntimeProvider::default())
-        }
-    };
-    let options = builder.options_mut();
-    // The gate's deadline covers everything; a second attempt must fit into it.
-    options.timeout = deadline / 2;
-    options.attempts = 1;
-    Ok(builder.build()?)
-}
 
 /// What each list says about a client.
 pub(crate) async fn ask<'a>(

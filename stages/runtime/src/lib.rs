@@ -9,6 +9,7 @@ pub mod bodies;
 pub mod broker;
 pub mod clock;
 pub mod config;
+pub mod dns;
 pub mod driver;
 pub mod fault;
 pub mod listener;

@@ -5,15 +5,12 @@
 //! in CHAINMAIL_SEED.
 #![allow(clippy::unwrap_used)]
 
-mod chain;
-mod clients;
-
 use std::time::Duration;
 
-use chain::{Chain, Clamd, PARTS};
-use clients::{Load, Smtp, eicar};
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
+use tests::chain::{Chain, Clamd, PARTS};
+use tests::clients::{Load, Smtp, eicar};
 
 /// Kills in each test. Over all tests of this file there are more than fifty.
 const ROUNDS: u32 = 10;

@@ -11,19 +11,19 @@ use std::time::Duration;
 use crate::chain::Chain;
 
 /// The EICAR test file in a mail; put together here so that no scanner takes this source for a virus.
-pub(crate) fn eicar() -> Vec<u8> {
+pub fn eicar() -> Vec<u8> {
     let parts = ["X5O!P%@AP[4\\PZX54(P^)7CC)7}$", "EICAR-STANDARD-ANTIVIRUS", "-TEST-FILE!$H+H*"];
     format!("Subject: look\r\n\r\n{}\r\n", parts.concat()).into_bytes()
 }
 
 /// An SMTP client. Whatever breaks off is an error.
-pub(crate) struct Smtp {
+pub struct Smtp {
     reader: BufReader<TcpStream>,
 }
 
 impl Smtp {
     /// Connects and says EHLO.
-    pub(crate) fn connect(chain: &Chain) -> Self {
+    pub fn connect(chain: &Chain) -> Self {
         Self::try_connect(chain.smtp).unwrap()
     }
 
@@ -55,12 +55,12 @@ impl Smtp {
     }
 
     /// One command, one reply.
-    pub(crate) fn command(&mut self, line: &str) -> String {
+    pub fn command(&mut self, line: &str) -> String {
         self.say(format!("{line}\r\n").as_bytes()).unwrap()
     }
 
     /// Sends a mail, and gives the final reply.
-    pub(crate) fn send(&mut self, from: &str, to: &[&str], body: &[u8]) -> String {
+    pub fn send(&mut self, from: &str, to: &[&str], body: &[u8]) -> String {
         self.try_send(from, to, body).unwrap()
     }
 
@@ -82,7 +82,7 @@ impl Smtp {
 }
 
 /// All messages of a maildrop.
-pub(crate) fn maildrop(port: u16, user: &str, password: &str) -> Vec<Vec<u8>> {
+pub fn maildrop(port: u16, user: &str, password: &str) -> Vec<Vec<u8>> {
     let stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
     stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
     let mut reader = BufReader::new(stream);
@@ -120,7 +120,7 @@ pub(crate) fn maildrop(port: u16, user: &str, password: &str) -> Vec<Vec<u8>> {
 }
 
 /// What an HTTP server answers; nothing if there is none.
-pub(crate) fn http(port: u16, path: &str) -> String {
+pub fn http(port: u16, path: &str) -> String {
     let ask = || -> std::io::Result<String> {
         let mut stream = TcpStream::connect(("127.0.0.1", port))?;
         stream.set_read_timeout(Some(Duration::from_secs(2)))?;
@@ -135,7 +135,7 @@ pub(crate) fn http(port: u16, path: &str) -> String {
 type Sent = Arc<Mutex<BTreeMap<String, Vec<&'static str>>>>;
 
 /// Senders that do what every MTA does: send, and send again until they have heard a final word.
-pub(crate) struct Load {
+pub struct Load {
     senders: Vec<JoinHandle<()>>,
     stop: Arc<AtomicBool>,
     sent: Sent,
@@ -145,7 +145,7 @@ const RECIPIENTS: [&[&str]; 3] =
     [&["alice@example.org"], &["bob@example.org"], &["alice@example.org", "bob@example.org"]];
 
 impl Load {
-    pub(crate) fn start(chain: &Chain, senders: usize) -> Self {
+    pub fn start(chain: &Chain, senders: usize) -> Self {
         let (stop, sent, next): (Arc<AtomicBool>, Sent, Arc<AtomicU64>) = Default::default();
         let sender = |_| {
             let (stop, sent, next, port) = (Arc::clone(&stop), Arc::clone(&sent), Arc::clone(&next), chain.smtp);
@@ -163,7 +163,7 @@ impl Load {
     }
 
     /// Ends the load, waits until all is settled, and reads everything back: nothing lost, nothing twice, all scanned.
-    pub(crate) fn proves(self, chain: &Chain) {
+    pub fn proves(self, chain: &Chain) {
         self.stop.store(true, Ordering::Relaxed);
         for sender in self.senders {
             sender.join().unwrap();

@@ -15,13 +15,13 @@ use tempfile::TempDir;
 use crate::clients;
 
 /// The stages, each of which can be a process by itself.
-pub(crate) const PARTS: [&str; 5] = ["gate", "accept", "scan", "deliver", "store"];
+pub const PARTS: [&str; 6] = ["gate", "accept", "score", "scan", "deliver", "store"];
 
 /// How long anything may take to start, or to come right again.
 const PATIENCE: Duration = Duration::from_secs(90);
 
 /// Waits until a condition holds. The only place that sleeps between looks.
-pub(crate) fn wait_for(what: &str, mut holds: impl FnMut() -> bool) {
+pub fn wait_for(what: &str, mut holds: impl FnMut() -> bool) {
     let begun = Instant::now();
     while !holds() {
         assert!(begun.elapsed() < PATIENCE, "waited in vain for {what}");
@@ -30,17 +30,17 @@ pub(crate) fn wait_for(what: &str, mut holds: impl FnMut() -> bool) {
 }
 
 /// A port on loopback that nobody has at the moment.
-fn free_port() -> u16 {
+pub fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
 /// The project's folder.
-fn root() -> PathBuf {
+pub fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
 }
 
 /// A program on the PATH, or among those that ops/setup has fetched.
-fn program(name: &str) -> PathBuf {
+pub fn program(name: &str) -> PathBuf {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let folders = std::env::split_paths(&path).chain([root().join("var/bin"), "/usr/sbin".into()]);
     let found = folders.map(|folder| folder.join(name)).find(|path| path.is_file());
@@ -48,7 +48,7 @@ fn program(name: &str) -> PathBuf {
 }
 
 /// The binary under test lies beside the tests' own folder.
-fn chainmail() -> PathBuf {
+pub fn chainmail() -> PathBuf {
     let own = std::env::current_exe().unwrap();
     let binary = own.parent().and_then(Path::parent).unwrap().join("chainmail");
     assert!(binary.is_file(), "{} is not there: run cargo build -p chainmail", binary.display());
@@ -56,13 +56,13 @@ fn chainmail() -> PathBuf {
 }
 
 /// A real clamd that knows the EICAR test file.
-pub(crate) struct Clamd {
+pub struct Clamd {
     folder: TempDir,
     child: Child,
 }
 
 impl Clamd {
-    pub(crate) fn start() -> Self {
+    pub fn start() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let socket = folder.path().join("clamd.sock");
         let settings = fs::read_to_string(root().join("ops/clamd.conf")).unwrap();
@@ -94,21 +94,21 @@ impl Clamd {
     }
 
     /// It takes connections and answers nothing.
-    pub(crate) fn pause(&self) {
+    pub fn pause(&self) {
         self.signal(Signal::SIGSTOP);
     }
 
-    pub(crate) fn resume(&self) {
+    pub fn resume(&self) {
         self.signal(Signal::SIGCONT);
     }
 
-    pub(crate) fn kill(&mut self) {
+    pub fn kill(&mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
         // Its socket stays behind and refuses.
     }
 
-    pub(crate) fn restart(&mut self) {
+    pub fn restart(&mut self) {
         self.child = Self::spawn(self.folder.path());
         self.wait();
     }
@@ -122,25 +122,25 @@ impl Drop for Clamd {
 }
 
 /// The programs of a chain.
-pub(crate) struct Chain {
+pub struct Chain {
     folder: TempDir,
     children: BTreeMap<&'static str, Vec<Child>>,
-    pub(crate) smtp: u16,
-    pub(crate) pop3: u16,
+    pub smtp: u16,
+    pub pop3: u16,
     nats: u16,
     admin: u16,
 }
 
 impl Chain {
     /// All stages in one process, with its own broker.
-    pub(crate) fn start_all(clamd: &Clamd) -> Self {
+    pub fn start_all(clamd: &Clamd) -> Self {
         let mut chain = Self::new(clamd, "true");
         chain.start("all");
         chain
     }
 
     /// A process for each stage, and the broker beside them.
-    pub(crate) fn start_parts(clamd: &Clamd) -> Self {
+    pub fn start_parts(clamd: &Clamd) -> Self {
         // The accounts are those of a first run, which is made by the whole chain.
         let mut chain = Self::new(clamd, "false");
         chain.start("nats");
@@ -163,6 +163,7 @@ admin: {{listen: "127.0.0.1:{admin}"}}
 stages:
   gate: {{listen: ["127.0.0.1:{smtp}"], accept: ["127.0.0.1:{accept}"], per_address: 1000}}
   accept: {{listen: ["127.0.0.1:{accept}"], verdict_wait: 3s}}
+  score: {{resolver: "127.0.0.1:9", deadline: 300ms}}
   scan: {{clamd: "unix:{socket}", deadline: 5s, work: {{backoff_first: 200ms, backoff_most: 1s}}}}
   store: {{imap: [], imaps: [], pop3: ["127.0.0.1:{pop3}"], pop3s: []}}
 "#,
@@ -173,7 +174,7 @@ stages:
     }
 
     /// Starts a part and waits until it is there.
-    pub(crate) fn start(&mut self, part: &'static str) {
+    pub fn start(&mut self, part: &'static str) {
         self.start_again(part);
         match part {
             "nats" => wait_for("nats-server", || TcpStream::connect(("127.0.0.1", self.nats)).is_ok()),
@@ -183,7 +184,7 @@ stages:
     }
 
     /// Starts one more process of a part.
-    pub(crate) fn start_again(&mut self, part: &'static str) {
+    pub fn start_again(&mut self, part: &'static str) {
         let log =
             File::options().append(true).create(true).open(self.folder.path().join(format!("{part}.log"))).unwrap();
         let mut command = if part == "nats" {
@@ -206,7 +207,7 @@ stages:
     }
 
     /// Kills the first process of a part, without a word.
-    pub(crate) fn kill(&mut self, part: &str) {
+    pub fn kill(&mut self, part: &str) {
         let mut child = self.children.get_mut(part).unwrap().remove(0);
         child.kill().unwrap();
         child.wait().unwrap();
@@ -221,16 +222,16 @@ stages:
     }
 
     /// Deletes everything that the broker has on its disk.
-    pub(crate) fn wipe_broker(&self) {
+    pub fn wipe_broker(&self) {
         fs::remove_dir_all(self.folder.path().join("broker")).unwrap();
     }
 
-    fn log(&self, part: &str) -> String {
+    pub fn log(&self, part: &str) -> String {
         fs::read_to_string(self.folder.path().join(format!("{part}.log"))).unwrap_or_default()
     }
 
     /// What a command of the operator's prints.
-    pub(crate) fn command(&self, arguments: &[&str]) -> String {
+    pub fn command(&self, arguments: &[&str]) -> String {
         let done = Command::new(chainmail()).args(arguments).current_dir(self.folder.path()).output().unwrap();
         let error = String::from_utf8_lossy(&done.stderr);
         assert!(done.status.success(), "{arguments:?}: {error}");
@@ -244,7 +245,7 @@ stages:
     }
 
     /// Waits until nothing is on its way any more.
-    pub(crate) fn settles(&self) {
+    pub fn settles(&self) {
         wait_for("the books to settle", || {
             self.status().is_some_and(|status| status["in_flight"] == 0 && status["balanced"] == true)
         });
@@ -252,7 +253,7 @@ stages:
 
     /// Checks the books: these counts, and that they balance.
     #[track_caller]
-    pub(crate) fn books(&self, want: &[(&str, u64)]) {
+    pub fn books(&self, want: &[(&str, u64)]) {
         let status = self.status().expect("the books are known");
         assert_eq!(status["balanced"], true, "{status}");
         for (name, count) in want {
@@ -261,7 +262,7 @@ stages:
     }
 
     /// Every message of an account, read over POP3.
-    pub(crate) fn read(&self, user: &str) -> Vec<Vec<u8>> {
+    pub fn read(&self, user: &str) -> Vec<Vec<u8>> {
         clients::maildrop(self.pop3, user, "chainmail")
     }
 }

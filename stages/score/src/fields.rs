@@ -1,0 +1,120 @@
+//! The header fields of a mail as bytes: where each begins and ends. Needed where a parser's view is not enough, to cut
+//! a field out or to see that it stands there twice.
+
+use proto::Cut;
+
+/// One field of the header.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Field<'a> {
+    /// Bytes before it.
+    pub offset: usize,
+    /// All of it, its line ends included.
+    pub raw: &'a [u8],
+    /// Its name as written, without blanks at its end.
+    pub name: &'a [u8],
+    /// What follows the colon, folded as written.
+    pub value: &'a [u8],
+}
+
+/// The fields up to the first empty line, or to the first line that is no field (RFC 5322 section 2.2).
+pub fn fields(mail: &[u8]) -> impl Iterator<Item = Field<'_>> {
+    let mut offset = 0;
+    std::iter::from_fn(move || {
+        let rest = mail.get(offset..)?;
+        let length = field_length(rest);
+        let raw = &rest[..length];
+        let colon = raw.iter().position(|&byte| byte == b':')?;
+        let name = raw[..colon].trim_ascii_end();
+        if name.is_empty() || !name.iter().all(u8::is_ascii_graphic) {
+            return None;
+        }
+        let field = Field { offset, raw, name, value: &raw[colon + 1..] };
+        offset += length;
+        Some(field)
+    })
+}
+
+/// The length of the first field with the lines that continue it.
+fn field_length(text: &[u8]) -> usize {
+    let mut end = 0;
+    loop {
+        let Some(line) = text[end..].iter().position(|&byte| byte == b'\n') else { return text.len() };
+        end += line + 1;
+        if !matches!(text.get(end), Some(b' ' | b'\t')) {
+            return end;
+        }
+    }
+}
+
+/// The fields that claim to be results of our own (RFC 8601 section 5): they are not delivered.
+pub fn forged_results(mail: &[u8], ours: &str) -> Vec<Cut> {
+    fields(mail)
+        .filter(|field| field.name.eq_ignore_ascii_case(b"Authentication-Results") && speaks_as(field.value, ours))
+        .map(|field| Cut { offset: field.offset as u64, length: field.raw.len() as u64 })
+        .collect()
+}
+
+/// Whether the name at the front of an Authentication-Results field is this one, behind comments, quoted or not.
+fn speaks_as(value: &[u8], ours: &str) -> bool {
+    let rest = skip_comments(value);
+    let name = match rest.strip_prefix(b"\"") {
+        Some(quoted) => quoted.split(|&byte| byte == b'"').next(),
+        None => rest.split(|&byte| byte == b';' || byte == b'(' || byte.is_ascii_whitespace()).next(),
+    };
+    name.is_some_and(|name| name.strip_suffix(b".").unwrap_or(name).eq_ignore_ascii_case(ours.as_bytes()))
+}
+
+fn skip_comments(mut value: &[u8]) -> &[u8] {
+    loop {
+        value = value.trim_ascii_start();
+        if !value.starts_with(b"(") {
+            return value;
+        }
+        let mut depth = 0_usize;
+        let mut escaped = false;
+        let end = value.iter().position(|&byte| {
+            match byte {
+                _ if escaped => escaped = false,
+                b'\\' => escaped = true,
+                b'(' => depth += 1,
+                b')' => depth -= 1,
+                _ => {}
+            }
+            depth == 0
+        });
+        value = end.map_or(&[], |end| &value[end + 1..]);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(mail: &str, want: &[&str]) {
+        let cuts = forged_results(mail.as_bytes(), "mx.example.org");
+        let cut = |cut: &Cut| &mail[cut.offset as usize..(cut.offset + cut.length) as usize];
+        assert_eq!(cuts.iter().map(cut).collect::<Vec<_>>(), want);
+    }
+
+    #[test]
+    fn in_our_name() {
+        let field = "authentication-results: (a (nested\\)) comment) MX.example.ORG.;\r\n spf=pass\r\n";
+        check(&format!("A: b\r\n{field}To: c\r\n\r\n"), &[field]);
+        let quoted = "Authentication-Results : \"mx.example.org\"; spf=pass\r\n";
+        check(&format!("{quoted}{quoted}\r\n"), &[quoted, quoted]);
+        check(
+            "Authentication-Results:\r\n\tmx.example.org 1; none",
+            &["Authentication-Results:\r\n\tmx.example.org 1; none"],
+        );
+    }
+
+    #[test]
+    fn in_other_names_and_elsewhere() {
+        check("Authentication-Results: other.example.org; spf=pass\r\n\r\n", &[]);
+        check("Authentication-Results: mx.example.org.evil; spf=pass\r\n\r\n", &[]);
+        check("A: b\r\n\r\nAuthentication-Results: mx.example.org; spf=pass\r\n", &[]);
+        check("Authentication-Results: (open mx.example.org\r\n\r\n", &[]);
+        check("", &[]);
+    }
+}
