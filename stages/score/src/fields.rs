@@ -16,9 +16,10 @@ pub struct Field<'a> {
     pub value: &'a [u8],
 }
 
-/// The fields up to the first empty line, or to the first line that is no field (RFC 5322 section 2.2).
+/// The fields up to the first empty line, or to the first line that is no field (RFC 5322 section 2.2). A line of an
+/// mbox file at the top (RFC 4155) is stepped over, as readers of mail do.
 pub fn fields(mail: &[u8]) -> impl Iterator<Item = Field<'_>> {
-    let mut offset = 0;
+    let mut offset = if mail.starts_with(b"From ") { field_length(mail) } else { 0 };
     std::iter::from_fn(move || {
         let rest = mail.get(offset..)?;
         let length = field_length(rest);
@@ -116,5 +117,11 @@ mod tests {
         check("A: b\r\n\r\nAuthentication-Results: mx.example.org; spf=pass\r\n", &[]);
         check("Authentication-Results: (open mx.example.org\r\n\r\n", &[]);
         check("", &[]);
+    }
+
+    #[test]
+    fn behind_a_line_of_an_mbox() {
+        let field = "Authentication-Results: mx.example.org; spf=pass\r\n";
+        check(&format!("From a@b Tue Nov 24 12:00:00 2026\r\n{field}\r\n"), &[field]);
     }
 }
