@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use serde_json::Value;
+use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::clients;
@@ -125,8 +125,10 @@ impl Drop for Clamd {
 pub struct Chain {
     folder: TempDir,
     children: BTreeMap<&'static str, Vec<Child>>,
+    journal_disk: Option<String>,
     pub smtp: u16,
     pub pop3: u16,
+    pub imap: u16,
     nats: u16,
     admin: u16,
 }
@@ -134,15 +136,33 @@ pub struct Chain {
 impl Chain {
     /// All stages in one process, with its own broker.
     pub fn start_all(clamd: &Clamd) -> Self {
-        let mut chain = Self::new(clamd, "true");
+        Self::start_all_with(clamd, &[])
+    }
+
+    /// The same, with settings that differ: each a JSON pointer into the configuration, and the value.
+    pub fn start_all_with(clamd: &Clamd, different: &[(&str, Value)]) -> Self {
+        let mut chain = Self::new(clamd, true, different);
+        chain.start("all");
+        chain
+    }
+
+    /// The same, with a journal on a disk of its own that holds no more than `size`, like `8m`.
+    pub fn start_all_on_small_disk(clamd: &Clamd, size: &str, different: &[(&str, Value)]) -> Self {
+        let mut chain = Self::new(clamd, true, different);
+        chain.journal_disk = Some(size.to_owned());
         chain.start("all");
         chain
     }
 
     /// A process for each stage, and the broker beside them.
     pub fn start_parts(clamd: &Clamd) -> Self {
+        Self::start_parts_with(clamd, &[])
+    }
+
+    /// The same, with settings that differ.
+    pub fn start_parts_with(clamd: &Clamd, different: &[(&str, Value)]) -> Self {
         // The accounts are those of a first run, which is made by the whole chain.
-        let mut chain = Self::new(clamd, "false");
+        let mut chain = Self::new(clamd, false, different);
         chain.start("nats");
         chain.start("all");
         chain.stop("all");
@@ -152,25 +172,32 @@ impl Chain {
         chain
     }
 
-    fn new(clamd: &Clamd, embedded: &str) -> Self {
+    fn new(clamd: &Clamd, embedded: bool, different: &[(&str, Value)]) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let [smtp, accept, pop3, nats, admin] = std::array::from_fn(|_| free_port());
-        let socket = clamd.socket();
-        let settings = format!(
-            r#"
-broker: {{url: "nats://127.0.0.1:{nats}", embedded: {embedded}}}
-admin: {{listen: "127.0.0.1:{admin}"}}
-stages:
-  gate: {{listen: ["127.0.0.1:{smtp}"], accept: ["127.0.0.1:{accept}"], per_address: 1000}}
-  accept: {{listen: ["127.0.0.1:{accept}"], verdict_wait: 3s}}
-  score: {{resolver: "127.0.0.1:9", deadline: 300ms}}
-  scan: {{clamd: "unix:{socket}", deadline: 5s, work: {{backoff_first: 200ms, backoff_most: 1s}}}}
-  store: {{imap: [], imaps: [], pop3: ["127.0.0.1:{pop3}"], pop3s: []}}
-"#,
-            socket = socket.display()
-        );
-        fs::write(folder.path().join("pipeline.yaml"), settings).unwrap();
-        Self { folder, children: BTreeMap::new(), smtp, pop3, nats, admin }
+        let [smtp, accept, pop3, imap, nats, admin] = std::array::from_fn(|_| free_port());
+        let at = |port: u16| format!("127.0.0.1:{port}");
+        let mut settings = json!({
+            "broker": {"url": format!("nats://127.0.0.1:{nats}"), "embedded": embedded},
+            "admin": {"listen": at(admin)},
+            "stages": {
+                "gate": {"listen": [at(smtp)], "accept": [at(accept)], "per_address": 1000},
+                "accept": {"listen": [at(accept)], "verdict_wait": "3s", "journal": {}},
+                // Nobody answers there: DNS is never asked for real.
+                "score": {"resolver": "127.0.0.1:9", "deadline": "300ms"},
+                "scan": {
+                    "clamd": format!("unix:{}", clamd.socket().display()),
+                    "deadline": "5s",
+                    "work": {"backoff_first": "200ms", "backoff_most": "1s"},
+                },
+                "store": {"imap": [at(imap)], "imaps": [], "pop3": [at(pop3)], "pop3s": []},
+            },
+        });
+        for (pointer, value) in different {
+            let (section, key) = pointer.rsplit_once('/').unwrap();
+            settings.pointer_mut(section).unwrap()[key] = value.clone();
+        }
+        fs::write(folder.path().join("pipeline.yaml"), settings.to_string()).unwrap();
+        Self { folder, children: BTreeMap::new(), journal_disk: None, smtp, pop3, imap, nats, admin }
     }
 
     /// Starts a part and waits until it is there.
@@ -193,7 +220,7 @@ stages:
             command.args(["-a", "127.0.0.1", "-p", &self.nats.to_string(), "-js", "-sd"]).arg(store);
             command
         } else {
-            let mut command = Command::new(chainmail());
+            let mut command = self.chainmail_command();
             command.args(["run", part]);
             if part != "all" {
                 command.args(["--admin", "127.0.0.1:0"]);
@@ -204,6 +231,34 @@ stages:
         let command = command.current_dir(self.folder.path()).stdin(Stdio::null());
         let child = command.stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap();
         self.children.entry(part).or_default().push(child);
+    }
+
+    /// The binary under test; where the journal has a small disk, in a mount namespace of its own.
+    fn chainmail_command(&self) -> Command {
+        let Some(size) = &self.journal_disk else { return Command::new(chainmail()) };
+        fs::create_dir_all(self.folder.path().join("var/journal")).unwrap();
+        let mount = format!("mount -t tmpfs -o size={size} none var/journal && exec \"$0\" \"$@\"");
+        let mut command = Command::new("unshare");
+        command.args(["--map-root-user", "--mount", "sh", "-c", &mount]).arg(chainmail());
+        command
+    }
+
+    /// A path as the first process of a part sees it.
+    pub fn path_within(&self, part: &str, path: &str) -> PathBuf {
+        let process = self.children[part][0].id();
+        Path::new(&format!("/proc/{process}/root")).join(self.folder.path().strip_prefix("/").unwrap()).join(path)
+    }
+
+    /// The memory that the first process of a part has, in bytes.
+    pub fn memory(&self, part: &str) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.children[part][0].id())).unwrap();
+        let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
+        line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() * 1024
+    }
+
+    /// The folder in which the chain runs.
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
     }
 
     /// Kills the first process of a part, without a word.

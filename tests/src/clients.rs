@@ -27,17 +27,27 @@ impl Smtp {
         Self::try_connect(chain.smtp).unwrap()
     }
 
-    fn try_connect(port: u16) -> std::io::Result<Self> {
-        let stream = TcpStream::connect(("127.0.0.1", port))?;
-        stream.set_read_timeout(Some(Duration::from_secs(20)))?;
-        stream.set_nodelay(true)?;
-        let mut smtp = Self { reader: BufReader::new(stream) };
+    pub fn try_connect(port: u16) -> std::io::Result<Self> {
+        let mut smtp = Self::raw(TcpStream::connect(("127.0.0.1", port))?)?;
         smtp.reply()?;
         smtp.say(b"EHLO client.example\r\n")?;
         Ok(smtp)
     }
 
-    fn reply(&mut self) -> std::io::Result<String> {
+    /// A connection on which nothing was said yet.
+    pub fn raw(stream: TcpStream) -> std::io::Result<Self> {
+        stream.set_read_timeout(Some(Duration::from_secs(20)))?;
+        stream.set_nodelay(true)?;
+        Ok(Self { reader: BufReader::new(stream) })
+    }
+
+    /// The connection itself.
+    pub fn stream(&mut self) -> &mut TcpStream {
+        self.reader.get_mut()
+    }
+
+    /// The last line of the next reply.
+    pub fn reply(&mut self) -> std::io::Result<String> {
         loop {
             let mut line = String::new();
             if self.reader.read_line(&mut line)? == 0 {
@@ -49,7 +59,7 @@ impl Smtp {
         }
     }
 
-    fn say(&mut self, bytes: &[u8]) -> std::io::Result<String> {
+    pub fn say(&mut self, bytes: &[u8]) -> std::io::Result<String> {
         self.reader.get_mut().write_all(bytes)?;
         self.reply()
     }
@@ -64,7 +74,7 @@ impl Smtp {
         self.try_send(from, to, body).unwrap()
     }
 
-    fn try_send(&mut self, from: &str, to: &[&str], body: &[u8]) -> std::io::Result<String> {
+    pub fn try_send(&mut self, from: &str, to: &[&str], body: &[u8]) -> std::io::Result<String> {
         let mut reply = self.say(format!("MAIL FROM:<{from}>\r\n").as_bytes())?;
         for recipient in to {
             if reply.starts_with('2') {
@@ -160,6 +170,11 @@ impl Load {
         };
         let senders = (0..senders).map(sender).collect();
         Self { senders, stop, sent }
+    }
+
+    /// How many mails were answered with 250.
+    pub fn so_far(&self) -> usize {
+        self.sent.lock().unwrap().len()
     }
 
     /// Ends the load, waits until all is settled, and reads everything back: nothing lost, nothing twice, all scanned.

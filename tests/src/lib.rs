@@ -4,3 +4,4 @@
 pub mod chain;
 pub mod clients;
 pub mod corpora;
+pub mod servers;

@@ -109,3 +109,9 @@ impl Current {
         self.file.sync_data()
     }
 }
+
+/// Bytes free on the disk of a folder; none when nobody can say.
+pub(super) fn free(folder: &Path) -> Option<u64> {
+    let disk = nix::sys::statvfs::statvfs(folder).ok()?;
+    Some(disk.blocks_available().saturating_mul(disk.fragment_size()))
+}

@@ -185,8 +185,8 @@ impl Writer {
     }
 
     fn look_at_disk(&mut self) {
-        if let Ok(disk) = nix::sys::statvfs::statvfs(&self.config.folder) {
-            self.index().free = disk.blocks_available().saturating_mul(disk.fragment_size());
+        if let Some(free) = segment::free(&self.config.folder) {
+            self.index().free = free;
         }
     }
 

@@ -1,0 +1,88 @@
+//! The journal's disk is full, and the directory is locked: senders are told to come again, what was answered with 250 is
+//! delivered, and all is well again when the cause ends.
+#![allow(clippy::unwrap_used)]
+
+use std::fs;
+
+use serde_json::json;
+use tests::chain::{Chain, Clamd, wait_for};
+use tests::clients::{Load, Smtp};
+
+fn send(chain: &Chain, number: usize) -> String {
+    let body = format!("Subject: mail {number}\r\n\r\n{}\r\n", "text ".repeat(4000));
+    Smtp::connect(chain).send("s@elsewhere.example", &["alice@example.org"], body.as_bytes())
+}
+
+/// `min_free` is given: 0 leaves the disk to fill up to its last byte, so that the journal's write itself fails.
+fn fills_up(min_free: &str) {
+    let clamd = Clamd::start();
+    let settings = [
+        ("/stages/accept/journal/min_free", json!(min_free)),
+        ("/stages/accept/journal/segment", json!("256KiB")),
+        ("/stages/accept/verdict_wait", json!("300ms")),
+    ];
+    let chain = Chain::start_all_on_small_disk(&clamd, "8m", &settings);
+    let filler = chain.path_within("all", "var/journal/filler");
+    assert!(send(&chain, 0).starts_with("250 "));
+    let mut kept = 1;
+    // A sector at a time, until nothing fits any more.
+    let mut full = fs::File::create(&filler).unwrap();
+    while std::io::Write::write_all(&mut full, &[0; 4096]).is_ok() {}
+    let mut refused = 0;
+    for number in 1..20 {
+        let reply = send(&chain, number);
+        match reply.get(..9) {
+            Some(code) if code.starts_with("250 ") => kept += 1,
+            Some("452 4.3.1" | "451 4.3.0") => refused += 1,
+            _ => panic!("{reply}"),
+        }
+    }
+    assert!(refused > 10, "only {refused} refused");
+    drop(full);
+    fs::remove_file(&filler).unwrap();
+    wait_for("accepting again", || {
+        let again = send(&chain, 1000 + kept).starts_with("250 ");
+        kept += usize::from(again);
+        again
+    });
+    chain.settles();
+    assert_eq!(chain.read("alice@example.org").len(), kept);
+    let kept = kept as u64;
+    chain.books(&[("accepted", kept), ("stored", kept)]);
+}
+
+#[test]
+fn the_journal_leaves_room_on_its_disk() {
+    fills_up("2MiB");
+}
+
+#[test]
+fn the_journals_disk_is_full_to_the_last_byte() {
+    fills_up("0");
+}
+
+/// Somebody writes to the directory's database and does not end: readers go on, writers are told.
+#[test]
+fn the_directory_is_locked() {
+    let clamd = Clamd::start();
+    let chain = Chain::start_all(&clamd);
+    let load = Load::start(&chain, 8);
+    let lock = "import sqlite3, sys\nc = sqlite3.connect('var/directory.db', isolation_level=None)\n\
+                c.execute('begin immediate')\nprint('locked', flush=True)\nsys.stdin.read()\n";
+    let mut locker = std::process::Command::new("python3")
+        .args(["-c", lock])
+        .current_dir(chain.folder())
+        .stdin(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut said = String::new();
+    std::io::BufRead::read_line(&mut std::io::BufReader::new(locker.stdout.take().unwrap()), &mut said).unwrap();
+    assert_eq!(said, "locked\n");
+    let before = load.so_far();
+    wait_for("mail to flow while the directory is locked", || load.so_far() > before + 50);
+    drop(locker.stdin.take());
+    locker.wait().unwrap();
+    chain.command(&["account", "list"]);
+    load.proves(&chain);
+}
