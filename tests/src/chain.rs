@@ -183,7 +183,7 @@ impl Chain {
                 "gate": {"listen": [at(smtp)], "accept": [at(accept)], "per_address": 1000},
                 "accept": {"listen": [at(accept)], "verdict_wait": "3s", "journal": {}},
                 // Nobody answers there: DNS is never asked for real.
-                "score": {"resolver": "127.0.0.1:9", "deadline": "300ms"},
+                "score": {"resolver": "127.0.0.1:9", "deadline": "20ms"},
                 "scan": {
                     "clamd": format!("unix:{}", clamd.socket().display()),
                     "deadline": "5s",

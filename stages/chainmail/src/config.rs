@@ -81,7 +81,7 @@ pub(crate) fn parse(text: &str) -> anyhow::Result<(Config, Vec<Entry>)> {
     let config = read(Section::root(value, Rc::clone(&sheet)));
     let sheet = sheet.take();
     if !sheet.problems.is_empty() {
-        bail!("{}", sheet.problems);
+        bail!("the configuration is wrong:\n{}", sheet.problems);
     }
     Ok((config, sheet.entries))
 }
@@ -238,7 +238,7 @@ mod tests {
     fn every_mistake_is_told() {
         let text = "node: a b\nchain: [deliver]\nstages: {scan: {deadline: 5}, sacn: {}}\nbroker: {replicas: 9}\n";
         let told = parse(text).unwrap_err().to_string();
-        let paths: Vec<_> = told.lines().filter_map(|line| line.split(':').next()).collect();
+        let paths: Vec<_> = told.lines().skip(1).filter_map(|line| line.split(':').next()).collect();
         assert_eq!(paths, ["node", "chain", "chain", "broker.replicas", "stages.scan.deadline", "stages.sacn"]);
     }
 }

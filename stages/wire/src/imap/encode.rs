@@ -49,7 +49,7 @@ pub(super) fn date_time(millis: i64) -> String {
 /// The flags of a message as a list.
 pub(super) fn flags(bits: i64, keywords: &str) -> String {
     let mut list = String::from("(");
-    for (bit, name) in super::session::flags::NAMES {
+    for (bit, name) in super::question::flags::NAMES {
         if bits & bit != 0 {
             let _ = write!(list, "{name} ");
         }

@@ -6,8 +6,8 @@ use imap_types::fetch::{Macro, MacroOrMessageDataItemNames, MessageDataItemName 
 use super::encode;
 use super::envelope::envelope;
 use super::mime::{Part, parse};
+use super::question::MessageRow;
 use super::section::section;
-use super::session::MessageRow;
 use super::structure::{Form, structure};
 
 /// The items that are asked for, macros resolved.

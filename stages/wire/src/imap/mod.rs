@@ -8,9 +8,11 @@ mod envelope;
 mod fetch;
 mod mime;
 mod names;
+mod question;
 mod search;
 mod section;
 mod session;
 mod structure;
 
-pub use session::{Answer, Cleartext, FlagMode, ImapSession, Limits, Mailbox, MessageRow, Question, Tls, View, flags};
+pub use question::{Answer, Cleartext, FlagMode, Limits, Mailbox, MessageRow, Question, Tls, View, flags};
+pub use session::ImapSession;

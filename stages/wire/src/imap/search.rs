@@ -4,7 +4,7 @@ use imap_types::search::SearchKey;
 use imap_types::sequence::{SeqOrUid, Sequence, SequenceSet};
 
 use super::mime::{field, parse};
-use super::session::{MessageRow, flags};
+use super::question::{MessageRow, flags};
 
 /// Criteria within criteria are followed so deep.
 const DEPTH: usize = 50;

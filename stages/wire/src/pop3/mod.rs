@@ -1,6 +1,9 @@
 //! The server's side of POP3 (RFC 1939), with CAPA (RFC 2449), STLS (RFC 2595) and SASL PLAIN (RFC 5034).
 
 mod command;
+mod question;
 mod session;
+mod text;
 
-pub use session::{Answer, Cleartext, Entry, Limits, Pop3Session, Question, Tls};
+pub use question::{Answer, Cleartext, Entry, Limits, Question, Tls};
+pub use session::Pop3Session;

@@ -4,88 +4,13 @@ use std::collections::VecDeque;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use bytes::{BufMut as _, Bytes, BytesMut};
+use bytes::{Bytes, BytesMut};
 
 use super::command::Command;
+use super::question::{Answer, Cleartext, Entry, Limits, Question, Tls};
+use super::text::{stuffed, top};
 use crate::secret::Secret;
 use crate::session::{Farewell, Session, Step};
-
-/// What a client may take up.
-#[derive(Debug, Clone)]
-pub struct Limits {
-    /// Bytes of a line with its end; RFC 2449 section 4 asks for 255, an initial response of SASL for more.
-    pub line: usize,
-    /// Commands that get an error, before the connection is closed.
-    pub errors: u32,
-    /// Logins that fail, before the connection is closed.
-    pub failed_logins: u32,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Self { line: 1024, errors: 20, failed_logins: 3 }
-    }
-}
-
-/// Whether the client can have TLS.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Tls {
-    /// It is offered.
-    Offered,
-    /// It is on.
-    On,
-    /// There is none.
-    Unavailable,
-}
-
-/// Whether a password may be sent without TLS.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Cleartext {
-    /// It may: the connection does not leave this machine.
-    Allowed,
-    /// It may not.
-    Refused,
-}
-
-/// One message of the maildrop.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Entry {
-    /// Bytes.
-    pub size: u64,
-    /// Names it for ever (RFC 1939 section 7): 1 to 70 printable characters.
-    pub unique: String,
-}
-
-/// What the session asks of the world.
-#[derive(Debug, PartialEq, Eq)]
-pub enum Question {
-    /// Is this the user's password? Answer: the maildrop, or refused, or unavailable.
-    Login {
-        /// The user.
-        user: String,
-        /// The password.
-        password: Secret<String>,
-    },
-    /// The text of the message at this index of the maildrop, counted from 0. Answer: text, or unavailable.
-    Message(usize),
-    /// Delete these messages for good. Answer: done, or unavailable.
-    Delete(Vec<usize>),
-}
-
-/// What the world says.
-#[derive(Debug, PartialEq, Eq)]
-pub enum Answer {
-    /// Logged in.
-    Maildrop(Vec<Entry>),
-    /// Wrong user or password.
-    Refused,
-    /// The message.
-    Text(Bytes),
-    /// Done.
-    Done,
-    /// Not at the moment.
-    Unavailable,
-}
 
 #[derive(Debug)]
 enum Mode {
@@ -384,43 +309,6 @@ impl Pop3Session {
             (Asked::Login | Asked::Message(_), _) => self.mistake("[SYS/TEMP] not at the moment; try again"),
         }
     }
-}
-
-/// The header, the blank line behind it, and so many lines; everything if no number is given.
-fn top(text: &[u8], lines: Option<usize>) -> &[u8] {
-    let Some(mut left) = lines else { return text };
-    let (mut at, mut in_header) = (0, true);
-    while let Some(end) = memchr::memchr(b'\n', &text[at..]) {
-        let line = &text[at..=at + end];
-        if in_header {
-            in_header = !matches!(line, b"\r\n" | b"\n");
-        } else if left == 0 {
-            return &text[..at];
-        } else {
-            left -= 1;
-        }
-        at += end + 1;
-    }
-    if !in_header && left == 0 { &text[..at] } else { text }
-}
-
-/// A multi-line response: dots at the start of lines doubled, the end added (RFC 1939 section 3).
-fn stuffed(text: &[u8]) -> Bytes {
-    let mut out = BytesMut::with_capacity(text.len() + text.len() / 50 + 8);
-    let mut rest = text;
-    while !rest.is_empty() {
-        if rest[0] == b'.' {
-            out.put_u8(b'.');
-        }
-        let end = memchr::memchr(b'\n', rest).map_or(rest.len(), |end| end + 1);
-        out.put_slice(&rest[..end]);
-        rest = &rest[end..];
-    }
-    if !text.is_empty() && !text.ends_with(b"\n") {
-        out.put_slice(b"\r\n");
-    }
-    out.put_slice(b".\r\n");
-    out.freeze()
 }
 
 impl Session for Pop3Session {

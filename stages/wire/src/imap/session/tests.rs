@@ -4,6 +4,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::imap::{FlagMode, Mailbox, MessageRow, View, flags};
 
 const TEXTS: [&str; 2] = ["Subject: one\r\nFrom: a@b\r\n\r\nfirst\r\n", "Subject: two\r\n\r\nsecond\r\n"];
 

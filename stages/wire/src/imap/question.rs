@@ -1,0 +1,168 @@
+//! What the session asks of the world, what the world answers, and what both are about.
+
+use crate::secret::Secret;
+use bytes::Bytes;
+
+/// The system flags, a bit each.
+pub mod flags {
+    /// Read.
+    pub const SEEN: i64 = 1;
+    /// Answered.
+    pub const ANSWERED: i64 = 2;
+    /// Flagged.
+    pub const FLAGGED: i64 = 4;
+    /// To be expunged.
+    pub const DELETED: i64 = 8;
+    /// A draft.
+    pub const DRAFT: i64 = 16;
+
+    pub(in crate::imap) const NAMES: [(i64, &str); 5] = [
+        (SEEN, "\\Seen"),
+        (ANSWERED, "\\Answered"),
+        (FLAGGED, "\\Flagged"),
+        (DELETED, "\\Deleted"),
+        (DRAFT, "\\Draft"),
+    ];
+}
+
+/// What a client may take up.
+#[derive(Debug, Clone)]
+pub struct Limits {
+    /// Bytes of one command with its literals. Appending is not offered, so nothing that is needs more.
+    pub command: u32,
+    /// Commands that cannot be read, before the connection is closed.
+    pub errors: u32,
+    /// Logins that fail, before the connection is closed.
+    pub failed_logins: u32,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { command: 64 * 1024, errors: 50, failed_logins: 3 }
+    }
+}
+
+/// Whether the client can have TLS.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Tls {
+    /// It is offered.
+    Offered,
+    /// It is on.
+    On,
+    /// There is none.
+    Unavailable,
+}
+
+/// Whether a password may be sent without TLS.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cleartext {
+    /// It may: the connection does not leave this machine.
+    Allowed,
+    /// It may not.
+    Refused,
+}
+
+/// A mailbox of the account.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mailbox {
+    /// Its name, with `/` between levels.
+    pub name: String,
+    /// Its special use (RFC 6154), or empty.
+    pub special_use: String,
+    /// Whether it is subscribed to.
+    pub subscribed: bool,
+    /// UIDVALIDITY.
+    pub uidvalidity: u32,
+    /// UIDNEXT.
+    pub uidnext: u32,
+    /// Messages.
+    pub messages: u64,
+    /// Those that are not seen.
+    pub unseen: u64,
+}
+
+/// A message of the selected mailbox.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MessageRow {
+    /// Its UID.
+    pub uid: u32,
+    /// Bits of [`flags`].
+    pub flags: i64,
+    /// Keywords, with spaces between.
+    pub keywords: String,
+    /// Bytes.
+    pub size: u64,
+    /// Milliseconds since 1970.
+    pub received: i64,
+}
+
+/// A mailbox as it is at one moment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct View {
+    /// UIDVALIDITY.
+    pub uidvalidity: u32,
+    /// UIDNEXT.
+    pub uidnext: u32,
+    /// By UID.
+    pub messages: Vec<MessageRow>,
+}
+
+/// How flags change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FlagMode {
+    /// These and no others.
+    Set,
+    /// These too.
+    Add,
+    /// Not these.
+    Remove,
+}
+
+/// What the session asks of the world.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Question {
+    /// Is this the user's password? Answer: done or refused.
+    Login {
+        /// The user.
+        user: String,
+        /// The password.
+        password: Secret<String>,
+    },
+    /// Which mailboxes are there? Answer: mailboxes.
+    Mailboxes,
+    /// How is this mailbox now? It becomes the one that the questions below are about. Answer: view, or refused if there is
+    /// none of that name.
+    View(String),
+    /// The text of a message. Answer: text, or refused if it is gone.
+    Text(u32),
+    /// Change flags. Answer: done.
+    Flags {
+        /// Of these messages.
+        uids: Vec<u32>,
+        /// In this way.
+        how: FlagMode,
+        /// Bits of [`flags`].
+        flags: i64,
+        /// Keywords.
+        keywords: Vec<String>,
+    },
+    /// Remove these messages for good. Answer: done.
+    Expunge(Vec<u32>),
+}
+
+/// What the world says.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// Done.
+    Done,
+    /// No.
+    Refused,
+    /// The mailboxes.
+    Mailboxes(Vec<Mailbox>),
+    /// The mailbox.
+    View(View),
+    /// The text.
+    Text(Bytes),
+    /// Not at the moment.
+    Unavailable,
+}

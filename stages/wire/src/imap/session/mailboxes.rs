@@ -1,0 +1,137 @@
+//! Mailboxes: listing, status, selecting.
+
+use super::{ImapSession, Job, Mode, Running, Selected};
+use crate::imap::question::{Mailbox, Question, View, flags};
+use crate::imap::{encode, names};
+use imap_types::command::CommandBody;
+use imap_types::mailbox::{ListMailbox, Mailbox as MailboxName};
+use imap_types::status::StatusDataItemName;
+
+impl ImapSession {
+    pub(super) fn after_login(&mut self, tag: String, body: CommandBody<'static>) {
+        match body {
+            CommandBody::List { reference, mailbox_wildcard } => {
+                self.list(tag, "LIST", &reference, &mailbox_wildcard, false)
+            }
+            CommandBody::Lsub { reference, mailbox_wildcard } => {
+                self.list(tag, "LSUB", &reference, &mailbox_wildcard, true)
+            }
+            CommandBody::Status { mailbox, item_names } => {
+                let items = item_names.to_vec();
+                self.named(tag, "STATUS", &mailbox, Question::Mailboxes, |name| Job::Status { name, items });
+            }
+            CommandBody::Select { mailbox, .. } => self.open(tag, "SELECT", &mailbox, Mode::ReadWrite),
+            CommandBody::Examine { mailbox, .. } => self.open(tag, "EXAMINE", &mailbox, Mode::ReadOnly),
+            body if self.selected.is_some() => self.in_mailbox(tag, body),
+            CommandBody::Fetch { .. }
+            | CommandBody::Store { .. }
+            | CommandBody::Search { .. }
+            | CommandBody::Expunge
+            | CommandBody::Close
+            | CommandBody::Unselect => self.mistake(&tag, "select a mailbox first"),
+            CommandBody::Login { .. } | CommandBody::Authenticate { .. } | CommandBody::StartTLS => {
+                self.mistake(&tag, "you are logged in already");
+            }
+            _ => self.done(&tag, "NO [CANNOT] this command is not supported"),
+        }
+    }
+
+    pub(super) fn named(
+        &mut self,
+        tag: String,
+        command: &'static str,
+        mailbox: &MailboxName<'_>,
+        question: Question,
+        job: impl FnOnce(String) -> Job,
+    ) {
+        match mailbox_name(mailbox) {
+            Some(name) => {
+                let job = job(name);
+                self.ask(tag, command, question, job);
+            }
+            None => self.mistake(&tag, "the mailbox's name is not modified UTF-7"),
+        }
+    }
+
+    pub(super) fn list(
+        &mut self,
+        tag: String,
+        command: &'static str,
+        reference: &MailboxName<'_>,
+        wildcard: &ListMailbox<'_>,
+        only_subscribed: bool,
+    ) {
+        let pattern = match wildcard {
+            ListMailbox::Token(token) => token.as_ref().to_vec(),
+            ListMailbox::String(string) => string.as_ref().to_vec(),
+        };
+        if pattern.is_empty() {
+            self.put(format!("* {command} (\\Noselect) \"/\" \"\"\r\n"));
+            return self.done(&tag, &format!("OK {command} done"));
+        }
+        let Some(pattern) = names::decode(&pattern) else {
+            return self.mistake(&tag, "the pattern is not modified UTF-7");
+        };
+        let reference = mailbox_name(reference).unwrap_or_default();
+        let job = Job::List { pattern: reference + &pattern, only_subscribed };
+        self.ask(tag, command, Question::Mailboxes, job);
+    }
+
+    pub(super) fn open(&mut self, tag: String, command: &'static str, mailbox: &MailboxName<'_>, mode: Mode) {
+        self.selected = None;
+        match mailbox_name(mailbox) {
+            Some(name) => self.ask(tag, command, Question::View(name.clone()), Job::Open { name, mode }),
+            None => self.mistake(&tag, "the mailbox's name is not modified UTF-7"),
+        }
+    }
+
+    pub(super) fn put_listed(&mut self, command: &str, mailbox: &Mailbox) {
+        let special = if mailbox.special_use.is_empty() { String::new() } else { format!(" {}", mailbox.special_use) };
+        let mut line = bytes::BytesMut::from(format!("* {command} (\\HasNoChildren{special}) \"/\" ").as_bytes());
+        encode::string(&mut line, names::encode(&mailbox.name).as_bytes());
+        line.extend_from_slice(b"\r\n");
+        self.put(line.freeze());
+    }
+
+    pub(super) fn put_status(&mut self, mailbox: &Mailbox, items: &[StatusDataItemName]) {
+        let mut line = bytes::BytesMut::from(&b"* STATUS "[..]);
+        encode::string(&mut line, names::encode(&mailbox.name).as_bytes());
+        let items = items.iter().filter_map(|item| match item {
+            StatusDataItemName::Messages => Some(format!("MESSAGES {}", mailbox.messages)),
+            StatusDataItemName::Recent => Some("RECENT 0".to_owned()),
+            StatusDataItemName::UidNext => Some(format!("UIDNEXT {}", mailbox.uidnext)),
+            StatusDataItemName::UidValidity => Some(format!("UIDVALIDITY {}", mailbox.uidvalidity)),
+            StatusDataItemName::Unseen => Some(format!("UNSEEN {}", mailbox.unseen)),
+            _ => None,
+        });
+        line.extend_from_slice(format!(" ({})\r\n", items.collect::<Vec<_>>().join(" ")).as_bytes());
+        self.put(line.freeze());
+    }
+
+    pub(super) fn opened(&mut self, running: &Running, name: String, mode: Mode, view: View) {
+        let count = view.messages.len();
+        self.put(format!(
+            "* {count} EXISTS\r\n* 0 RECENT\r\n* FLAGS (\\Answered \\Flagged \\Deleted \\Seen \\Draft)\r\n"
+        ));
+        let permanent =
+            if mode == Mode::ReadOnly { "()" } else { "(\\Answered \\Flagged \\Deleted \\Seen \\Draft \\*)" };
+        self.put(format!("* OK [PERMANENTFLAGS {permanent}] flags that are kept\r\n"));
+        if let Some(first) = view.messages.iter().position(|row| row.flags & flags::SEEN == 0) {
+            self.put(format!("* OK [UNSEEN {}] the first that is not seen\r\n", first + 1));
+        }
+        self.put(format!(
+            "* OK [UIDVALIDITY {}] as long as UIDs hold\r\n* OK [UIDNEXT {}] the next UID\r\n",
+            view.uidvalidity, view.uidnext
+        ));
+        let code = if mode == Mode::ReadOnly { "READ-ONLY" } else { "READ-WRITE" };
+        self.done(&running.tag, &format!("OK [{code}] {} done", running.name));
+        self.selected = Some(Selected { name, mode, messages: view.messages });
+    }
+}
+
+fn mailbox_name(mailbox: &MailboxName<'_>) -> Option<String> {
+    match mailbox {
+        MailboxName::Inbox => Some("INBOX".to_owned()),
+        MailboxName::Other(other) => names::decode(other.as_ref()),
+    }
+}

@@ -1,0 +1,68 @@
+//! `chainmail check`: each folder of `tests/bad_configs` holds a wrong file and, in `expected.txt`, exactly what the
+//! operator is told; the file at the top is right.
+#![allow(clippy::unwrap_used)]
+
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Output};
+
+use tests::chain::{chainmail, root};
+
+fn check(folder: &Path) -> Output {
+    Command::new(chainmail()).arg("check").current_dir(folder).output().unwrap()
+}
+
+#[test]
+fn every_mistake_is_told_as_expected() {
+    let mut folders: Vec<_> =
+        fs::read_dir(root().join("tests/bad_configs")).unwrap().map(|entry| entry.unwrap().path()).collect();
+    folders.sort();
+    assert!(folders.len() >= 7);
+    for folder in folders {
+        let expected = fs::read_to_string(folder.join("expected.txt")).unwrap();
+        let done = check(&folder);
+        assert_eq!(done.status.code(), Some(1), "{}", folder.display());
+        assert_eq!(String::from_utf8(done.stderr).unwrap(), expected, "{}", folder.display());
+        assert!(done.stdout.is_empty(), "{}: something was printed of a wrong file", folder.display());
+    }
+}
+
+#[test]
+fn the_file_at_the_top_is_right_and_all_of_it_default() {
+    let with_file = check(&root());
+    assert!(with_file.status.success(), "{}", String::from_utf8_lossy(&with_file.stderr));
+    let empty = tempfile::tempdir().unwrap();
+    let without = check(empty.path());
+    assert!(without.status.success());
+    assert_eq!(String::from_utf8(with_file.stdout).unwrap(), String::from_utf8(without.stdout).unwrap());
+}
+
+#[test]
+fn a_file_that_is_not_there_is_an_error() {
+    let done = Command::new(chainmail()).args(["--config", "nowhere.yaml", "check"]).output().unwrap();
+    assert_eq!(done.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&done.stderr).contains("reading nowhere.yaml"), "{done:?}");
+}
+
+/// The passwords of a first run are known to everybody: with them nothing listens beyond loopback.
+#[test]
+fn a_first_run_does_not_leave_loopback() {
+    let folder = tempfile::tempdir().unwrap();
+    let port = tests::chain::free_port();
+    let text = format!(
+        "admin: {{listen: '127.0.0.1:0'}}\nbroker: {{url: 'nats://127.0.0.1:{port}'}}\n\
+         stages: {{gate: {{listen: ['0.0.0.0:0']}}, accept: {{listen: ['127.0.0.1:0']}}, \
+         store: {{imap: [], imaps: [], pop3: [], pop3s: []}}}}\n"
+    );
+    fs::write(folder.path().join("pipeline.yaml"), text).unwrap();
+    let path =
+        std::env::join_paths([root().join("var/bin"), "/usr/bin".into(), "/bin".into(), "/usr/sbin".into()]).unwrap();
+    let run = |arguments: &[&str]| {
+        let mut command = Command::new(chainmail());
+        command.args(arguments).env("PATH", &path).current_dir(folder.path()).output().unwrap()
+    };
+    // No demonstration accounts are made beyond loopback, so there is nobody whom this chain could serve.
+    let done = run(&["run", "all"]);
+    let told = String::from_utf8_lossy(&done.stdout).into_owned() + &String::from_utf8_lossy(&done.stderr);
+    assert!(!done.status.success() && told.contains("chainmail setup"), "{told}");
+}
