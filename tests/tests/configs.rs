@@ -38,6 +38,15 @@ fn the_file_at_the_top_is_right_and_all_of_it_default() {
 }
 
 #[test]
+fn the_reference_is_fresh() {
+    let folder = tempfile::tempdir().unwrap();
+    let done = Command::new(chainmail()).args(["check", "--reference"]).current_dir(folder.path()).output().unwrap();
+    let written = fs::read_to_string(root().join("ops/config.md")).unwrap();
+    let fresh = String::from_utf8(done.stdout).unwrap();
+    assert!(written == fresh, "stale: run `chainmail check --reference > ops/config.md`");
+}
+
+#[test]
 fn a_file_that_is_not_there_is_an_error() {
     let done = Command::new(chainmail()).args(["--config", "nowhere.yaml", "check"]).output().unwrap();
     assert_eq!(done.status.code(), Some(1));

@@ -37,7 +37,11 @@ enum Command {
         differences: run::Differences,
     },
     /// Check the configuration and print it with every default filled in.
-    Check,
+    Check {
+        /// Print the reference of all that can be configured instead, as Markdown.
+        #[arg(long)]
+        reference: bool,
+    },
     /// Make a site's first domain, with its postmaster and its quarantine.
     Setup {
         /// The domain.
@@ -88,7 +92,8 @@ async fn carry_out(arguments: Arguments) -> anyhow::Result<bool> {
             telemetry::set_up_logging(&config.log)?;
             run::run(differences.apply(config, part)?, part).await?;
         }
-        Command::Check => print!("{}", config::print(&entries)),
+        Command::Check { reference: true } => print!("{}", config::reference()?),
+        Command::Check { reference: false } => print!("{}", config::print(&entries)),
         Command::Setup { domain } => {
             let directory = Directory::open(config.directory.clone()).await?;
             for (address, password) in first_run::set_up(&config, &directory, &domain).await? {

@@ -44,7 +44,13 @@ impl Node {
         let open = |number: u32| {
             let shard = folder.join(format!("shard-{number:03}"));
             let pack = i64::try_from(config.pack.0).unwrap_or(i64::MAX);
-            Shard::open(Settings { folder: shard, number, batch: config.batch, pack })
+            Shard::open(Settings {
+                folder: shard,
+                number,
+                batch: config.batch,
+                pack,
+                delivered_for: config.delivered_for,
+            })
         };
         let shards = (0..config.shards).map(open).collect::<anyhow::Result<_>>()?;
         Ok(Self { shards, _lock: std::sync::Arc::new(lock) })

@@ -5,6 +5,7 @@ pub(crate) mod schema;
 mod writer;
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot};
@@ -148,6 +149,7 @@ pub(crate) struct Settings {
     pub(crate) number: u32,
     pub(crate) batch: usize,
     pub(crate) pack: i64,
+    pub(crate) delivered_for: Duration,
 }
 
 impl Settings {

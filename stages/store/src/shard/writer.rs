@@ -3,9 +3,11 @@
 //! When the pack or the commit fails, the whole batch fails, the pack is cut back, and nothing is half kept.
 
 use std::collections::HashMap;
+use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use bytes::{Bytes, BytesMut};
+use proto::{MailId, Millis};
 use rusqlite::{Connection, OptionalExtension as _, Transaction, params};
 use tokio::sync::{mpsc, oneshot};
 
@@ -25,7 +27,13 @@ pub(super) struct Writer {
     settings: Settings,
     database: Connection,
     pack: Current,
+    forgotten: Instant,
 }
+
+/// How often delivered ids that are too old are looked for.
+const FORGET_EVERY: Duration = Duration::from_secs(60);
+/// Ids that are forgotten in one go, so that deliveries do not wait for it: a million a day from each shard.
+const FORGET_MOST: u32 = 1000;
 
 /// The flag that counts for `unseen`.
 pub(crate) const SEEN: i64 = 1;
@@ -37,7 +45,7 @@ impl Writer {
         let (number, length): (Option<i64>, Option<i64>) =
             database.query_row(last, [], |row| Ok((row.get(0)?, row.get(1)?)))?;
         let pack = Current::open(&settings.packs(), number.unwrap_or(1), length.unwrap_or(0))?;
-        Ok(Self { settings, database, pack })
+        Ok(Self { settings, database, pack, forgotten: Instant::now() })
     }
 
     /// Runs until the node is dropped.
@@ -50,6 +58,23 @@ impl Writer {
                 batch.push(command);
             }
             self.work(std::mem::take(&mut batch));
+            if self.forgotten.elapsed() >= FORGET_EVERY {
+                self.forgotten = Instant::now();
+                self.forget(runtime::clock::now());
+            }
+        }
+    }
+
+    /// Forgets delivered ids of mail that arrived longer ago than `delivered_for`: an id begins with the time of arrival.
+    fn forget(&mut self, now: Millis) {
+        let keep = u64::try_from(self.settings.delivered_for.as_millis()).unwrap_or(u64::MAX);
+        let first = MailId::new(Millis(now.0.saturating_sub(keep)), 0);
+        let old = "DELETE FROM delivered WHERE (mail, target) IN
+             (SELECT mail, target FROM delivered WHERE mail < ? ORDER BY mail LIMIT ?)";
+        match self.database.execute(old, params![first.to_bytes(), FORGET_MOST]) {
+            Ok(0) => {}
+            Ok(count) => tracing::debug!(shard = self.settings.number, count, "forgot old delivered ids"),
+            Err(error) => tracing::warn!(shard = self.settings.number, %error, "old delivered ids stay a while longer"),
         }
     }
 
@@ -336,5 +361,29 @@ impl Gathering<'_> {
             count += 1;
         }
         Ok(count)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn old_ids_are_forgotten_young_ones_are_not() {
+        let folder = tempfile::tempdir().unwrap();
+        let day = Duration::from_secs(86_400);
+        let settings =
+            Settings { folder: folder.path().into(), number: 0, batch: 1, pack: 1 << 20, delivered_for: day };
+        let mut writer = Writer::open(settings).unwrap();
+        let now = Millis(1_800_000_000_000);
+        for age in [2, 1] {
+            let arrived = Millis(now.0 - age * 86_400_000);
+            let row = params![MailId::new(arrived, 7).to_bytes(), "t"];
+            writer.database.execute("INSERT INTO delivered (mail, target) VALUES (?, ?)", row).unwrap();
+        }
+        writer.forget(now);
+        let left: u32 = writer.database.query_row("SELECT count(*) FROM delivered", [], |row| row.get(0)).unwrap();
+        assert_eq!(left, 1);
     }
 }
