@@ -22,7 +22,7 @@ pub const DEAD_SUBJECTS: &str = "mail.dead.*";
 pub const DELIVER_STAGE: &str = "deliver";
 /// The stage that stores.
 pub const STORE_STAGE: &str = "store";
-/// The bucket of doubtful mails, shared by the accept nodes.
+/// What accept nodes tell each other of doubtful mails, by core NATS.
 pub const DOUBTFUL: &str = "doubtful";
 /// Announces changes of the directory.
 pub const DIRECTORY_CHANGED: &str = "directory.changed";
@@ -87,6 +87,11 @@ pub fn notice(node: &NodeName) -> String {
 /// Questions to one accept node, by core NATS: its books, replay, drop.
 pub fn ask_accept(node: &NodeName) -> String {
     format!("ask.accept.{node}")
+}
+
+/// Questions to one accept node about doubtful mails, by core NATS.
+pub fn ask_doubtful(node: &NodeName) -> String {
+    format!("ask.doubtful.{node}")
 }
 
 /// Questions to one store node, by core NATS: held mail, keeping a released copy.

@@ -134,6 +134,11 @@ pub struct Chain {
 }
 
 impl Chain {
+    /// The whole chain with its own broker, not started yet.
+    pub fn prepare(clamd: &Clamd, different: &[(&str, Value)]) -> Self {
+        Self::new(clamd, true, different)
+    }
+
     /// All stages in one process, with its own broker.
     pub fn start_all(clamd: &Clamd) -> Self {
         Self::start_all_with(clamd, &[])
@@ -200,6 +205,31 @@ impl Chain {
         Self { folder, children: BTreeMap::new(), journal_disk: None, smtp, pop3, imap, nats, admin }
     }
 
+    fn settings(&self) -> Value {
+        serde_json::from_str(&fs::read_to_string(self.folder.path().join("pipeline.yaml")).unwrap()).unwrap()
+    }
+
+    /// Tells the gate of one more accept node.
+    pub fn add_accept(&self, port: u16) {
+        let mut settings = self.settings();
+        settings["stages"]["gate"]["accept"].as_array_mut().unwrap().push(json!(format!("127.0.0.1:{port}")));
+        fs::write(self.folder.path().join("pipeline.yaml"), settings.to_string()).unwrap();
+    }
+
+    /// Starts a part as another node, with settings of its own.
+    pub fn start_node(&mut self, part: &'static str, node: &str, different: &[(&str, Value)]) {
+        let mut settings = self.settings();
+        settings["node"] = json!(node);
+        settings["stages"]["accept"]["journal"]["folder"] = json!(format!("var/journal-{node}"));
+        for (pointer, value) in different {
+            let (section, key) = pointer.rsplit_once('/').unwrap();
+            settings.pointer_mut(section).unwrap()[key] = value.clone();
+        }
+        let file = format!("{node}.yaml");
+        fs::write(self.folder.path().join(&file), settings.to_string()).unwrap();
+        self.spawn(part, &["--config", &file]);
+    }
+
     /// Starts a part and waits until it is there.
     pub fn start(&mut self, part: &'static str) {
         self.start_again(part);
@@ -212,6 +242,10 @@ impl Chain {
 
     /// Starts one more process of a part.
     pub fn start_again(&mut self, part: &'static str) {
+        self.spawn(part, &[]);
+    }
+
+    fn spawn(&mut self, part: &'static str, options: &[&str]) {
         let log =
             File::options().append(true).create(true).open(self.folder.path().join(format!("{part}.log"))).unwrap();
         let mut command = if part == "nats" {
@@ -221,7 +255,7 @@ impl Chain {
             command
         } else {
             let mut command = self.chainmail_command();
-            command.args(["run", part]);
+            command.args(options).args(["run", part]);
             if part != "all" {
                 command.args(["--admin", "127.0.0.1:0"]);
             }
@@ -290,6 +324,17 @@ impl Chain {
         let done = Command::new(chainmail()).args(arguments).current_dir(self.folder.path()).output().unwrap();
         let error = String::from_utf8_lossy(&done.stderr);
         assert!(done.status.success(), "{arguments:?}: {error}");
+        String::from_utf8(done.stdout).unwrap()
+    }
+
+    /// The same, with something on its standard input.
+    pub fn command_with(&self, arguments: &[&str], input: &str) -> String {
+        let mut command = Command::new(chainmail());
+        command.args(arguments).current_dir(self.folder.path()).stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        std::io::Write::write_all(&mut child.stdin.take().unwrap(), input.as_bytes()).unwrap();
+        let done = child.wait_with_output().unwrap();
+        assert!(done.status.success(), "{arguments:?}");
         String::from_utf8(done.stdout).unwrap()
     }
 

@@ -19,7 +19,8 @@ use crate::arbiter::{Arbiter, Word};
 use crate::arrival::{self, Here, Peer};
 use crate::budget::Share;
 use crate::config::Config;
-use crate::journal::{self, AppendError, Journal};
+use crate::journal::{self, AppendError, Doubt, Journal};
+use crate::peers::{self, Other, Peers};
 
 /// A mail that could not be handed to the chain is tried again after that.
 const HAND_AGAIN: Duration = Duration::from_secs(5);
@@ -33,10 +34,18 @@ pub(crate) struct Intake {
     pub(crate) node: NodeName,
     pub(crate) journal: Journal,
     pub(crate) arbiter: Arbiter,
+    pub(crate) peers: Peers,
     pub(crate) broker: Broker,
     pub(crate) bodies: Bodies,
     /// The first stage behind accept.
     pub(crate) first: String,
+}
+
+/// What a sender was told about, until it goes on.
+#[derive(Debug)]
+pub(crate) struct Told {
+    pub(crate) id: MailId,
+    pub(crate) doubt: Doubt,
 }
 
 impl Intake {
@@ -46,7 +55,7 @@ impl Intake {
         message: Message,
         peer: &Peer,
         share: Option<Share>,
-    ) -> (Reply, Option<MailId>) {
+    ) -> (Reply, Option<Told>) {
         let began = tokio::time::Instant::now();
         let deadline = began + self.config.verdict_wait;
         let body = Bodies::describe(&message.body);
@@ -59,8 +68,18 @@ impl Intake {
                 Some(heard) => self.hear(first, heard, deadline).await,
                 None => Word::Kept,
             };
-            return (reply(&word, first), Some(first));
+            return (reply(&word, first), Some(Told { id: first, doubt }));
         }
+        match self.peers.look(&self.broker, &doubt).await {
+            Other::Nobody => {}
+            Other::Keeps(first) => {
+                telemetry::recognised();
+                tracing::info!(mail = %first, "another node keeps it; its sender had not heard the 250 and sent it again");
+                return (Reply::kept(&first.to_string()), None);
+            }
+            Other::Unsure => return (Reply::local_error(), None),
+        }
+        let taking = self.peers.take_up(&self.broker, doubt).await;
         let id = clock::new_mail_id();
         let verdict_deadline = now.plus(self.config.verdict_wait);
         let here = Here { hostname: &self.hostname, node: &self.node, id, now, verdict_deadline };
@@ -69,8 +88,11 @@ impl Intake {
         let kept = journal::Mail { id, recipients, envelope: envelope.encode(), body: message.body.clone(), doubt };
         // The case is opened before the mail can be known to anybody.
         let heard = self.arbiter.open(id);
-        if let Err(error) = self.journal.append(kept).await {
+        let appended = self.journal.append(kept).await;
+        drop(taking);
+        if let Err(error) = appended {
             self.arbiter.expire(id);
+            self.peers.over(&self.broker, doubt).await;
             return (refusal(&error), None);
         }
         let handed = self.hand_over(&envelope, &message.body, &self.first).await;
@@ -85,7 +107,28 @@ impl Intake {
             }
         };
         telemetry::answered(if matches!(word, Word::Refused(_)) { "550" } else { "250" }, began.elapsed());
-        (reply(&word, id), Some(id))
+        (reply(&word, id), Some(Told { id, doubt }))
+    }
+
+    /// The sender went on after our reply: it will not send this mail again.
+    pub(crate) async fn went_on(&self, told: Told) {
+        self.journal.went_on(told.id).await;
+        self.peers.over(&self.broker, told.doubt).await;
+    }
+
+    /// What another node is told about a mail that its sender brought there: the id if it is in doubt here, `no` if it is
+    /// not, nothing while its refusal is being recorded. With the id, a sender was promised that the mail is kept.
+    pub(crate) fn says_of(&self, doubt: &Doubt) -> Bytes {
+        // Looked at first: what leaves this state meanwhile is in the journal.
+        let is_taking = self.peers.is_taking(doubt);
+        let Some(first) = self.journal.doubtful(doubt, clock::now()) else {
+            return Bytes::from_static(if is_taking { b"" } else { peers::NO });
+        };
+        let is_decided = self.arbiter.join(first).is_none();
+        if is_decided || self.arbiter.expire(first) {
+            return Bytes::copy_from_slice(&first.to_bytes());
+        }
+        Bytes::new()
     }
 
     /// Puts body and envelope where the stages find them, and waits for both confirmations.

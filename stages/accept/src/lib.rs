@@ -10,6 +10,7 @@ mod budget;
 pub mod config;
 mod intake;
 pub mod journal;
+mod peers;
 mod rounds;
 mod serve;
 
@@ -29,6 +30,7 @@ use budget::Budget;
 use config::Config;
 use intake::Intake;
 use journal::Journal;
+use peers::Peers;
 use serve::Desk;
 
 /// What accept is given by the program around it.
@@ -80,7 +82,9 @@ pub fn start(config: Config, around: Surroundings) -> anyhow::Result<Journal> {
         tasks: around.tasks.clone(),
     };
     let budget = Budget::new(config.memory);
+    let peers = Peers::new(around.node.clone(), config.journal.doubt_most, config.journal.doubt_for);
     let intake = Arc::new(Intake {
+        peers,
         config,
         hostname: around.hostname,
         node: around.node,
@@ -93,6 +97,7 @@ pub fn start(config: Config, around: Surroundings) -> anyhow::Result<Journal> {
     let tasks = around.tasks;
     tasks.spawn_vital("notices", rounds::notices(Arc::clone(&intake), tasks.clone()));
     tasks.spawn_vital("ends", rounds::ends(Arc::clone(&intake), tasks.clone()));
+    tasks.spawn_vital("peers", peers::talk(Arc::clone(&intake), tasks.clone()));
     tasks.spawn_vital("refill", rounds::refill(Arc::clone(&intake), tasks.clone()));
     let desk = Desk { intake, directory: around.directory, budget, terms };
     let serve = move |stream, peer| desk.clone().serve(stream, peer);

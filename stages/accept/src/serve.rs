@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use directory::{Directory, Receives};
-use proto::{GateFacts, MailId};
+use proto::GateFacts;
 use runtime::driver::{Backend, Conversation, Terms, drive};
 use tokio::io::AsyncReadExt as _;
 use tokio::net::TcpStream;
@@ -15,7 +15,7 @@ use wire::smtp::{Answer, Question, Reply, SmtpSession, Tls};
 
 use crate::arrival::Peer;
 use crate::budget::{Budget, Share};
-use crate::intake::Intake;
+use crate::intake::{Intake, Told};
 
 /// The gate sends its header at once.
 const HEADER_WAIT: Duration = Duration::from_secs(5);
@@ -34,7 +34,7 @@ struct Clerk {
     peer: Peer,
     share: Option<Share>,
     /// The mail of the last final reply, until its sender shows that it read it.
-    told: Option<MailId>,
+    told: Option<Told>,
 }
 
 impl Desk {
@@ -120,8 +120,8 @@ impl Backend<SmtpSession> for Clerk {
                 Answer::Reply(reply)
             }
             Question::WentOn => {
-                if let Some(id) = self.told.take() {
-                    self.desk.intake.journal.went_on(id).await;
+                if let Some(told) = self.told.take() {
+                    self.desk.intake.went_on(told).await;
                 }
                 Answer::Noted
             }

@@ -116,6 +116,10 @@ impl Index {
         }
     }
 
+    pub(super) fn all_doubts(&self) -> Vec<Doubt> {
+        self.doubts.keys().copied().collect()
+    }
+
     pub(super) fn doubtful(&self, key: &Doubt, now: Millis) -> Option<MailId> {
         self.doubts.get(key).copied().filter(|id| is_young(*id, now, self.doubt_for))
     }

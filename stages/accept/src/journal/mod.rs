@@ -216,6 +216,11 @@ impl Journal {
         self.index().doubtful(key, now)
     }
 
+    /// By what all mails are recognised that are in doubt.
+    pub fn doubts(&self) -> Vec<Doubt> {
+        self.index().all_doubts()
+    }
+
     /// What the refill has to know of a pending mail; none once it has ended.
     pub fn pending(&self, id: MailId) -> Option<Pending> {
         self.index().pending_state(id)

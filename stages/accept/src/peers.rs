@@ -1,0 +1,290 @@
+//! Doubtful mails of the other accept nodes: a sender whose connection broke may come again to another node, and that
+//! node must not make a second copy (RFC 1047).
+//!
+//! Before a node keeps a mail it tells the others by what the mail is recognised, and when its sender went on it tells
+//! them that it is over. Whoever is sent such a mail meanwhile asks the node that took it up: if that node has it, the
+//! answer is 250; if it has not, the mail is a new one; if it cannot be asked, the sender is told to come again, since
+//! either answer could be wrong. What is told is kept in memory, bounded; a word lost on the way may cost a second copy,
+//! never a mail. A node that knows of no other tells nobody.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use bytes::{BufMut as _, Bytes, BytesMut};
+use futures::StreamExt as _;
+use proto::{MailId, Millis, NodeName, subjects};
+use runtime::broker::Broker;
+use runtime::clock;
+use runtime::tasks::Tasks;
+
+use crate::intake::Intake;
+use crate::journal::Doubt;
+
+/// How often a node says that it is there.
+const HELLO: Duration = Duration::from_secs(20);
+/// A node that was not heard of for so long is no longer told anything.
+const SILENT: Duration = Duration::from_secs(600);
+/// How long the node that took a mail up may think before its sender is told to come again.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// Marks in one message.
+const MARKS: usize = 1000;
+
+/// A mail is not in doubt here.
+pub(crate) const NO: &[u8] = b"no";
+
+/// What a node says of marks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Said {
+    Hello = 0,
+    TakenUp = 1,
+    Over = 2,
+}
+
+/// What another node makes of a mail.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Other {
+    /// Nobody else has it.
+    Nobody,
+    /// It is kept there, under this id.
+    Keeps(MailId),
+    /// The node that took it up cannot say.
+    Unsure,
+}
+
+/// What is known of the other nodes.
+#[derive(Debug, Default)]
+struct Known {
+    nodes: HashMap<NodeName, Millis>,
+    marks: HashMap<Doubt, NodeName>,
+    order: VecDeque<(Millis, Doubt)>,
+}
+
+/// The other accept nodes.
+#[derive(Debug)]
+pub(crate) struct Peers {
+    own: NodeName,
+    most: usize,
+    keep: Duration,
+    known: Mutex<Known>,
+    /// Mails that are on their way into the own journal: neither kept nor not.
+    taking: Mutex<HashMap<Doubt, usize>>,
+}
+
+/// A mail on its way into the journal.
+#[derive(Debug)]
+pub(crate) struct Taking<'a>(&'a Peers, Doubt);
+
+impl Drop for Taking<'_> {
+    fn drop(&mut self) {
+        let mut taking = self.0.taking();
+        let left = taking.remove(&self.1).unwrap_or_default();
+        if left > 1 {
+            taking.insert(self.1, left - 1);
+        }
+    }
+}
+
+impl Peers {
+    /// Remembers `most` marks, each for `keep`.
+    pub(crate) fn new(own: NodeName, most: usize, keep: Duration) -> Self {
+        Self { own, most, keep, known: Mutex::default(), taking: Mutex::default() }
+    }
+
+    fn known(&self) -> MutexGuard<'_, Known> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether somebody else has taken this mail up, and has it.
+    pub(crate) async fn look(&self, broker: &Broker, mark: &Doubt) -> Other {
+        let Some(node) = self.holder(mark, clock::now()) else { return Other::Nobody };
+        let asked = broker.ask(subjects::ask_doubtful(&node), Bytes::copy_from_slice(mark), PATIENCE).await;
+        let answer = asked.unwrap_or_default();
+        match <[u8; 16]>::try_from(answer.as_ref()) {
+            Ok(id) => Other::Keeps(MailId::from_bytes(id)),
+            Err(_) if answer.as_ref() == NO => Other::Nobody,
+            Err(_) => {
+                tracing::warn!(%node, "the node that took a mail up cannot say whether it has it; its sender is told to come again");
+                Other::Unsure
+            }
+        }
+    }
+
+    fn holder(&self, mark: &Doubt, now: Millis) -> Option<NodeName> {
+        let mut known = self.known();
+        while known.order.front().is_some_and(|(at, _)| now.since(*at) > self.keep) || known.order.len() > self.most {
+            let Some((_, old)) = known.order.pop_front() else { break };
+            known.marks.remove(&old);
+        }
+        known.marks.get(mark).cloned()
+    }
+
+    fn taking(&self) -> MutexGuard<'_, HashMap<Doubt, usize>> {
+        self.taking.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether such a mail is on its way into the own journal.
+    pub(crate) fn is_taking(&self, mark: &Doubt) -> bool {
+        self.taking().contains_key(mark)
+    }
+
+    /// Tells the others, before the mail is kept: returns when the broker has it. What is given back is dropped when the
+    /// mail is kept or not.
+    pub(crate) async fn take_up(&self, broker: &Broker, mark: Doubt) -> Taking<'_> {
+        *self.taking().entry(mark).or_default() += 1;
+        let taking = Taking(self, mark);
+        if self.has_others(clock::now()) && broker.is_connected() {
+            broker.announce(subjects::DOUBTFUL.to_owned(), encode(Said::TakenUp, &self.own, &[mark])).await;
+        }
+        taking
+    }
+
+    /// Tells the others that nobody will ask for this mail again.
+    pub(crate) async fn over(&self, broker: &Broker, mark: Doubt) {
+        if self.has_others(clock::now()) && broker.is_connected() {
+            broker.notify(subjects::DOUBTFUL.to_owned(), encode(Said::Over, &self.own, &[mark])).await;
+        }
+    }
+
+    fn has_others(&self, now: Millis) -> bool {
+        self.known().nodes.values().any(|heard| now.since(*heard) < SILENT)
+    }
+
+    /// Takes in what a node said. Gives true when the node was not known.
+    fn hear(&self, said: Said, node: NodeName, marks: &[Doubt], now: Millis) -> bool {
+        if node == self.own {
+            return false;
+        }
+        let mut known = self.known();
+        for mark in marks {
+            match said {
+                Said::TakenUp => {
+                    known.marks.insert(*mark, node.clone());
+                    known.order.push_back((now, *mark));
+                }
+                Said::Over if known.marks.get(mark) == Some(&node) => drop(known.marks.remove(mark)),
+                Said::Over | Said::Hello => {}
+            }
+        }
+        // What is over leaves its place in the order behind; those are swept when they are the most.
+        if known.order.len() > 2 * known.marks.len() + 1000 {
+            let Known { marks, order, .. } = &mut *known;
+            order.retain(|(_, mark)| marks.contains_key(mark));
+        }
+        known.nodes.insert(node, now).is_none()
+    }
+}
+
+/// Speaks with the other nodes until the shutdown.
+///
+/// # Errors
+/// When a subscription ends.
+pub(crate) async fn talk(intake: Arc<Intake>, tasks: Tasks) -> anyhow::Result<()> {
+    let (broker, peers) = (&intake.broker, &intake.peers);
+    let mut heard = broker.subscribe(subjects::DOUBTFUL.to_owned()).await?;
+    let mut asked = broker.subscribe(subjects::ask_doubtful(&intake.node)).await?;
+    let mut hello = tokio::time::interval(HELLO);
+    loop {
+        tokio::select! {
+            () = tasks.stopping() => return Ok(()),
+            _ = hello.tick() => {
+                broker.notify(subjects::DOUBTFUL.to_owned(), encode(Said::Hello, &intake.node, &[])).await;
+            }
+            message = heard.next() => {
+                let Some(message) = message else { anyhow::bail!("the subscription to doubtful mails ended") };
+                let Some((said, node, marks)) = decode(&message.payload) else {
+                    tracing::warn!("what another accept node said cannot be read");
+                    continue;
+                };
+                if peers.hear(said, node, &marks, clock::now()) {
+                    tell_all(&intake).await;
+                }
+            }
+            message = asked.next() => {
+                let Some(message) = message else { anyhow::bail!("the subscription to questions ended") };
+                let Some(reply) = message.reply else { continue };
+                let answer = Doubt::try_from(message.payload.as_ref()).map(|mark| intake.says_of(&mark));
+                broker.reply(reply, answer.unwrap_or_default()).await;
+            }
+        }
+    }
+}
+
+/// Tells a node that has just come all that is in doubt here.
+async fn tell_all(intake: &Intake) {
+    let marks = intake.journal.doubts();
+    let some = |marks: &[Doubt]| encode(Said::TakenUp, &intake.node, marks);
+    intake.broker.notify(subjects::DOUBTFUL.to_owned(), encode(Said::Hello, &intake.node, &[])).await;
+    for marks in marks.chunks(MARKS) {
+        intake.broker.notify(subjects::DOUBTFUL.to_owned(), some(marks)).await;
+    }
+}
+
+/// A byte for what is said, the length of the node's name and the name, then the marks.
+fn encode(said: Said, node: &NodeName, marks: &[Doubt]) -> Bytes {
+    let name = node.as_str().as_bytes();
+    let mut out = BytesMut::with_capacity(2 + name.len() + 32 * marks.len());
+    out.put_u8(said as u8);
+    out.put_u8(u8::try_from(name.len()).expect("a node's name is short"));
+    out.put_slice(name);
+    for mark in marks {
+        out.put_slice(mark);
+    }
+    out.freeze()
+}
+
+fn decode(bytes: &[u8]) -> Option<(Said, NodeName, Vec<Doubt>)> {
+    let (&[said, length], rest) = bytes.split_first_chunk()?;
+    let said = [Said::Hello, Said::TakenUp, Said::Over].into_iter().find(|word| *word as u8 == said)?;
+    let (name, marks) = rest.split_at_checked(length.into())?;
+    let node = std::str::from_utf8(name).ok()?.parse().ok()?;
+    let (marks, rest) = marks.as_chunks::<32>();
+    rest.is_empty().then(|| (said, node, marks.to_vec()))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn node(name: &str) -> NodeName {
+        name.parse().unwrap()
+    }
+
+    #[test]
+    fn what_is_said_is_understood() {
+        for (said, marks) in
+            [(Said::Hello, vec![]), (Said::TakenUp, vec![[1; 32], [2; 32]]), (Said::Over, vec![[3; 32]])]
+        {
+            let bytes = encode(said, &node("mx1"), &marks);
+            assert_eq!(decode(&bytes), Some((said, node("mx1"), marks)));
+            for length in 0..bytes.len() {
+                let _ = decode(&bytes[..length]);
+            }
+        }
+        for odd in [&b""[..], b"\x01", b"\x09\x03mx1", b"\x01\x09mx1", b"\x01\x03mx1short"] {
+            assert_eq!(decode(odd), None, "{odd:?}");
+        }
+    }
+
+    #[test]
+    fn marks_are_taken_up_over_and_forgotten() {
+        let peers = Peers::new(node("own"), 2, Duration::from_secs(10));
+        let at = |seconds: u64| Millis(1_000_000 + seconds * 1000);
+        assert!(!peers.hear(Said::TakenUp, node("own"), &[[9; 32]], at(0)), "one's own words");
+        assert_eq!(peers.holder(&[9; 32], at(0)), None);
+        assert!(peers.hear(Said::TakenUp, node("mx2"), &[[1; 32]], at(0)));
+        assert!(!peers.hear(Said::TakenUp, node("mx2"), &[[2; 32]], at(5)));
+        assert_eq!(peers.holder(&[1; 32], at(5)), Some(node("mx2")));
+        peers.hear(Said::Over, node("mx3"), &[[1; 32]], at(5));
+        assert_eq!(peers.holder(&[1; 32], at(5)), Some(node("mx2")), "nobody speaks for another");
+        assert_eq!(peers.holder(&[1; 32], at(11)), None, "too old");
+        peers.hear(Said::Over, node("mx2"), &[[2; 32]], at(11));
+        assert_eq!(peers.holder(&[2; 32], at(11)), None);
+        for number in 3..6 {
+            peers.hear(Said::TakenUp, node("mx2"), &[[number; 32]], at(12));
+        }
+        let left = (3..6).filter(|&number| peers.holder(&[number; 32], at(12)).is_some()).count();
+        assert_eq!(left, 2, "bounded");
+    }
+}

@@ -1,0 +1,111 @@
+//! What operators do: several nodes, accounts with limits, dead letters.
+#![allow(clippy::unwrap_used)]
+
+use serde_json::json;
+use tests::chain::{Chain, Clamd, free_port, wait_for};
+use tests::clients::{Load, Smtp, eicar, maildrop};
+
+fn send(chain: &Chain, to: &[&str], body: &[u8]) -> String {
+    Smtp::connect(chain).send("s@elsewhere.example", to, body)
+}
+
+/// One mail for accounts on two nodes is one copy on each; held mail goes back to where it belongs.
+#[test]
+fn accounts_live_on_two_store_nodes() {
+    let clamd = Clamd::start();
+    let mut chain = Chain::start_all(&clamd);
+    let pop3 = free_port();
+    chain.start_node(
+        "store",
+        "node2",
+        &[
+            ("/stages/store/imap", json!([])),
+            ("/stages/store/pop3", json!([format!("127.0.0.1:{pop3}")])),
+            ("/stages/store/folder", json!("var/store2")),
+        ],
+    );
+    chain.command_with(&["account", "add", "carol@example.org", "--store", "node2"], "secret of carol\n");
+    let reply = send(&chain, &["alice@example.org", "carol@example.org"], b"Subject: both\r\n\r\nboth\r\n");
+    assert!(reply.starts_with("250 "), "{reply}");
+    chain.settles();
+    assert_eq!(chain.read("alice@example.org").len(), 1);
+    assert_eq!(maildrop(pop3, "carol@example.org", "secret of carol").len(), 1);
+    clamd.pause();
+    assert!(send(&chain, &["carol@example.org"], &eicar()).starts_with("250 "));
+    clamd.resume();
+    chain.settles();
+    chain.books(&[("accepted", 3), ("stored", 2), ("held", 1)]);
+    let listed = chain.command(&["held", "list"]);
+    let number = listed.split(' ').next().unwrap().to_owned();
+    assert!(chain.command(&["held", "show", &number]).contains("carol@example.org"));
+    assert_eq!(chain.command(&["held", "release", &number]), "done\n");
+    wait_for("the released mail", || maildrop(pop3, "carol@example.org", "secret of carol").len() == 2);
+    assert!(chain.read("quarantine@example.org").is_empty());
+}
+
+#[test]
+fn two_accept_nodes_share_the_world() {
+    let clamd = Clamd::start();
+    let second = free_port();
+    let mut chain = Chain::prepare(&clamd, &[]);
+    chain.add_accept(second);
+    chain.start("all");
+    chain.start_node("accept", "node2", &[("/stages/accept/listen", json!([format!("127.0.0.1:{second}")]))]);
+    let load = Load::start(&chain, 12);
+    for round in 1..6 {
+        wait_for("mail", || load.so_far() > 200 * round);
+        chain.kill("accept");
+        wait_for("more mail while one is away", || load.so_far() > 200 * round + 60);
+        chain.start_node("accept", "node2", &[("/stages/accept/listen", json!([format!("127.0.0.1:{second}")]))]);
+    }
+    load.proves(&chain);
+}
+
+#[test]
+fn a_full_mailbox_holds_what_does_not_fit() {
+    let clamd = Clamd::start();
+    let chain = Chain::start_all(&clamd);
+    chain.command_with(&["account", "add", "dave@example.org", "--messages", "1"], "secret of dave\n");
+    for number in 0..3 {
+        let reply = send(&chain, &["dave@example.org"], format!("Subject: {number}\r\n\r\n{number}\r\n").as_bytes());
+        assert!(reply.starts_with("250 "), "{reply}");
+    }
+    chain.settles();
+    assert_eq!(maildrop(chain.pop3, "dave@example.org", "secret of dave").len(), 1);
+    chain.books(&[("accepted", 3), ("stored", 1), ("held", 2)]);
+    assert_eq!(chain.command(&["held", "list"]).lines().count(), 2);
+}
+
+#[test]
+fn dead_letters_are_replayed_or_dropped() {
+    let clamd = Clamd::start();
+    let chain = Chain::start_all_with(
+        &clamd,
+        &[
+            ("/stages/scan/deadline", json!("200ms")),
+            ("/stages/scan/work/warn_after", json!("1s")),
+            ("/stages/scan/work/give_up_after", json!("1s")),
+            ("/stages/accept/verdict_wait", json!("200ms")),
+        ],
+    );
+    clamd.pause();
+    for number in 0..2 {
+        let reply = send(&chain, &["alice@example.org"], format!("Subject: {number}\r\n\r\n{number}\r\n").as_bytes());
+        assert!(reply.starts_with("250 "), "{reply}");
+    }
+    wait_for("the burial", || chain.command(&["dead", "list"]).lines().count() == 2);
+    chain.settles();
+    chain.books(&[("accepted", 2), ("buried", 2), ("stored", 0)]);
+    clamd.resume();
+    let listed = chain.command(&["dead", "list"]);
+    assert!(listed.contains("scan"), "{listed}");
+    let number = listed.split_whitespace().next().unwrap().to_owned();
+    assert!(chain.command(&["dead", "show", &number]).contains("alice@example.org"));
+    chain.command(&["dead", "replay", &number]);
+    wait_for("the replayed mail", || chain.read("alice@example.org").len() == 1);
+    chain.command(&["dead", "drop", "all"]);
+    assert_eq!(chain.command(&["dead", "list"]).lines().filter(|line| line.contains("scan")).count(), 0);
+    chain.settles();
+    let status = chain.command(&["status", "--json"]);
+    assert!(status.contains("\"balanced\":true") || status.contains("\"balanced\": true"), "{status}");
+}
