@@ -160,7 +160,8 @@ fn nothing_is_left_over() {
         ["for ", "now,"],
         ["#[ign", "ore"],
         ["should_", "panic"],
-        ["/wo", "rk/"],
+        ["/work", "/main"],
+        ["/work", "/shared"],
         ["/home", "/"],
     ];
     let mut breaches = Vec::new();
