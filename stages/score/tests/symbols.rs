@@ -197,3 +197,39 @@ async fn odd_mail_is_scored_never_an_error() {
         assert!(verdict.headers.ends_with(b"\r\n"));
     }
 }
+
+/// Each signature costs a look-up: the sender does not choose how many there are.
+#[tokio::test]
+async fn a_thousand_signatures_cost_a_few_questions() {
+    let dns = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    let address = dns.local_addr().unwrap();
+    let asked = std::sync::Arc::new(std::sync::atomic::AtomicUsize::new(0));
+    let count = std::sync::Arc::clone(&asked);
+    // NXDOMAIN to whoever asks.
+    #[allow(clippy::disallowed_methods)]
+    let server = tokio::spawn(async move {
+        let mut question = [0; 1500];
+        while let Ok((length, from)) = dns.recv_from(&mut question).await {
+            count.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            let end = 12 + question[12..length].iter().position(|&byte| byte == 0).unwrap() + 5;
+            let mut answer = question[..end].to_vec();
+            (answer[2], answer[3]) = (0x80 | (question[2] & 0x79), 0x83);
+            answer[6..12].fill(0);
+            let _ = dns.send_to(&answer, from).await;
+        }
+    });
+    let config = config(serde_json::json!({"resolver": address.to_string(), "deadline": "5s"}));
+    let score = Score::new(config, HOST.to_owned()).unwrap();
+    let head = [("client", "192.0.2.1"), ("helo", "mx.sender.example"), ("from", "a@sender.example"), ("to", "b@c")];
+    let signature = |number: usize| {
+        format!(
+            "DKIM-Signature: v=1; a=rsa-sha256; c=relaxed/relaxed; d=d{number}.example; s=s; h=from; bh=47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=; b=AAAA\r\n"
+        )
+    };
+    let signatures: String = (0..1000).map(signature).collect();
+    let mail = format!("{signatures}From: a@sender.example\r\n\r\n");
+    let _ = verdict(score.score(&envelope(&head), &Bytes::from(mail)).await);
+    let asked = asked.load(std::sync::atomic::Ordering::Relaxed);
+    assert!((1..60).contains(&asked), "{asked} questions");
+    server.abort();
+}
