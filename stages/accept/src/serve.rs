@@ -11,7 +11,8 @@ use runtime::driver::{Backend, Conversation, Terms, drive};
 use tokio::io::AsyncReadExt as _;
 use tokio::net::TcpStream;
 use wire::proxy::Header;
-use wire::smtp::{Answer, Question, Reply, SmtpSession, Tls};
+use wire::session::Tls;
+use wire::smtp::{Answer, Question, Reply, SmtpSession};
 
 use crate::arrival::Peer;
 use crate::budget::{Budget, Share};

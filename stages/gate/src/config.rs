@@ -1,6 +1,6 @@
 //! What of the gate can be configured.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use runtime::config::Section;
@@ -126,12 +126,4 @@ fn list(mut section: Section) -> List {
     }
     section.finish();
     List { zone, weight, codes: ranges }
-}
-
-/// Whether an address belongs to nobody on the public net.
-pub(crate) fn is_private(address: IpAddr) -> bool {
-    match address {
-        IpAddr::V4(ip) => ip.is_loopback() || ip.is_private() || ip.is_link_local() || ip.is_unspecified(),
-        IpAddr::V6(ip) => ip.is_loopback() || ip.is_unique_local() || ip.is_unicast_link_local() || ip.is_unspecified(),
-    }
 }

@@ -70,7 +70,7 @@ impl Gate {
     }
 
     async fn look(&self, client: IpAddr) -> Advice {
-        if self.config.lists.is_empty() || (config::is_private(client) && !self.config.ask_private) {
+        if self.config.lists.is_empty() || (dns::is_private(client) && !self.config.ask_private) {
             return Advice::Pass(GateFacts::default());
         }
         let heard = lists::ask(&self.resolver, &self.config.lists, client, self.config.deadline).await;

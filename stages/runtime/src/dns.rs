@@ -3,7 +3,7 @@
 //! It has a cache of its own, bounded in entries. A look-up that is not answered in time is an error for the caller to
 //! read as "unknown"; nothing here decides about mail.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -55,4 +55,12 @@ pub fn resolver(address: Option<SocketAddr>, deadline: Duration) -> anyhow::Resu
     options.attempts = 1;
     options.cache_size = CACHED;
     Ok(builder.build()?)
+}
+
+/// Whether an address belongs to nobody on the public net: no list and no reverse name knows it.
+pub fn is_private(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(ip) => ip.is_loopback() || ip.is_private() || ip.is_link_local() || ip.is_unspecified(),
+        IpAddr::V6(ip) => ip.is_loopback() || ip.is_unique_local() || ip.is_unicast_link_local() || ip.is_unspecified(),
+    }
 }

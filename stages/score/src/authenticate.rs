@@ -14,6 +14,7 @@ use mail_auth::{
 };
 use mail_parser::Message;
 use proto::Envelope;
+use runtime::dns;
 
 /// Signatures that are looked at. Each costs a look-up and a verification that its sender chooses (RFC 6376
 /// section 8.4); real mail has one to three.
@@ -106,12 +107,8 @@ async fn ask(
     } else {
         SpfParameters::verify_mail_from(client, helo, host, from)
     };
-    let reverse = async {
-        match is_public(client) {
-            true => iprev(&ask.verify_iprev(client).await.result),
-            false => Word::None,
-        }
-    };
+    let reverse =
+        async { if dns::is_private(client) { Word::None } else { iprev(&ask.verify_iprev(client).await.result) } };
     let (spf, iprev) = tokio::join!(ask.verify_spf(identity), reverse);
     let mut results = Authentication { spf: spf_word(spf.result()), iprev, ..Authentication::default() };
     let mut told = AuthenticationResults::new(host);
@@ -161,14 +158,6 @@ fn with_message<'a>(
         told = told.with_arc_result(arc, client);
     }
     told.with_dmarc_result(dmarc)
-}
-
-/// Whether an address can have a reverse name that the world knows.
-fn is_public(address: IpAddr) -> bool {
-    match address {
-        IpAddr::V4(ip) => !(ip.is_loopback() || ip.is_private() || ip.is_link_local()),
-        IpAddr::V6(ip) => !(ip.is_loopback() || ip.is_unique_local() || ip.is_unicast_link_local()),
-    }
 }
 
 /// One valid signature is enough, whatever else is there (RFC 6376 section 6.1).

@@ -3,6 +3,7 @@
 
 use mail_parser::{Address, HeaderName, HeaderValue, Message, MessagePart, MimeHeaders as _, PartType};
 use proto::{Envelope, Listing};
+use runtime::dns;
 
 use crate::authenticate::Authentication;
 use crate::fields::fields;
@@ -96,7 +97,7 @@ impl Facts {
             sender: Sender {
                 helo: envelope.client.helo.clone(),
                 host: host.to_owned(),
-                is_public: !is_private(envelope.client.address),
+                is_public: !dns::is_private(envelope.client.address),
                 reverse_path: envelope.reverse_path.clone(),
                 recipients: envelope.recipients.len(),
                 listings: envelope.gate.listings.clone(),
@@ -107,13 +108,6 @@ impl Facts {
             authentication: Authentication::default(),
             forged_results: 0,
         }
-    }
-}
-
-fn is_private(address: std::net::IpAddr) -> bool {
-    match address {
-        std::net::IpAddr::V4(ip) => ip.is_loopback() || ip.is_private() || ip.is_link_local(),
-        std::net::IpAddr::V6(ip) => ip.is_loopback() || ip.is_unique_local() || ip.is_unicast_link_local(),
     }
 }
 

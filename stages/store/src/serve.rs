@@ -10,6 +10,7 @@ use runtime::listener::{self, Settings};
 use runtime::tasks::Tasks;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
+use wire::session::{Cleartext, Tls};
 use wire::{imap, pop3};
 
 use crate::config::Config;
@@ -81,8 +82,8 @@ fn settings(config: &Config, name: &'static str, addresses: &[SocketAddr], busy:
 }
 
 impl Desk {
-    /// The conversation, under TLS if it begins so; none when no TLS comes about.
-    async fn begin(&self, stream: TcpStream, peer: SocketAddr, begin: Begin) -> Option<Conversation> {
+    /// The conversation, under TLS if it begins so, and what may be said in it; none when no TLS comes about.
+    async fn begin(&self, stream: TcpStream, peer: SocketAddr, begin: Begin) -> Option<(Conversation, Tls, Cleartext)> {
         let mut conversation = Conversation::Clear(stream);
         if begin == Begin::UnderTls
             && let Err(error) = conversation.start_tls(&self.tls, HANDSHAKE).await
@@ -90,22 +91,20 @@ impl Desk {
             tracing::debug!(client = %peer, %error, "no TLS came about");
             return None;
         }
-        Some(conversation)
+        let tls = if begin == Begin::UnderTls { Tls::On } else { Tls::Offered };
+        let cleartext = if is_local(peer) { Cleartext::Allowed } else { Cleartext::Refused };
+        Some((conversation, tls, cleartext))
     }
 
     async fn pop3(self, stream: TcpStream, peer: SocketAddr, begin: Begin) {
-        let Some(conversation) = self.begin(stream, peer, begin).await else { return };
-        let tls = if begin == Begin::UnderTls { pop3::Tls::On } else { pop3::Tls::Offered };
-        let cleartext = if is_local(peer) { pop3::Cleartext::Allowed } else { pop3::Cleartext::Refused };
+        let Some((conversation, tls, cleartext)) = self.begin(stream, peer, begin).await else { return };
         let session = pop3::Pop3Session::new(pop3::Limits::default(), tls, cleartext);
         let mut maildrop = Maildrop::new(self.node, self.directory);
         told(peer, drive(conversation, session, &mut maildrop, &self.terms, Bytes::new()).await);
     }
 
     async fn imap(self, stream: TcpStream, peer: SocketAddr, begin: Begin) {
-        let Some(conversation) = self.begin(stream, peer, begin).await else { return };
-        let tls = if begin == Begin::UnderTls { imap::Tls::On } else { imap::Tls::Offered };
-        let cleartext = if is_local(peer) { imap::Cleartext::Allowed } else { imap::Cleartext::Refused };
+        let Some((conversation, tls, cleartext)) = self.begin(stream, peer, begin).await else { return };
         let session = imap::ImapSession::new(imap::Limits::default(), tls, cleartext);
         let mut reading = Reading::new(self.node, self.directory);
         told(peer, drive(conversation, session, &mut reading, &self.terms, Bytes::new()).await);

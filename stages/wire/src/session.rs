@@ -30,6 +30,26 @@ pub enum Farewell {
     ShuttingDown,
 }
 
+/// Whether the client can have TLS.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Tls {
+    /// It is offered.
+    Offered,
+    /// It is on.
+    On,
+    /// There is none.
+    Unavailable,
+}
+
+/// Whether a password may be sent without TLS.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cleartext {
+    /// It may: the connection does not leave this machine.
+    Allowed,
+    /// It may not.
+    Refused,
+}
+
 /// One connection's side of a protocol.
 pub trait Session {
     /// What the session wants to know from the world (is this recipient known, store this mail, …).

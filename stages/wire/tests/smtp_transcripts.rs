@@ -18,7 +18,7 @@
 //! ```
 //!
 //! The world of a transcript: recipients whose local part begins with `unknown`, `unsure` or `suspended` are just that, all
-//! others exist; the sender `<busy@…>` is refused for now; 64 KiB are reserved; messages are kept as 1, 2, 3.
+//! others exist; the sender `<busy@…>` is told to come again; 64 KiB are reserved; messages are kept as 1, 2, 3.
 
 #![allow(clippy::unwrap_used)]
 
@@ -26,8 +26,8 @@ use std::fs;
 use std::path::Path;
 
 use proptest::prelude::*;
-use wire::session::{Farewell, Session, Step};
-use wire::smtp::{Answer, Limits, Message, Question, Reply, SmtpSession, Tls};
+use wire::session::{Farewell, Session, Step, Tls};
+use wire::smtp::{Answer, Limits, Message, Question, Reply, SmtpSession};
 
 #[derive(Clone, Copy)]
 enum Pieces {

@@ -3,8 +3,8 @@
 
 use bytes::Bytes;
 use libfuzzer_sys::fuzz_target;
-use wire::imap::{Answer, Cleartext, ImapSession, Limits, MessageRow, Question, Tls, View};
-use wire::session::{Session, Step};
+use wire::imap::{Answer, ImapSession, Limits, MessageRow, Question, View};
+use wire::session::{Cleartext, Session, Step, Tls};
 
 const READ: &[u8] = b"a LOGIN a b\r\nb SELECT INBOX\r\nc FETCH 1 (ENVELOPE BODYSTRUCTURE BODY[1.1] BODY[HEADER.FIELDS (TO)])\r\n";
 

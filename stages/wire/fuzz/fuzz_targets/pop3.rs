@@ -3,8 +3,8 @@
 
 use bytes::Bytes;
 use libfuzzer_sys::fuzz_target;
-use wire::pop3::{Answer, Cleartext, Entry, Limits, Pop3Session, Question, Tls};
-use wire::session::{Session, Step};
+use wire::pop3::{Answer, Entry, Limits, Pop3Session, Question};
+use wire::session::{Cleartext, Session, Step, Tls};
 
 fuzz_target!(|bytes: &[u8]| {
     let mut session = Pop3Session::new(Limits::default(), Tls::Offered, Cleartext::Allowed);

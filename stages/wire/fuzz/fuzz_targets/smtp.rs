@@ -2,8 +2,8 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use wire::session::{Session, Step};
-use wire::smtp::{Answer, Limits, Question, Reply, SmtpSession, Tls};
+use wire::session::{Session, Step, Tls};
+use wire::smtp::{Answer, Limits, Question, Reply, SmtpSession};
 
 fuzz_target!(|bytes: &[u8]| {
     let limits = Limits { message: 4096, header: 2048, recipients: 5, ..Limits::default() };

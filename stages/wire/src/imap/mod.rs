@@ -14,5 +14,5 @@ mod section;
 mod session;
 mod structure;
 
-pub use question::{Answer, Cleartext, FlagMode, Limits, Mailbox, MessageRow, Question, Tls, View, flags};
+pub use question::{Answer, FlagMode, Limits, Mailbox, MessageRow, Question, View, flags};
 pub use session::ImapSession;

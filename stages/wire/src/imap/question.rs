@@ -42,26 +42,6 @@ impl Default for Limits {
     }
 }
 
-/// Whether the client can have TLS.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Tls {
-    /// It is offered.
-    Offered,
-    /// It is on.
-    On,
-    /// There is none.
-    Unavailable,
-}
-
-/// Whether a password may be sent without TLS.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Cleartext {
-    /// It may: the connection does not leave this machine.
-    Allowed,
-    /// It may not.
-    Refused,
-}
-
 /// A mailbox of the account.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Mailbox {

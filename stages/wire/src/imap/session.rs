@@ -19,7 +19,8 @@ use imap_types::search::SearchKey;
 use imap_types::status::StatusDataItemName;
 
 use super::names;
-use super::question::{Answer, Cleartext, Limits, MessageRow, Question, Tls};
+use super::question::{Answer, Limits, MessageRow, Question};
+use crate::session::{Cleartext, Tls};
 use crate::session::{Farewell, Session, Step};
 
 /// What a command still has to do.

@@ -5,5 +5,5 @@ mod question;
 mod session;
 mod text;
 
-pub use question::{Answer, Cleartext, Entry, Limits, Question, Tls};
+pub use question::{Answer, Entry, Limits, Question};
 pub use session::Pop3Session;

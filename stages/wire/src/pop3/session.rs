@@ -7,9 +7,10 @@ use base64::engine::general_purpose::STANDARD;
 use bytes::{Bytes, BytesMut};
 
 use super::command::Command;
-use super::question::{Answer, Cleartext, Entry, Limits, Question, Tls};
+use super::question::{Answer, Entry, Limits, Question};
 use super::text::{stuffed, top};
 use crate::secret::Secret;
+use crate::session::{Cleartext, Tls};
 use crate::session::{Farewell, Session, Step};
 
 #[derive(Debug)]

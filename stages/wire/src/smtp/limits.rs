@@ -39,14 +39,3 @@ impl Default for Limits {
         }
     }
 }
-
-/// Whether the client can have TLS.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Tls {
-    /// It is offered by STARTTLS (RFC 3207).
-    Offered,
-    /// It is on.
-    On,
-    /// There is none.
-    Unavailable,
-}

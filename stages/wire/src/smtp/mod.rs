@@ -14,7 +14,7 @@ pub mod reply;
 mod session;
 
 pub use command::{Recipient, Sender};
-pub use limits::{Limits, Tls};
+pub use limits::Limits;
 pub use path::Path;
 pub use question::{Answer, Message, Question};
 pub use reply::Reply;

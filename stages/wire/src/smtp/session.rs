@@ -10,11 +10,11 @@ use bytes::{Bytes, BytesMut};
 
 use super::command::{Command, Recipient, Sender};
 use super::data::{Bounds, Progress, Reader};
-use super::limits::{Limits, Tls};
+use super::limits::Limits;
 use super::line::Lines;
 use super::question::{Answer, Message, Question};
 use super::reply::Reply;
-use crate::session::{Farewell, Session, Step};
+use crate::session::{Farewell, Session, Step, Tls};
 
 #[derive(Debug)]
 enum Mode {

@@ -1,8 +1,9 @@
 //! Before the login: capabilities, TLS, and who it is.
 
 use super::{ImapSession, Job};
-use crate::imap::question::{Question, Tls};
+use crate::imap::question::Question;
 use crate::secret::Secret;
+use crate::session::Tls;
 use imap_types::auth::AuthMechanism;
 use imap_types::command::CommandBody;
 
