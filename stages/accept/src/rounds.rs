@@ -116,11 +116,15 @@ impl Intake {
 
     async fn refuse(&self, id: MailId, reason: String) -> Decision {
         match self.journal.refuse(id).await {
-            Ok(_) => {
-                self.journal.went_on(id).await;
+            Ok(true) => {
                 self.arbiter.decide(id, Word::Refused(reason));
                 self.forget_body(id, None).await;
                 Decision::Refused
+            }
+            Ok(false) => {
+                // Another round was passed by every check and has ended meanwhile.
+                self.arbiter.decide(id, Word::Kept);
+                Decision::Settled
             }
             Err(error) => {
                 tracing::error!(mail = %id, error = format!("{error:#}"), "a refusal cannot be recorded");

@@ -160,8 +160,10 @@ impl Index {
         self.entries.get(&id).map(|entry| Pending { round: entry.round, held: entry.held.clone() })
     }
 
-    /// Every recipient that is open ends as rejected. Says whether any was.
+    /// Every recipient that is open ends as rejected. Says whether any was. A sender that did not hear of it and comes
+    /// again brings a new mail: recognised as this one, it would hear 250 for a mail that is nowhere.
     pub(super) fn refuse(&mut self, id: MailId) -> bool {
+        self.went_on(id);
         let Some(entry) = self.entries.get_mut(&id) else { return false };
         for recipient in &mut entry.recipients {
             if matches!(recipient, Recipient::Open(_)) {
@@ -321,7 +323,8 @@ impl Index {
 
     /// The ledger with these segments taken in, to be written before their files go.
     pub(super) fn folded(&self, numbers: &[u64], now: Millis) -> Ledger {
-        let mut ledger = Ledger { folded: numbers.to_vec(), ..self.ledger.clone() };
+        let mut ledger = self.ledger.clone();
+        ledger.folded.extend_from_slice(numbers);
         ledger.unheard.retain(|unheard| is_young(unheard.id, now, self.doubt_for));
         for segment in numbers.iter().filter_map(|number| self.segments.get(number)) {
             ledger.books.add(&segment.books);
@@ -334,12 +337,19 @@ impl Index {
         ledger
     }
 
-    /// The ledger is on disk: the segments are no more.
-    pub(super) fn fold(&mut self, ledger: Ledger) {
-        for number in &ledger.folded {
-            self.segments.remove(number);
+    /// The ledger is on disk: the segments are no more, but for files that could not be removed.
+    pub(super) fn fold(&mut self, mut ledger: Ledger, left: Vec<u64>) {
+        for number in std::mem::replace(&mut ledger.folded, left) {
+            self.segments.remove(&number);
         }
+        // Senders may have gone on while it was written.
+        ledger.unheard.retain(|unheard| self.doubts.get(&unheard.key) == Some(&unheard.id));
         self.ledger = ledger;
+    }
+
+    /// The highest number that a segment has, or had when the books were written last.
+    pub(super) fn last_segment(&self) -> u64 {
+        self.segments.keys().chain(&self.ledger.folded).copied().max().unwrap_or(0)
     }
 
     /// Closed segments in which every mail has ended.

@@ -93,7 +93,7 @@ impl Journal {
         let (index, recovery) = recover::recover(&config, node, now)?;
         let index = Arc::new(Mutex::new(index));
         let (sender, receiver) = mpsc::channel(QUEUE);
-        let writer = writer::Writer::new(config.clone(), node, Arc::clone(&index), lock)?;
+        let writer = writer::Writer::new(config.clone(), node, Arc::clone(&index), lock);
         std::thread::Builder::new().name("journal".into()).spawn(move || writer.run(receiver))?;
         Ok((Self { index, writer: sender, folder, config }, recovery))
     }

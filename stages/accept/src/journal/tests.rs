@@ -112,6 +112,40 @@ async fn the_books_survive_the_segments() {
     assert!(segment::numbers(folder.path()).unwrap().is_empty(), "what has ended is gone");
 }
 
+/// The books name the segments that they have taken in, whose files go at the next start. A new segment had one of their
+/// numbers when a restart found no segment at all, and the start after that removed it with its mail.
+#[tokio::test]
+async fn a_segment_never_has_the_number_of_one_that_went() {
+    let folder = tempfile::tempdir().unwrap();
+    let (journal, _) = open(folder.path());
+    journal.append(mail(1, 1)).await.unwrap();
+    journal.ended(&stored(mail(1, 1).id, 0, "a", 1, 1)).await;
+    drop(journal);
+    drop(open(folder.path()));
+    let (journal, _) = open(folder.path());
+    assert!(segment::numbers(folder.path()).unwrap().is_empty(), "the first segment went into the books");
+    journal.append(mail(2, 1)).await.unwrap();
+    drop(journal);
+    let (journal, recovery) = open(folder.path());
+    assert_eq!(recovery.pending, 1);
+    assert!(journal.read(mail(2, 1).id).await.is_ok());
+}
+
+/// Its sender, cut off before the 550, sends it again: that is a new mail, to be judged anew. Recognised as the refused
+/// one, it would be answered with 250 and be nowhere.
+#[tokio::test]
+async fn a_refused_mail_is_not_recognised_whatever_is_lost_with_a_crash() {
+    let folder = tempfile::tempdir().unwrap();
+    let (journal, _) = open(folder.path());
+    journal.append(mail(1, 1)).await.unwrap();
+    assert!(journal.refuse(mail(1, 1).id).await.unwrap());
+    assert_eq!(journal.doubtful(&[1; 32], NOW), None);
+    for _ in 0..2 {
+        let (index, _) = recover::recover(&config(folder.path()), "n", NOW).unwrap();
+        assert_eq!(index.doubtful(&[1; 32], NOW), None);
+    }
+}
+
 #[tokio::test]
 async fn a_refusal_of_what_has_ended_says_so() {
     let folder = tempfile::tempdir().unwrap();

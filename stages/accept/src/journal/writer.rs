@@ -43,13 +43,14 @@ pub(super) struct Writer {
 type Waiting = (Mail, oneshot::Sender<Result<(), AppendError>>);
 
 impl Writer {
-    pub(super) fn new(config: Config, node: &str, index: Arc<Mutex<Index>>, lock: File) -> anyhow::Result<Self> {
-        let next = segment::numbers(&config.folder)?.last().map_or(1, |last| last + 1);
+    pub(super) fn new(config: Config, node: &str, index: Arc<Mutex<Index>>, lock: File) -> Self {
+        // What the books have taken in is removed at the next start: no new segment may have its number.
+        let next = index.lock().unwrap_or_else(PoisonError::into_inner).last_segment() + 1;
         let mut writer =
             Self { config, node: node.to_owned(), index, current: None, next, marks: HashMap::new(), _lock: lock };
         writer.look_at_disk();
         writer.fold();
-        Ok(writer)
+        writer
     }
 
     fn index(&self) -> MutexGuard<'_, Index> {
@@ -211,13 +212,15 @@ impl Writer {
             tracing::warn!(%error, "the books cannot be written; segments stay a while longer");
             return;
         }
-        for number in &numbers {
+        let mut left = Vec::new();
+        for number in &ledger.folded {
             self.marks.remove(number);
             if let Err(error) = segment::remove(&self.config.folder, *number) {
                 tracing::warn!(segment = number, %error, "a segment that has ended cannot be removed");
+                left.push(*number);
             }
         }
-        self.index().fold(ledger);
+        self.index().fold(ledger, left);
     }
 }
 
