@@ -8,7 +8,7 @@ use std::future::Future;
 use std::io;
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
@@ -20,8 +20,9 @@ use crate::tasks::Tasks;
 /// Bytes read at once; with it the memory of an idle connection.
 const READ: usize = 16 * 1024;
 
-/// Output is written when this much has gathered, even if the session has more.
-const WRITE: usize = 256 * 1024;
+/// Output is written when this much has gathered, even if the session has more; and bytes at once, so that a slow peer's
+/// progress through a large mail is seen.
+const WRITE: usize = 64 * 1024;
 
 /// Answers a session's questions.
 pub trait Backend<S: Session>: Send {
@@ -83,7 +84,14 @@ impl Conversation {
         }
     }
 
-    async fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+    async fn write(&mut self, bytes: &[u8], stalled: Duration) -> io::Result<()> {
+        for piece in bytes.chunks(WRITE) {
+            tokio::time::timeout(stalled, self.write_piece(piece)).await.map_err(|_| timed_out())??;
+        }
+        Ok(())
+    }
+
+    async fn write_piece(&mut self, bytes: &[u8]) -> io::Result<()> {
         match self {
             Self::Clear(stream) => stream.write_all(bytes).await,
             Self::Tls(stream) => {
@@ -116,7 +124,7 @@ pub async fn drive<S: Session, B: Backend<S>>(
     first: Bytes,
 ) -> io::Result<()> {
     let mut buffer = vec![0; READ];
-    let mut output: Vec<Bytes> = Vec::new();
+    let mut output = BytesMut::new();
     let deadline = tokio::time::Instant::now() + terms.life;
     let mut may_say_farewell = true;
     if !first.is_empty() {
@@ -125,9 +133,13 @@ pub async fn drive<S: Session, B: Backend<S>>(
     loop {
         match session.next() {
             Step::Output(bytes) => {
-                output.push(bytes);
-                if output.iter().map(Bytes::len).sum::<usize>() >= WRITE {
+                if output.len() + bytes.len() > WRITE {
                     flush(&mut socket, &mut output, terms).await?;
+                }
+                if bytes.len() > WRITE {
+                    socket.write(&bytes, terms.stalled).await?;
+                } else {
+                    output.extend_from_slice(&bytes);
                 }
             }
             Step::Ask(question) => {
@@ -190,21 +202,11 @@ async fn listen(
     }
 }
 
-async fn flush(socket: &mut Conversation, output: &mut Vec<Bytes>, terms: &Terms) -> io::Result<()> {
-    match output.as_slice() {
-        [] => return Ok(()),
-        [one] => tokio::time::timeout(terms.stalled, socket.write(one)).await.map_err(|_| timed_out())??,
-        many if many.iter().map(Bytes::len).sum::<usize>() <= WRITE => {
-            let together = many.concat();
-            tokio::time::timeout(terms.stalled, socket.write(&together)).await.map_err(|_| timed_out())??;
-        }
-        many => {
-            for bytes in many {
-                tokio::time::timeout(terms.stalled, socket.write(bytes)).await.map_err(|_| timed_out())??;
-            }
-        }
+async fn flush(socket: &mut Conversation, output: &mut BytesMut, terms: &Terms) -> io::Result<()> {
+    if !output.is_empty() {
+        socket.write(output, terms.stalled).await?;
+        output.clear();
     }
-    output.clear();
     Ok(())
 }
 
@@ -311,6 +313,30 @@ mod tests {
         let (driven, heard) = tokio::join!(drive, read);
         driven.unwrap();
         heard
+    }
+
+    #[tokio::test]
+    async fn a_peer_that_takes_a_large_answer_slowly_gets_all_of_it() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (server, _) = listener.accept().await.unwrap();
+        let large = Bytes::from(vec![b'm'; 24 << 20]);
+        let stalled = Duration::from_millis(200);
+        let write = async {
+            let began = tokio::time::Instant::now();
+            Conversation::Clear(server).write(&large, stalled).await.unwrap();
+            began.elapsed()
+        };
+        let read = async {
+            let mut buffer = vec![0; 1 << 20];
+            let mut taken = 0;
+            while taken < large.len() {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+                taken += client.read(&mut buffer).await.unwrap();
+            }
+        };
+        let (took, ()) = tokio::join!(write, read);
+        assert!(took > stalled, "the whole took {took:?}, which says nothing about a limit of {stalled:?}");
     }
 
     #[tokio::test]

@@ -8,7 +8,7 @@ use runtime::{clock, telemetry};
 use wire::imap::{Answer, FlagMode, ImapSession, MessageRow, Question, View};
 
 use crate::node::Node;
-use crate::shard::{self, Change, FlagChange};
+use crate::shard::{self, Change, FlagChange, StoreError};
 
 /// Answers one session.
 pub(crate) struct Reading {
@@ -79,7 +79,10 @@ impl Reading {
                     FlagMode::Remove => shard::FlagMode::Remove,
                 };
                 let change = FlagChange { how, flags, keywords };
-                self.change(account, Change::Flags { mailbox, uids: wide(uids), change }).await
+                match self.node.change(account, Change::Flags { mailbox, uids: wide(uids), change }).await {
+                    Err(StoreError::TooManyKeywords) => Ok(Answer::Refused),
+                    changed => Ok(changed.map(|_| Answer::Done)?),
+                }
             }
             (Question::Expunge(uids), Some(mailbox)) => {
                 self.change(account, Change::Expunge { account, mailbox, uids: wide(uids) }).await

@@ -18,6 +18,9 @@ use writer::{Command, Writer};
 /// Deliveries and changes that may wait for a shard's writer; whoever comes then waits before that.
 const QUEUE: usize = 4096;
 
+/// Keywords of one message: they lie in its row, which every look at the mailbox reads.
+pub(crate) const MOST_KEYWORDS: usize = 50;
+
 /// One mail for one mailbox.
 #[derive(Debug, Clone)]
 pub struct Delivery {
@@ -62,6 +65,9 @@ pub enum StoreError {
     /// The account is full.
     #[error("the mailbox is full")]
     OverQuota,
+    /// Messages that would have more keywords than a message may have are left as they were.
+    #[error("a message has at most {MOST_KEYWORDS} keywords")]
+    TooManyKeywords,
     /// The disk or the database failed; nothing of it is kept.
     #[error("it cannot be stored: {0}")]
     Failed(String),
@@ -90,8 +96,8 @@ pub enum FlagMode {
 }
 
 impl FlagChange {
-    /// The flags and keywords after the change; keywords are kept apart by spaces.
-    fn apply(&self, flags: i64, keywords: &str) -> (i64, String) {
+    /// The flags and keywords after the change; keywords are kept apart by spaces. None if there would be too many.
+    fn apply(&self, flags: i64, keywords: &str) -> Option<(i64, String)> {
         let mut words: Vec<&str> = keywords.split(' ').filter(|word| !word.is_empty()).collect();
         let named = |word: &str| self.keywords.iter().any(|keyword| keyword.eq_ignore_ascii_case(word));
         let flags = match self.how {
@@ -108,7 +114,7 @@ impl FlagChange {
             }
             FlagMode::Remove => words.retain(|word| !named(word)),
         }
-        (flags, words.join(" "))
+        (words.len() <= MOST_KEYWORDS).then(|| (flags, words.join(" ")))
     }
 }
 
@@ -196,12 +202,13 @@ impl Shard {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
     use super::*;
 
     #[track_caller]
     fn check(how: FlagMode, change: (i64, &[&str]), before: (i64, &str), want: (i64, &str)) {
         let keywords = change.1.iter().map(|&word| word.to_owned()).collect();
-        let (flags, words) = FlagChange { how, flags: change.0, keywords }.apply(before.0, before.1);
+        let (flags, words) = FlagChange { how, flags: change.0, keywords }.apply(before.0, before.1).unwrap();
         assert_eq!((flags, words.as_str()), want);
     }
 
@@ -211,5 +218,13 @@ mod tests {
         check(FlagMode::Add, (2, &["A", "b"]), (1, "a"), (3, "a b"));
         check(FlagMode::Remove, (1, &["A"]), (3, "a b"), (2, "b"));
         check(FlagMode::Remove, (4, &["x"]), (3, ""), (3, ""));
+    }
+
+    #[test]
+    fn keywords_have_a_bound() {
+        let named = |range: std::ops::Range<usize>| range.map(|at| format!("k{at}")).collect::<Vec<_>>();
+        let add = |keywords| FlagChange { how: FlagMode::Add, flags: 0, keywords }.apply(0, &named(0..40).join(" "));
+        assert!(add(named(0..50)).is_some());
+        assert_eq!(add(named(30..51)), None);
     }
 }

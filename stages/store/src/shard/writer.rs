@@ -149,8 +149,8 @@ impl Writer {
                     }
                 },
                 Command::Change(change, answer) => match gathering.change(&change) {
-                    Ok(count) => {
-                        changed.push((answer, Ok(count)));
+                    Ok(result) => {
+                        changed.push((answer, result));
                         None
                     }
                     Err(error) => {
@@ -300,11 +300,11 @@ impl Gathering<'_> {
         Ok(())
     }
 
-    fn change(&mut self, change: &Change) -> rusqlite::Result<u64> {
+    fn change(&mut self, change: &Change) -> rusqlite::Result<Result<u64, StoreError>> {
         match change {
-            Change::Mailboxes { account, now } => self.make_mailboxes(*account, *now).map(|()| 0),
+            Change::Mailboxes { account, now } => self.make_mailboxes(*account, *now).map(|()| Ok(0)),
             Change::Flags { mailbox, uids, change } => self.flags(*mailbox, uids, change),
-            Change::Expunge { account, mailbox, uids } => self.expunge(*account, *mailbox, uids),
+            Change::Expunge { account, mailbox, uids } => self.expunge(*account, *mailbox, uids).map(Ok),
         }
     }
 
@@ -313,9 +313,9 @@ impl Gathering<'_> {
         self.transaction.prepare_cached(next)?.query_row([mailbox], |row| row.get(0))
     }
 
-    fn flags(&self, mailbox: i64, uids: &[i64], change: &FlagChange) -> rusqlite::Result<u64> {
+    fn flags(&self, mailbox: i64, uids: &[i64], change: &FlagChange) -> rusqlite::Result<Result<u64, StoreError>> {
         let modseq = self.next_modseq(mailbox)?;
-        let mut count = 0;
+        let (mut count, mut result) = (0, Ok(()));
         for uid in uids {
             let read = "SELECT flags, keywords FROM messages WHERE mailbox = ? AND uid = ?";
             let found: Option<(i64, String)> = self
@@ -324,7 +324,10 @@ impl Gathering<'_> {
                 .query_row(params![mailbox, uid], |row| Ok((row.get(0)?, row.get(1)?)))
                 .optional()?;
             let Some((flags, keywords)) = found else { continue };
-            let (new_flags, new_keywords) = change.apply(flags, &keywords);
+            let Some((new_flags, new_keywords)) = change.apply(flags, &keywords) else {
+                result = Err(StoreError::TooManyKeywords);
+                continue;
+            };
             if (new_flags, new_keywords.as_str()) == (flags, keywords.as_str()) {
                 continue;
             }
@@ -336,7 +339,7 @@ impl Gathering<'_> {
                 .execute(params![unseen, mailbox])?;
             count += 1;
         }
-        Ok(count)
+        Ok(result.map(|()| count))
     }
 
     fn expunge(&self, account: i64, mailbox: i64, uids: &[i64]) -> rusqlite::Result<u64> {

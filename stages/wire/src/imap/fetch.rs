@@ -1,20 +1,28 @@
 //! FETCH (RFC 3501 section 6.4.5): one message's response.
 
+use std::collections::HashSet;
+
 use bytes::{BufMut as _, BytesMut};
 use imap_types::fetch::{Macro, MacroOrMessageDataItemNames, MessageDataItemName as Item, Section};
 
 use super::encode;
 use super::envelope::envelope;
-use super::mime::{Part, parse};
+use super::mime::{Part, parse, parse_header};
 use super::question::MessageRow;
 use super::section::section;
 use super::structure::{Form, structure};
 
-/// The items that are asked for, macros resolved.
+/// A response may have bytes so many times those of its message, and this many more.
+const MOST: (usize, usize) = (4, 1024 * 1024);
+
+/// The items that are asked for, macros resolved, each once.
 pub(super) fn items(wanted: MacroOrMessageDataItemNames<'static>) -> Vec<Item<'static>> {
     let fast = [Item::Flags, Item::InternalDate, Item::Rfc822Size];
     match wanted {
-        MacroOrMessageDataItemNames::MessageDataItemNames(items) => items,
+        MacroOrMessageDataItemNames::MessageDataItemNames(items) => {
+            let mut seen = HashSet::new();
+            items.into_iter().filter(|item| seen.insert(item.clone())).collect()
+        }
         MacroOrMessageDataItemNames::Macro(Macro::Fast) => fast.to_vec(),
         MacroOrMessageDataItemNames::Macro(Macro::Full) => {
             fast.into_iter().chain([Item::Envelope, Item::Body]).collect()
@@ -51,20 +59,46 @@ pub(super) fn is_known(item: &Item<'_>) -> bool {
     )
 }
 
-/// Writes the response for one message; `text` is there if any item needs it.
-pub(super) fn response(number: usize, row: &MessageRow, items: &[Item<'static>], text: Option<&[u8]>) -> BytesMut {
+/// Whether an item needs to know where a message's parts lie; the others need its header's end at most.
+fn needs_parts(item: &Item<'_>) -> bool {
+    match item {
+        Item::Body | Item::BodyStructure => true,
+        Item::BodyExt { section: Some(section), .. } => !matches!(
+            section,
+            Section::Header(None)
+                | Section::Text(None)
+                | Section::HeaderFields(None, _)
+                | Section::HeaderFieldsNot(None, _)
+        ),
+        _ => false,
+    }
+}
+
+/// Writes the response for one message; `text` is there if any item needs it. None if it would be far larger than the
+/// message.
+pub(super) fn response(
+    number: usize,
+    row: &MessageRow,
+    items: &[Item<'static>],
+    text: Option<&[u8]>,
+) -> Option<BytesMut> {
+    let most = MOST.0 * text.map_or(0, <[u8]>::len) + MOST.1;
     let mut out =
         BytesMut::with_capacity(256 + text.map_or(0, |text| text.len() * usize::from(items.iter().any(marks_seen))));
     out.put_slice(format!("* {number} FETCH (").as_bytes());
-    let parsed = text.map(|text| (text, parse(text)));
+    let parts = items.iter().any(needs_parts);
+    let parsed = text.map(|text| (text, if parts { parse(text) } else { parse_header(text) }));
     for (index, item) in items.iter().enumerate() {
         if index > 0 {
             out.put_u8(b' ');
         }
         one(&mut out, row, item, parsed.as_ref().map(|(text, root)| (*text, root)));
+        if out.len() > most {
+            return None;
+        }
     }
     out.put_slice(b")\r\n");
-    out
+    Some(out)
 }
 
 fn one(out: &mut BytesMut, row: &MessageRow, item: &Item<'static>, parsed: Option<(&[u8], &Part)>) {

@@ -6,6 +6,8 @@ use std::ops::Range;
 const DEPTH: usize = 50;
 /// So many parts are told apart.
 const PARTS: usize = 1000;
+/// Boundaries are looked for in so many times the bytes of the message: one time for each level that it may well have.
+const PASSES: usize = 16;
 
 /// A part: a header, a body, and what is in it.
 #[derive(Debug, Clone)]
@@ -36,28 +38,41 @@ impl Field {
     }
 }
 
-/// The parts of a whole message.
-pub(super) fn parse(text: &[u8]) -> Part {
-    let mut left = PARTS;
-    parse_part(text, 0..text.len(), DEPTH, &mut left)
+/// What may still be spent on reading a message.
+struct Budget {
+    parts: usize,
+    bytes: usize,
 }
 
-fn parse_part(text: &[u8], range: Range<usize>, depth: usize, left: &mut usize) -> Part {
+/// The parts of a whole message.
+pub(super) fn parse(text: &[u8]) -> Part {
+    let mut budget = Budget { parts: PARTS, bytes: text.len().saturating_mul(PASSES) };
+    parse_part(text, 0..text.len(), DEPTH, &mut budget)
+}
+
+/// A whole message as if it had no parts.
+pub(super) fn parse_header(text: &[u8]) -> Part {
+    let begin = header_end(text);
+    Part { header: 0..begin, body: begin..text.len(), kind: Kind::Leaf }
+}
+
+fn parse_part(text: &[u8], range: Range<usize>, depth: usize, budget: &mut Budget) -> Part {
     let begin = header_end(&text[range.clone()]) + range.start;
     let (header, body) = (range.start..begin, begin..range.end);
-    *left = left.saturating_sub(1);
+    budget.parts = budget.parts.saturating_sub(1);
     let mut kind = Kind::Leaf;
-    if depth > 0 && *left > 0 {
+    if depth > 0 && budget.parts > 0 && budget.bytes >= body.len() {
         let content = field(&text[header.clone()], "content-type").map(|raw| structured(&raw)).unwrap_or_default();
         let value = content.value.to_ascii_lowercase();
         if let Some(boundary) = content.parameter("boundary").filter(|_| value.starts_with("multipart/")) {
+            budget.bytes -= body.len();
             let parts = split(text, body.clone(), boundary.as_bytes());
-            let parts: Vec<Part> = parts.into_iter().map(|part| parse_part(text, part, depth - 1, left)).collect();
+            let parts: Vec<Part> = parts.into_iter().map(|part| parse_part(text, part, depth - 1, budget)).collect();
             if !parts.is_empty() {
                 kind = Kind::Multipart(parts);
             }
         } else if value == "message/rfc822" {
-            kind = Kind::Message(Box::new(parse_part(text, body.clone(), depth - 1, left)));
+            kind = Kind::Message(Box::new(parse_part(text, body.clone(), depth - 1, budget)));
         }
     }
     Part { header, body, kind }

@@ -9,9 +9,11 @@ mod fetch;
 mod mime;
 mod names;
 mod question;
+mod readable;
 mod search;
 mod section;
 mod session;
+mod set;
 mod structure;
 
 pub use question::{Answer, FlagMode, Limits, Mailbox, MessageRow, Question, View, flags};

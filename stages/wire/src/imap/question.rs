@@ -34,11 +34,24 @@ pub struct Limits {
     pub errors: u32,
     /// Logins that fail, before the connection is closed.
     pub failed_logins: u32,
+    /// Items of one FETCH. A client that knows what it wants names a dozen.
+    pub fetch_items: usize,
+    /// Criteria of one SEARCH that ask for texts: each is looked for in every message.
+    pub search_texts: usize,
+    /// Keywords named in one STORE, and bytes of each.
+    pub keywords: (usize, usize),
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { command: 64 * 1024, errors: 50, failed_logins: 3 }
+        Self {
+            command: 64 * 1024,
+            errors: 50,
+            failed_logins: 3,
+            fetch_items: 100,
+            search_texts: 50,
+            keywords: (50, 64),
+        }
     }
 }
 
@@ -115,7 +128,7 @@ pub enum Question {
     View(String),
     /// The text of a message. Answer: text, or refused if it is gone.
     Text(u32),
-    /// Change flags. Answer: done.
+    /// Change flags. Answer: done, or refused if a message would have too many keywords.
     Flags {
         /// Of these messages.
         uids: Vec<u32>,

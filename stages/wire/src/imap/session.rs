@@ -15,11 +15,11 @@ use imap_types::auth::AuthenticateData;
 use imap_types::command::{Command, CommandBody};
 use imap_types::core::LiteralMode;
 use imap_types::fetch::MessageDataItemName as Item;
-use imap_types::search::SearchKey;
 use imap_types::status::StatusDataItemName;
 
 use super::names;
 use super::question::{Answer, Limits, MessageRow, Question};
+use super::search::Criteria;
 use crate::session::{Cleartext, Tls};
 use crate::session::{Farewell, Session, Step};
 
@@ -50,7 +50,7 @@ enum Job {
         silent: bool,
     },
     Search {
-        key: Box<SearchKey<'static>>,
+        criteria: Box<Criteria>,
         left: VecDeque<u32>,
         found: Vec<u32>,
         uid: UidForm,
@@ -247,7 +247,7 @@ impl ImapSession {
         let Some(mut running) = self.running.take() else { return };
         let over = match &mut running.job {
             Job::Fetch { left, items } => self.fetch_next(left, items),
-            Job::Search { key, left, found, .. } => self.search_next(key, left, found),
+            Job::Search { criteria, left, found, .. } => self.search_next(criteria, left, found),
             _ => true,
         };
         if !over {
@@ -329,6 +329,11 @@ impl Session for ImapSession {
             }
             if let Some(output) = self.output.pop_front() {
                 return Step::Output(output);
+            }
+            // What a command still has to say goes out in portions.
+            if self.running.is_some() {
+                self.go_on();
+                continue;
             }
             if self.closing {
                 return Step::Close;

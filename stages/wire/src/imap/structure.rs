@@ -44,7 +44,9 @@ fn leaf(out: &mut BytesMut, text: &[u8], part: &Part, content: Option<&Field>, f
     let body = &text[part.body.clone()];
     let value = content.map_or("text/plain", |content| content.value.as_str());
     let (main, sub) = value.split_once('/').unwrap_or(("text", "plain"));
-    let (main, sub) = (main.trim(), sub.trim());
+    // A message that is nested too deep to be looked into has no envelope to be given.
+    let is_closed = value.eq_ignore_ascii_case("message/rfc822") && matches!(part.kind, Kind::Leaf);
+    let (main, sub) = if is_closed { ("application", "octet-stream") } else { (main.trim(), sub.trim()) };
     quoted(out, main);
     out.put_u8(b' ');
     quoted(out, sub);

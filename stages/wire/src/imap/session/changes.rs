@@ -57,7 +57,7 @@ fn changes(
     for (number, row) in (1..).zip(old.iter_mut()) {
         let Some(now) = find(row.uid) else { continue };
         let changed = now.flags != row.flags || now.keywords != row.keywords;
-        let is_told = told.contains(&row.uid);
+        let is_told = told.binary_search(&row.uid).is_ok();
         if (is_told && !silent) || (changed && !is_told) {
             let uid = if uid == UidForm::Uid { format!("UID {} ", now.uid) } else { String::new() };
             lines.push(format!("* {number} FETCH ({uid}FLAGS {})\r\n", encode::flags(now.flags, &now.keywords)));

@@ -2,13 +2,18 @@
 
 use super::{ImapSession, Job, Mode, Running, UidForm};
 use crate::imap::question::{Answer, FlagMode, MessageRow, Question, flags};
-use crate::imap::{fetch, search};
+use crate::imap::readable::Readable;
+use crate::imap::search::{self, Criteria};
+use crate::imap::{fetch, set::Set};
 use imap_types::command::CommandBody;
 use imap_types::fetch::MessageDataItemName as Item;
 use imap_types::flag::{Flag, StoreResponse, StoreType};
 use imap_types::search::SearchKey;
 use imap_types::sequence::SequenceSet;
 use std::collections::VecDeque;
+
+/// Responses that are written before the first of them is sent.
+const PORTION: usize = 1000;
 
 impl ImapSession {
     pub(super) fn in_mailbox(&mut self, tag: String, body: CommandBody<'static>) {
@@ -23,17 +28,10 @@ impl ImapSession {
             CommandBody::Store { sequence_set, kind, response, flags, uid, .. } => {
                 self.store(tag, &sequence_set, kind, response, &flags, form(uid));
             }
-            CommandBody::Search { criteria, uid, .. } => {
-                let key = Box::new(SearchKey::And(criteria));
-                let left = self.messages().iter().map(|row| row.uid).collect();
-                self.running = Some(Running {
-                    tag,
-                    name: "SEARCH",
-                    job: Job::Search { key, left, found: Vec::new(), uid: form(uid) },
-                    refreshing: false,
-                });
-                self.go_on();
+            CommandBody::Search { charset: Some(charset), .. } if !search::knows(&charset) => {
+                self.done(&tag, "NO [BADCHARSET (US-ASCII UTF-8)] this charset is not known");
             }
+            CommandBody::Search { criteria, uid, .. } => self.search(tag, &SearchKey::And(criteria), form(uid)),
             CommandBody::Expunge | CommandBody::Close => self.expunge(tag, matches!(body, CommandBody::Expunge)),
             CommandBody::Unselect => {
                 self.selected = None;
@@ -51,17 +49,19 @@ impl ImapSession {
         self.selected.as_ref().is_none_or(|selected| selected.mode == Mode::ReadOnly)
     }
 
-    /// The UIDs of a set, of sequence numbers or UIDs.
+    /// The highest sequence number and the highest UID.
+    fn last(&self) -> (u32, u32) {
+        let messages = self.messages();
+        (u32::try_from(messages.len()).unwrap_or(u32::MAX), messages.last().map_or(0, |row| row.uid))
+    }
+
+    /// The UIDs of a set, of sequence numbers or UIDs, in order.
     pub(super) fn chosen(&self, set: &SequenceSet, form: UidForm) -> Vec<u32> {
         let messages = self.messages();
-        let last = match form {
-            UidForm::Uid => messages.last().map_or(0, |row| row.uid),
-            UidForm::Number => u32::try_from(messages.len()).unwrap_or(u32::MAX),
-        };
-        let is_chosen = |number: u32, row: &MessageRow| match form {
-            UidForm::Uid => search::contains(set, row.uid, last),
-            UidForm::Number => search::contains(set, number, last),
-        };
+        let (last, last_uid) = self.last();
+        let set = Set::new(set, if form == UidForm::Uid { last_uid } else { last });
+        let is_chosen =
+            |number: u32, row: &MessageRow| set.contains(if form == UidForm::Uid { row.uid } else { number });
         (1..).zip(messages).filter(|(number, row)| is_chosen(*number, row)).map(|(_, row)| row.uid).collect()
     }
 
@@ -69,32 +69,44 @@ impl ImapSession {
         if !items.iter().all(fetch::is_known) {
             return self.done(&tag, "NO [CANNOT] an item of FETCH is not supported");
         }
+        if items.len() > self.limits.fetch_items {
+            return self.done(&tag, &format!("NO [LIMIT] at most {} items", self.limits.fetch_items));
+        }
         let uids = self.chosen(set, form);
-        let left: VecDeque<u32> = uids.iter().copied().collect();
         let marks = items.iter().any(fetch::marks_seen) && !self.is_read_only();
-        let unseen: Vec<u32> = self
-            .messages()
-            .iter()
-            .filter(|row| row.flags & flags::SEEN == 0 && uids.contains(&row.uid))
-            .map(|row| row.uid)
-            .collect();
-        let mark = marks && !unseen.is_empty();
-        if mark && !items.contains(&Item::Flags) {
+        let unseen = if marks { self.mark_seen(&uids) } else { Vec::new() };
+        if !unseen.is_empty() && !items.contains(&Item::Flags) {
             items.push(Item::Flags);
         }
-        self.running = Some(Running { tag, name: "FETCH", job: Job::Fetch { left, items }, refreshing: false });
-        if mark {
-            if let Some(selected) = &mut self.selected {
-                selected
-                    .messages
-                    .iter_mut()
-                    .filter(|row| unseen.contains(&row.uid))
-                    .for_each(|row| row.flags |= flags::SEEN);
-            }
+        let job = Job::Fetch { left: uids.into(), items };
+        self.running = Some(Running { tag, name: "FETCH", job, refreshing: false });
+        if !unseen.is_empty() {
             self.question =
                 Some(Question::Flags { uids: unseen, how: FlagMode::Add, flags: flags::SEEN, keywords: Vec::new() });
-        } else {
-            self.go_on();
+        }
+    }
+
+    /// Marks messages as seen in the snapshot and gives those that were not.
+    fn mark_seen(&mut self, uids: &[u32]) -> Vec<u32> {
+        let mut unseen = Vec::new();
+        for row in self.selected.iter_mut().flat_map(|selected| &mut selected.messages) {
+            if row.flags & flags::SEEN == 0 && uids.binary_search(&row.uid).is_ok() {
+                row.flags |= flags::SEEN;
+                unseen.push(row.uid);
+            }
+        }
+        unseen
+    }
+
+    fn search(&mut self, tag: String, key: &SearchKey<'_>, uid: UidForm) {
+        let mut reading = search::Reading { last: self.last(), texts: self.limits.search_texts };
+        match reading.read(key) {
+            Ok(criteria) => {
+                let left = self.messages().iter().map(|row| row.uid).collect();
+                let job = Job::Search { criteria: Box::new(criteria), left, found: Vec::new(), uid };
+                self.running = Some(Running { tag, name: "SEARCH", job, refreshing: false });
+            }
+            Err(why) => self.done(&tag, &format!("NO {why}")),
         }
     }
 
@@ -121,6 +133,10 @@ impl ImapSession {
                 Flag::Keyword(word) => keywords.push(word.as_ref().to_owned()),
                 Flag::Extension(_) => return self.mistake(&tag, "this system flag is not known"),
             }
+        }
+        let (most, longest) = self.limits.keywords;
+        if keywords.len() > most || keywords.iter().any(|word| word.len() > longest) {
+            return self.done(&tag, &format!("NO [LIMIT] at most {most} keywords of at most {longest} bytes"));
         }
         let how = match kind {
             StoreType::Replace => FlagMode::Set,
@@ -153,83 +169,65 @@ impl ImapSession {
 
     /// Says whether all messages have been fetched; else a question has been put.
     pub(super) fn fetch_next(&mut self, left: &mut VecDeque<u32>, items: &[Item<'static>]) -> bool {
-        if !items.iter().any(fetch::needs_text) {
-            for uid in left.drain(..) {
+        if items.iter().any(fetch::needs_text) {
+            self.question = left.front().map(|uid| Question::Text(*uid));
+        } else {
+            for uid in left.drain(..left.len().min(PORTION)) {
                 self.put_fetched(uid, items, None);
             }
         }
-        match left.front() {
-            Some(uid) => {
-                self.question = Some(Question::Text(*uid));
-                false
-            }
-            None => true,
-        }
+        left.is_empty()
     }
 
-    pub(super) fn put_fetched(&mut self, uid: u32, items: &[Item<'static>], text: Option<&[u8]>) {
-        let Some(number) = self.number(uid) else { return };
+    /// Writes the response for a message, if it is still there. Says whether it had room.
+    pub(super) fn put_fetched(&mut self, uid: u32, items: &[Item<'static>], text: Option<&[u8]>) -> bool {
+        let Some(number) = self.number(uid) else { return true };
         let row = &self.messages()[number as usize - 1];
-        let response = fetch::response(number as usize, row, items, text).freeze();
-        self.put(response);
+        let response = fetch::response(number as usize, row, items, text);
+        let has_room = response.is_some();
+        response.into_iter().for_each(|response| self.put(response.freeze()));
+        has_room
     }
 
-    pub(super) fn search_next(
-        &mut self,
-        key: &SearchKey<'static>,
-        left: &mut VecDeque<u32>,
-        found: &mut Vec<u32>,
-    ) -> bool {
-        if !search::needs_text(key) {
-            for uid in left.drain(..) {
-                if self.meets(key, uid, None) {
-                    found.push(uid);
-                }
-            }
+    pub(super) fn search_next(&mut self, criteria: &Criteria, left: &mut VecDeque<u32>, found: &mut Vec<u32>) -> bool {
+        if criteria.needs_text() {
+            self.question = left.front().map(|uid| Question::Text(*uid));
+        } else {
+            found.extend(left.drain(..).filter(|uid| self.meets(criteria, *uid, None)));
         }
-        match left.front() {
-            Some(uid) => {
-                self.question = Some(Question::Text(*uid));
-                false
-            }
-            None => true,
-        }
+        left.is_empty()
     }
 
-    pub(super) fn meets(&self, key: &SearchKey<'static>, uid: u32, text: Option<&[u8]>) -> bool {
-        let messages = self.messages();
-        let last = (u32::try_from(messages.len()).unwrap_or(u32::MAX), messages.last().map_or(0, |row| row.uid));
+    pub(super) fn meets(&self, criteria: &Criteria, uid: u32, text: Option<&[u8]>) -> bool {
         let Some(number) = self.number(uid) else { return false };
-        let candidate = search::Candidate { row: &messages[number as usize - 1], number, text, last };
-        search::meets(key, &candidate).unwrap_or(false)
+        let row = &self.messages()[number as usize - 1];
+        criteria.hold(&search::Candidate { row, number, text: text.map(Readable::new) })
     }
 
     pub(super) fn answered_of_messages(&mut self, mut running: Running, answer: Answer) {
         match (&mut running.job, answer) {
             (Job::Fetch { left, items }, Answer::Text(text)) => {
-                if let Some(uid) = left.pop_front() {
-                    self.put_fetched(uid, items, Some(&text));
+                let fits = left.pop_front().is_none_or(|uid| self.put_fetched(uid, items, Some(&text)));
+                if fits {
+                    self.running = Some(running);
+                } else {
+                    self.done(&running.tag, "NO [LIMIT] the items repeat the message too often");
                 }
-                self.running = Some(running);
-                self.go_on();
             }
-            (Job::Search { key, left, found, .. }, Answer::Text(text)) => {
-                if let Some(uid) = left.pop_front().filter(|uid| self.meets(key, *uid, Some(&text))) {
-                    found.push(uid);
-                }
+            (Job::Search { criteria, left, found, .. }, Answer::Text(text)) => {
+                found.extend(left.pop_front().filter(|uid| self.meets(criteria, *uid, Some(&text))));
                 self.running = Some(running);
-                self.go_on();
             }
             // The message went in the meantime: RFC 2180 section 4.1.3 lets it be left out.
             (Job::Fetch { left, .. } | Job::Search { left, .. }, Answer::Refused) => {
                 left.pop_front();
                 self.running = Some(running);
-                self.go_on();
             }
             // The messages were marked as seen; now they are fetched.
-            (Job::Fetch { .. }, Answer::Done) => {
-                self.running = Some(running);
-                self.go_on();
+            (Job::Fetch { .. }, Answer::Done) => self.running = Some(running),
+            (Job::Store { .. }, Answer::Refused) => {
+                let (most, _) = self.limits.keywords;
+                self.done(&running.tag, &format!("NO [LIMIT] a message has at most {most} keywords"));
             }
             (Job::Store { .. } | Job::Expunge { tell: true }, Answer::Done) => {
                 let Running { tag, name, job, .. } = running;

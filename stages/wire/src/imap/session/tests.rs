@@ -173,6 +173,45 @@ fn searching() {
 }
 
 #[test]
+fn what_would_take_too_much_is_refused() {
+    check("a SEARCH CHARSET KOI8-R TEXT x\r\n", "a NO [BADCHARSET (US-ASCII UTF-8)] this charset is not known\r\n");
+    check("a SEARCH CHARSET utf-8 SUBJECT TWO\r\n", "* SEARCH 2\r\na OK SEARCH done\r\n");
+    check("a SEARCH SENTSINCE 1-Jan-2020\r\n", "* SEARCH\r\na OK SEARCH done\r\n");
+    check(&format!("a SEARCH{}\r\n", " BODY x".repeat(51)), "a NO [LIMIT] too many criteria that ask for texts\r\n");
+    check(&format!("a FETCH 1 (UID{})\r\n", " UID".repeat(200)), "* 1 FETCH (UID 5)\r\na OK FETCH done\r\n");
+    let pieces: String = (0..101).map(|at| format!(" BODY.PEEK[]<{at}.1>")).collect();
+    check(&format!("a FETCH 1 (UID{pieces})\r\n"), "a NO [LIMIT] at most 100 items\r\n");
+    let keywords: String = (0..51).map(|at| format!(" k{at}")).collect();
+    check(&format!("a STORE 1 +FLAGS (x{keywords})\r\n"), "a NO [LIMIT] at most 50 keywords of at most 64 bytes\r\n");
+}
+
+#[test]
+fn a_response_far_larger_than_its_message_is_not_made() {
+    let text = format!("A: b\r\n\r\n{}\r\n", "x".repeat(1 << 20));
+    let row = World::new().rows.remove(0);
+    let items: Vec<Item<'static>> = (1..=20)
+        .map(|at| Item::BodyExt { section: None, partial: Some((0, (900_000 + at).try_into().unwrap())), peek: true })
+        .collect();
+    assert!(crate::imap::fetch::response(1, &row, &items, Some(text.as_bytes())).is_none());
+    assert!(crate::imap::fetch::response(1, &row, &items[..4], Some(text.as_bytes())).is_some());
+}
+
+#[test]
+fn a_large_mailbox_is_told_in_portions() {
+    let (mut session, mut world) = (session(), World::new());
+    let row = world.rows[0].clone();
+    world.rows = (1..=2500).map(|uid| MessageRow { uid, ..row.clone() }).collect();
+    run(&mut session, &mut world, b"1 LOGIN alice secret\r\n2 SELECT INBOX\r\n", usize::MAX);
+    session.input(b"a FETCH 1:* (UID)\r\n");
+    let (mut heard, mut most) = (0, 0);
+    while let Step::Output(_) = session.next() {
+        heard += 1;
+        most = most.max(session.output.len());
+    }
+    assert!(heard == 2501 && most < 1000, "{heard} lines, {most} of them at once");
+}
+
+#[test]
 fn what_others_change_is_told_at_noop() {
     let (mut session, mut world) = (session(), World::new());
     run(&mut session, &mut world, b"1 LOGIN alice secret\r\n2 SELECT INBOX\r\n", usize::MAX);
