@@ -77,6 +77,7 @@ pub fn start(config: Config, around: Surroundings) -> anyhow::Result<Journal> {
     let terms = Terms {
         idle: config.idle,
         stalled: config.idle,
+        login: config.idle,
         life: config.life,
         tls: around.tls,
         tasks: around.tasks.clone(),

@@ -5,7 +5,7 @@ use sqlx::Row as _;
 
 use crate::address::{Address, is_domain};
 use crate::login::hash;
-use crate::master::{Account, Kind, Status};
+use crate::master::{Account, Domain, Entry, Kind, Status};
 use crate::{Directory, Unsure};
 
 /// An entry that has changed, as it is announced to every process.
@@ -111,8 +111,21 @@ impl Directory {
         Ok(rows.iter().map(|row| (row.get(0), row.get(1), row.get(2))).collect())
     }
 
+    /// Whether mail for the address is looked up under it: its domain is ours, and not another name of one.
+    async fn check_domain(&self, address: &Address) -> anyhow::Result<()> {
+        let domain = address.domain();
+        match self.inner.master.domain(domain).await? {
+            Entry::Domain(Domain { alias_of, .. }) if !alias_of.is_empty() => {
+                let main = address.in_domain(&alias_of);
+                bail!("{domain} shares the addresses of {alias_of}: make {main}, and {address} reaches it too")
+            }
+            Entry::Domain(_) => Ok(()),
+            _ => bail!("the domain {domain} does not exist; make it with: chainmail domain add {domain}"),
+        }
+    }
+
     async fn domain_exists(&self, name: &str) -> Result<bool, Unsure> {
-        Ok(self.inner.master.domain(name).await? != crate::master::Entry::Absent)
+        Ok(self.inner.master.domain(name).await? != Entry::Absent)
     }
 
     /// Makes an account.
@@ -124,10 +137,8 @@ impl Directory {
         if new.kind == Kind::User && address.local().contains('+') {
             bail!("{address} holds a plus sign, which separates the tag of an address");
         }
-        if !self.domain_exists(address.domain()).await? {
-            bail!("the domain {0} does not exist; make it with: chainmail domain add {0}", address.domain());
-        }
-        if self.inner.master.address(&address).await? != crate::master::Entry::Absent {
+        self.check_domain(&address).await?;
+        if self.inner.master.address(&address).await? != Entry::Absent {
             bail!("{address} exists already");
         }
         if new.password.is_empty() {
@@ -219,12 +230,11 @@ impl Directory {
     /// Bad addresses, a domain that is not ours, an account in the alias's place.
     pub async fn add_alias(&self, address: &str, target: &str) -> anyhow::Result<Change> {
         let (address, target): (Address, Address) = (address.parse()?, target.parse()?);
-        for domain in [address.domain(), target.domain()] {
-            if !self.domain_exists(domain).await? {
-                bail!("the domain {domain} does not exist");
-            }
+        self.check_domain(&address).await?;
+        if !self.domain_exists(target.domain()).await? {
+            bail!("the domain {} does not exist", target.domain());
         }
-        if matches!(self.inner.master.address(&address).await?, crate::master::Entry::Account(_)) {
+        if matches!(self.inner.master.address(&address).await?, Entry::Account(_)) {
             bail!("{address} is an account");
         }
         sqlx::query("INSERT INTO aliases (address, target) VALUES (?, ?) ON CONFLICT DO NOTHING")

@@ -50,7 +50,8 @@ impl Directory {
     pub async fn open(config: Config) -> anyhow::Result<Self> {
         let master = Master::open(&config).await?;
         let cache = Cache::new(&config);
-        Ok(Self { inner: Arc::new(Inner { config, master, cache, logins: Logins::default() }) })
+        let logins = Logins::new(&config);
+        Ok(Self { inner: Arc::new(Inner { config, master, cache, logins }) })
     }
 
     /// Somebody changed this entry: it is looked up anew.

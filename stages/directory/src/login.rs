@@ -13,28 +13,33 @@ use argon2::{Algorithm, Argon2, Params, Version};
 use tokio::sync::Semaphore;
 
 use crate::master::{Account, Status};
-use crate::{Directory, Unsure};
+use crate::{Config, Directory, Unsure};
 
-/// Hashes at once: each takes 19 MiB and a core.
-const AT_ONCE: usize = 2;
 /// A right password is recognised for so long.
 const RECOGNISED_FOR: Duration = Duration::from_secs(300);
 /// So many are recognised.
 const RECOGNISED_MOST: usize = 10_000;
 
 pub(crate) struct Logins {
+    /// Hashes at once: each takes 19 MiB and a core.
     turns: Semaphore,
+    /// Logins at once, whether they are hashed or wait for it.
+    places: Semaphore,
     key: [u8; 32],
     recognised: Mutex<HashMap<[u8; 32], Instant>>,
 }
 
-impl Default for Logins {
-    fn default() -> Self {
-        Self { turns: Semaphore::new(AT_ONCE), key: rand::random(), recognised: Mutex::default() }
-    }
-}
-
 impl Logins {
+    pub(crate) fn new(config: &Config) -> Self {
+        let (turns, places) = (config.logins_at_once, config.logins_at_once + config.logins_waiting);
+        Self {
+            turns: Semaphore::new(turns),
+            places: Semaphore::new(places),
+            key: rand::random(),
+            recognised: Mutex::default(),
+        }
+    }
+
     pub(crate) fn forget_all(&self) {
         self.recognised.lock().unwrap_or_else(PoisonError::into_inner).clear();
     }
@@ -59,8 +64,11 @@ impl Logins {
     }
 }
 
-/// The hash that unknown users are checked against.
-static NOBODY: LazyLock<String> = LazyLock::new(|| hash("nobody has this password").unwrap_or_default());
+/// The hash that unknown users are checked against, of a password that nobody knows.
+static NOBODY: LazyLock<String> = LazyLock::new(|| {
+    let password: [u8; 32] = rand::random();
+    hash(&blake3::Hash::from(password).to_hex()).unwrap_or_default()
+});
 
 fn argon() -> Argon2<'static> {
     // RFC 9106 and OWASP: 19 MiB, two passes, one lane.
@@ -75,16 +83,29 @@ pub(crate) fn hash(password: &str) -> anyhow::Result<String> {
 }
 
 impl Directory {
-    /// The account of this user, if the password is right and the account can be used.
+    /// The account of this user, if this was the right password a moment ago and still is. Costs next to nothing.
     ///
     /// # Errors
     /// [`Unsure`] when the master is away and the user was not asked for before.
+    pub async fn recognise(&self, user: &str, password: &str) -> Result<Option<Arc<Account>>, Unsure> {
+        let logins = &self.inner.logins;
+        let known = |account: &Arc<Account>| {
+            account.status == Status::Active && logins.recognises(&logins.digest(&account.password, password))
+        };
+        Ok(self.account(user).await?.filter(known))
+    }
+
+    /// The account of this user, if the password is right and the account can be used.
+    ///
+    /// # Errors
+    /// [`Unsure`] when the master is away and the user was not asked for before, or too many logins wait already.
     pub async fn authenticate(&self, user: &str, password: &str) -> Result<Option<Arc<Account>>, Unsure> {
         let account = self.account(user).await?;
         let hash = account.as_ref().map_or_else(|| NOBODY.clone(), |account| account.password.clone());
         let logins = &self.inner.logins;
         let digest = logins.digest(&hash, password);
         if !logins.recognises(&digest) {
+            let place = logins.places.try_acquire().map_err(|_| Unsure("too many logins wait already".to_owned()))?;
             let turn = logins.turns.acquire().await.map_err(|error| Unsure(error.to_string()))?;
             let password = password.to_owned();
             let verify = move || {
@@ -92,8 +113,8 @@ impl Directory {
                 argon().verify_password(password.as_bytes(), &parsed).ok()
             };
             let right = tokio::task::spawn_blocking(verify).await.map_err(|error| Unsure(error.to_string()))?;
-            drop(turn);
-            if right.is_none() {
+            drop((turn, place));
+            if right.is_none() || account.is_none() {
                 return Ok(None);
             }
             logins.remember(digest);

@@ -18,6 +18,8 @@ fn config(folder: &Path) -> Config {
         deadline: Duration::from_millis(200),
         alias_depth: 4,
         alias_members: 3,
+        logins_at_once: 2,
+        logins_waiting: 2,
     }
 }
 
@@ -51,6 +53,32 @@ async fn directory(folder: &Path) -> Directory {
 async fn add(directory: &Directory, address: &str, kind: Kind) -> anyhow::Result<Change> {
     let new = NewAccount { address, password: "secret", store: "s1", kind, quota_bytes: 0, quota_messages: 0 };
     directory.add_account(new).await
+}
+
+#[tokio::test]
+async fn nothing_is_made_where_nothing_would_reach_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let directory = directory(folder.path()).await;
+    let account = add(&directory, "frank@alias.example", Kind::User).await.unwrap_err().to_string();
+    let alias = directory.add_alias("x@alias.example", "alice@example.org").await.unwrap_err().to_string();
+    for (error, main) in [(account, "make frank@example.org"), (alias, "make x@example.org")] {
+        assert!(error.contains("alias.example shares the addresses of example.org") && error.contains(main), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn only_what_was_right_is_recognised() {
+    let folder = tempfile::tempdir().unwrap();
+    let directory = directory(folder.path()).await;
+    let recognised = async |user: &str, password: &str| directory.recognise(user, password).await.unwrap().is_some();
+    assert!(!recognised("alice@example.org", "secret").await);
+    assert!(directory.authenticate("alice@example.org", "secret").await.unwrap().is_some());
+    assert!(directory.authenticate("nobody@example.org", "secret").await.unwrap().is_none());
+    assert!(recognised("alice@example.org", "secret").await);
+    assert!(!recognised("alice@example.org", "other").await);
+    assert!(!recognised("nobody@example.org", "secret").await);
+    directory.set_status("alice@example.org", Status::Suspended).await.unwrap();
+    assert!(!recognised("alice@example.org", "secret").await);
 }
 
 #[tokio::test]

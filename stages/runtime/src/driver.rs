@@ -40,6 +40,8 @@ pub struct Terms {
     pub idle: Duration,
     /// How long the peer may take none of what we write.
     pub stalled: Duration,
+    /// How long the peer may take to say who it is, a TLS handshake included, where it has to.
+    pub login: Duration,
     /// How long the whole connection may last.
     pub life: Duration,
     /// For STARTTLS, if there is any.
@@ -125,7 +127,7 @@ pub async fn drive<S: Session, B: Backend<S>>(
 ) -> io::Result<()> {
     let mut buffer = vec![0; READ];
     let mut output = BytesMut::new();
-    let deadline = tokio::time::Instant::now() + terms.life;
+    let began = tokio::time::Instant::now();
     let mut may_say_farewell = true;
     if !first.is_empty() {
         session.input(&first);
@@ -148,7 +150,8 @@ pub async fn drive<S: Session, B: Backend<S>>(
             }
             Step::NeedInput => {
                 flush(&mut socket, &mut output, terms).await?;
-                match listen(&mut socket, &mut buffer, terms, deadline, may_say_farewell).await? {
+                let most = if session.is_established() { terms.life } else { terms.login };
+                match listen(&mut socket, &mut buffer, terms, began + most, may_say_farewell).await? {
                     Heard::Bytes(count) => session.input(&buffer[..count]),
                     Heard::End => session.end_of_input(),
                     Heard::Farewell(why) => {
@@ -160,7 +163,7 @@ pub async fn drive<S: Session, B: Backend<S>>(
             Step::StartTls => {
                 flush(&mut socket, &mut output, terms).await?;
                 let tls = terms.tls.as_ref().ok_or_else(|| io::Error::other("TLS is not set up"))?;
-                let description = socket.start_tls(tls, terms.idle).await?;
+                let description = socket.start_tls(tls, terms.idle.min(terms.login)).await?;
                 session.tls_started();
                 backend.tls_started(description);
             }
@@ -224,6 +227,7 @@ mod tests {
     /// Asks what to say to each byte; ends at `q`.
     #[derive(Default)]
     struct Echo {
+        stranger: bool,
         input: Vec<u8>,
         output: Vec<Bytes>,
         asked: bool,
@@ -259,6 +263,10 @@ mod tests {
             self.output.push(answer);
         }
 
+        fn is_established(&self) -> bool {
+            !self.stranger
+        }
+
         fn tls_started(&mut self) {}
 
         fn end_of_input(&mut self) {
@@ -287,6 +295,7 @@ mod tests {
         Terms {
             idle,
             stalled: Duration::from_secs(5),
+            login: idle,
             life: Duration::from_secs(60),
             tls: None,
             tasks: Tasks::default(),
@@ -294,13 +303,17 @@ mod tests {
     }
 
     async fn talk(terms: Terms, say: &[u8], then: impl FnOnce(&Terms)) -> String {
+        converse(Echo::default(), terms, say, then).await
+    }
+
+    async fn converse(session: Echo, terms: Terms, say: &[u8], then: impl FnOnce(&Terms)) -> String {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         let (server, _) = listener.accept().await.unwrap();
         client.write_all(say).await.unwrap();
         let theirs = terms.clone();
         let drive = async move {
-            drive(Conversation::Clear(server), Echo::default(), &mut Upper, &theirs, Bytes::from_static(b"x")).await
+            drive(Conversation::Clear(server), session, &mut Upper, &theirs, Bytes::from_static(b"x")).await
         };
         let read = async {
             let mut heard = vec![0; 1 + say.len()];
@@ -347,6 +360,14 @@ mod tests {
     #[tokio::test]
     async fn a_silent_peer_is_told_so() {
         assert_eq!(talk(terms(50), b"ab", |_| {}).await, "XABlate");
+    }
+
+    #[tokio::test]
+    async fn who_does_not_log_in_has_less_time() {
+        let stranger = || Echo { stranger: true, ..Echo::default() };
+        let terms = Terms { login: Duration::from_millis(50), ..terms(5_000) };
+        assert_eq!(converse(stranger(), terms.clone(), b"ab", |_| {}).await, "XABlate");
+        assert_eq!(converse(Echo::default(), terms, b"ab", |terms| terms.tasks.stop()).await, "XABdown");
     }
 
     #[tokio::test]

@@ -32,7 +32,7 @@ pub struct Settings {
     pub addresses: Vec<SocketAddr>,
     /// Connections at once.
     pub most: usize,
-    /// Connections at once from one address; those of `trusted` peers are not counted.
+    /// Connections at once from one network.
     pub most_per_address: usize,
     /// What a peer over a limit is told, with its line end.
     pub busy: &'static [u8],
@@ -42,13 +42,13 @@ pub struct Settings {
 #[derive(Debug, Default)]
 struct Open {
     all: usize,
-    by_address: HashMap<IpAddr, usize>,
+    by_network: HashMap<IpAddr, usize>,
 }
 
 /// A place among the open connections; giving it back is dropping it.
 struct Place {
     open: Arc<Mutex<Open>>,
-    address: IpAddr,
+    network: IpAddr,
     name: &'static str,
 }
 
@@ -56,10 +56,10 @@ impl Drop for Place {
     fn drop(&mut self) {
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         open.all = open.all.saturating_sub(1);
-        if let Some(count) = open.by_address.get_mut(&self.address) {
+        if let Some(count) = open.by_network.get_mut(&self.network) {
             *count -= 1;
             if *count == 0 {
-                open.by_address.remove(&self.address);
+                open.by_network.remove(&self.network);
             }
         }
         telemetry::connections(self.name, open.all);
@@ -154,19 +154,28 @@ async fn turn_away(mut stream: TcpStream, busy: &'static [u8]) {
     .await;
 }
 
+/// What counts as one peer: an IPv4 address, or the /64 of an IPv6 address, which is what one customer has (RFC 6177).
+pub fn network(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(address) => IpAddr::V6((u128::from(address) & !u128::from(u64::MAX)).into()),
+        address => address,
+    }
+}
+
 fn take_place(settings: &Settings, open: &Arc<Mutex<Open>>, address: IpAddr) -> Result<Place, &'static str> {
+    let network = network(address);
     let mut all = open.lock().unwrap_or_else(PoisonError::into_inner);
     if all.all >= settings.most {
         return Err("connections");
     }
-    let from_there = all.by_address.entry(address).or_default();
+    let from_there = all.by_network.entry(network).or_default();
     if *from_there >= settings.most_per_address {
         return Err("connections_per_address");
     }
     *from_there += 1;
     all.all += 1;
     telemetry::connections(settings.name, all.all);
-    Ok(Place { open: Arc::clone(open), address, name: settings.name })
+    Ok(Place { open: Arc::clone(open), network, name: settings.name })
 }
 
 #[cfg(test)]
@@ -175,6 +184,14 @@ mod tests {
     use tokio::io::AsyncReadExt as _;
 
     use super::*;
+
+    #[test]
+    fn a_customer_is_one_network() {
+        let of = |text: &str| network(text.parse().unwrap()).to_string();
+        assert_eq!(of("192.0.2.7"), "192.0.2.7");
+        assert_eq!(of("::ffff:192.0.2.7"), "192.0.2.7");
+        assert_eq!(of("2001:db8:1:2:3:4:5:6"), "2001:db8:1:2::");
+    }
 
     fn settings(most: usize, most_per_address: usize) -> Settings {
         let addresses = vec!["127.0.0.1:0".parse().unwrap()];
@@ -192,7 +209,7 @@ mod tests {
         }
         drop(places);
         let open = open.lock().unwrap();
-        assert_eq!((open.all, open.by_address.len()), (0, 0));
+        assert_eq!((open.all, open.by_network.len()), (0, 0));
     }
 
     #[test]

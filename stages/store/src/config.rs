@@ -36,6 +36,19 @@ pub struct Config {
     pub per_address: usize,
     /// How long a reader may say nothing.
     pub idle: Duration,
+    /// How people log in.
+    pub logins: Logins,
+}
+
+/// What bounds logging in.
+#[derive(Debug, Clone, Copy)]
+pub struct Logins {
+    /// How long a reader may take to log in.
+    pub within: Duration,
+    /// The longest wait before a login from where many failed.
+    pub delay: Duration,
+    /// Logins from one network that may wait so at once.
+    pub delayed: usize,
 }
 
 impl Config {
@@ -92,8 +105,34 @@ impl Config {
             idle: section
                 .span("idle", "30min", "1min"..="1day", "How long a reader may say nothing: RFC 3501 section 5.4.")
                 .0,
+            logins: Logins::read(&mut section),
         };
         section.finish();
         config
+    }
+}
+
+impl Logins {
+    fn read(section: &mut Section) -> Self {
+        Self {
+            within: section
+                .span("login", "1min", "1s"..="30min", "How long a reader may take to log in, TLS included. People have typed their password before.")
+                .0,
+            delay: section
+                .span(
+                    "login_delay",
+                    "30s",
+                    "0s"..="5min",
+                    "After three failures each login from that network (an IPv4 address, an IPv6 /64) waits: 1 s, then twice as long, up to this.",
+                )
+                .0,
+            delayed: usize::try_from(section.count(
+                "logins_delayed",
+                10,
+                1..=10_000,
+                "Logins from one network that may wait so at once; more are told to come again.",
+            ))
+            .unwrap_or(usize::MAX),
+        }
     }
 }

@@ -1,34 +1,39 @@
 //! IMAP over the storage.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
-use directory::{Account, Directory};
+use directory::Account;
+use runtime::clock;
 use runtime::driver::Backend;
-use runtime::{clock, telemetry};
 use wire::imap::{Answer, FlagMode, ImapSession, MessageRow, Question, View};
 
+use crate::logins::{Attempt, Login, Logins};
 use crate::node::Node;
 use crate::shard::{self, Change, FlagChange, StoreError};
 
 /// Answers one session.
 pub(crate) struct Reading {
     node: Node,
-    directory: Directory,
+    logins: Logins,
+    client: IpAddr,
     account: Option<Arc<Account>>,
     mailbox: Option<i64>,
 }
 
 impl Reading {
-    pub(crate) fn new(node: Node, directory: Directory) -> Self {
-        Self { node, directory, account: None, mailbox: None }
+    pub(crate) fn new(node: Node, logins: Logins, client: IpAddr) -> Self {
+        Self { node, logins, client, account: None, mailbox: None }
     }
 
     async fn login(&mut self, user: &str, password: &str) -> anyhow::Result<Answer> {
-        let Some(account) = self.directory.authenticate(user, password).await? else {
-            telemetry::login("imap", "refused");
-            return Ok(Answer::Refused);
+        let attempt = Attempt { protocol: "imap", client: self.client, user, password };
+        let account = match self.logins.login(attempt).await? {
+            Login::In(account) => account,
+            Login::Refused => return Ok(Answer::Refused),
+            Login::Elsewhere(node) => return Ok(Answer::Elsewhere(node)),
+            Login::Busy => return Ok(Answer::Unavailable),
         };
-        telemetry::login("imap", "accepted");
         let now = i64::try_from(clock::now().0).unwrap_or(i64::MAX);
         self.node.change(account.id, Change::Mailboxes { account: account.id, now }).await?;
         self.account = Some(account);

@@ -7,6 +7,7 @@ pub mod config;
 pub mod held;
 mod imap;
 pub mod ingest;
+mod logins;
 pub mod node;
 mod pack;
 mod pop3;

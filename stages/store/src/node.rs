@@ -24,6 +24,7 @@ struct Meta {
 /// The storage of a node.
 #[derive(Clone)]
 pub struct Node {
+    name: String,
     shards: Vec<Shard>,
     _lock: std::sync::Arc<fs::File>,
 }
@@ -53,7 +54,12 @@ impl Node {
             })
         };
         let shards = (0..config.shards).map(open).collect::<anyhow::Result<_>>()?;
-        Ok(Self { shards, _lock: std::sync::Arc::new(lock) })
+        Ok(Self { name: node.to_owned(), shards, _lock: std::sync::Arc::new(lock) })
+    }
+
+    /// Its name, which the accounts that live on it carry.
+    pub(crate) fn name(&self) -> &str {
+        &self.name
     }
 
     /// The shard of an account. Accounts are numbered one behind the other, so they spread evenly.

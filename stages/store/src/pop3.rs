@@ -1,19 +1,22 @@
 //! POP3 over the storage: the maildrop is the account's INBOX.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
-use directory::{Account, Directory};
+use directory::Account;
+use runtime::clock;
 use runtime::driver::Backend;
-use runtime::{clock, telemetry};
 use wire::pop3::{Answer, Entry, Pop3Session, Question};
 
+use crate::logins::{Attempt, Login, Logins};
 use crate::node::Node;
 use crate::shard::Change;
 
 /// Answers one session.
 pub(crate) struct Maildrop {
     node: Node,
-    directory: Directory,
+    logins: Logins,
+    client: IpAddr,
     open: Option<Open>,
 }
 
@@ -24,16 +27,18 @@ struct Open {
 }
 
 impl Maildrop {
-    pub(crate) fn new(node: Node, directory: Directory) -> Self {
-        Self { node, directory, open: None }
+    pub(crate) fn new(node: Node, logins: Logins, client: IpAddr) -> Self {
+        Self { node, logins, client, open: None }
     }
 
     async fn login(&mut self, user: &str, password: &str) -> anyhow::Result<Answer> {
-        let Some(account) = self.directory.authenticate(user, password).await? else {
-            telemetry::login("pop3", "refused");
-            return Ok(Answer::Refused);
+        let attempt = Attempt { protocol: "pop3", client: self.client, user, password };
+        let account = match self.logins.login(attempt).await? {
+            Login::In(account) => account,
+            Login::Refused => return Ok(Answer::Refused),
+            Login::Elsewhere(node) => return Ok(Answer::Elsewhere(node)),
+            Login::Busy => return Ok(Answer::Unavailable),
         };
-        telemetry::login("pop3", "accepted");
         let now = i64::try_from(clock::now().0).unwrap_or(i64::MAX);
         self.node.change(account.id, Change::Mailboxes { account: account.id, now }).await?;
         let reader = &self.node.shard(account.id).reader;

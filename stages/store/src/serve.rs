@@ -15,11 +15,10 @@ use wire::{imap, pop3};
 
 use crate::config::Config;
 use crate::imap::Reading;
+use crate::logins::Logins;
 use crate::node::Node;
 use crate::pop3::Maildrop;
 
-/// How long a client may take for the handshake.
-const HANDSHAKE: Duration = Duration::from_secs(30);
 /// How long a client may take none of what we write.
 const STALLED: Duration = Duration::from_secs(120);
 
@@ -33,7 +32,7 @@ enum Begin {
 #[derive(Clone)]
 struct Desk {
     node: Node,
-    directory: Directory,
+    logins: Logins,
     terms: Terms,
     tls: TlsAcceptor,
 }
@@ -52,12 +51,14 @@ pub fn serve(
     let terms = Terms {
         idle: config.idle,
         stalled: STALLED,
+        login: config.logins.within,
         // A reader may stay as long as it likes.
         life: Duration::from_secs(30 * 86_400),
         tls: Some(tls.clone()),
         tasks: tasks.clone(),
     };
-    let desk = Desk { node: node.clone(), directory: directory.clone(), terms, tls: tls.clone() };
+    let logins = Logins::new(directory.clone(), node.name().to_owned(), config.logins);
+    let desk = Desk { node: node.clone(), logins, terms, tls: tls.clone() };
     let begin = [Begin::InTheClear, Begin::UnderTls];
     for ((name, addresses), begin) in [("pop3", &config.pop3), ("pop3s", &config.pop3s)].into_iter().zip(begin) {
         let busy = b"-ERR [SYS/TEMP] too many connections; try again later\r\n";
@@ -86,7 +87,7 @@ impl Desk {
     async fn begin(&self, stream: TcpStream, peer: SocketAddr, begin: Begin) -> Option<(Conversation, Tls, Cleartext)> {
         let mut conversation = Conversation::Clear(stream);
         if begin == Begin::UnderTls
-            && let Err(error) = conversation.start_tls(&self.tls, HANDSHAKE).await
+            && let Err(error) = conversation.start_tls(&self.tls, self.terms.login).await
         {
             tracing::debug!(client = %peer, %error, "no TLS came about");
             return None;
@@ -99,14 +100,14 @@ impl Desk {
     async fn pop3(self, stream: TcpStream, peer: SocketAddr, begin: Begin) {
         let Some((conversation, tls, cleartext)) = self.begin(stream, peer, begin).await else { return };
         let session = pop3::Pop3Session::new(pop3::Limits::default(), tls, cleartext);
-        let mut maildrop = Maildrop::new(self.node, self.directory);
+        let mut maildrop = Maildrop::new(self.node, self.logins, peer.ip());
         told(peer, drive(conversation, session, &mut maildrop, &self.terms, Bytes::new()).await);
     }
 
     async fn imap(self, stream: TcpStream, peer: SocketAddr, begin: Begin) {
         let Some((conversation, tls, cleartext)) = self.begin(stream, peer, begin).await else { return };
         let session = imap::ImapSession::new(imap::Limits::default(), tls, cleartext);
-        let mut reading = Reading::new(self.node, self.directory);
+        let mut reading = Reading::new(self.node, self.logins, peer.ip());
         told(peer, drive(conversation, session, &mut reading, &self.terms, Bytes::new()).await);
     }
 }

@@ -71,6 +71,11 @@ pub trait Session {
     /// clear and must not count as sent under TLS (RFC 3207 section 4.2).
     fn tls_started(&mut self);
 
+    /// Whether the peer has said who it is, or does not have to. Until then it is given less time.
+    fn is_established(&self) -> bool {
+        true
+    }
+
     /// The peer closed its side. Steps that are still due come out of [`Session::next`], then [`Step::Close`].
     fn end_of_input(&mut self);
 

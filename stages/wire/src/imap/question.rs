@@ -114,7 +114,7 @@ pub enum FlagMode {
 /// What the session asks of the world.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Question {
-    /// Is this the user's password? Answer: done or refused.
+    /// Is this the user's password? Answer: done, refused, or elsewhere.
     Login {
         /// The user.
         user: String,
@@ -156,6 +156,8 @@ pub enum Answer {
     View(View),
     /// The text.
     Text(Bytes),
+    /// The mailbox is on the store node of this name.
+    Elsewhere(String),
     /// Not at the moment.
     Unavailable,
 }

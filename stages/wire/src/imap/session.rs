@@ -279,6 +279,12 @@ impl ImapSession {
                 let capabilities = self.capabilities();
                 self.done(&running.tag, &format!("OK [CAPABILITY {capabilities}] logged in"));
             }
+            (Job::Login, Answer::Elsewhere(node)) => {
+                self.done(
+                    &running.tag,
+                    &format!("NO [UNAVAILABLE] your mailbox is on the server {node}, not on this one"),
+                );
+            }
             (Job::Login, _) => {
                 self.failed_logins += 1;
                 self.done(&running.tag, "NO [AUTHENTICATIONFAILED] wrong user or password");
@@ -352,6 +358,10 @@ impl Session for ImapSession {
 
     fn answer(&mut self, answer: Answer) {
         self.answered(answer);
+    }
+
+    fn is_established(&self) -> bool {
+        self.logged_in
     }
 
     fn tls_started(&mut self) {

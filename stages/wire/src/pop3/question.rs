@@ -33,7 +33,7 @@ pub struct Entry {
 /// What the session asks of the world.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Question {
-    /// Is this the user's password? Answer: the maildrop, or refused, or unavailable.
+    /// Is this the user's password? Answer: the maildrop, refused, elsewhere, or unavailable.
     Login {
         /// The user.
         user: String,
@@ -57,6 +57,8 @@ pub enum Answer {
     Text(Bytes),
     /// Done.
     Done,
+    /// The maildrop is on the store node of this name.
+    Elsewhere(String),
     /// Not at the moment.
     Unavailable,
 }

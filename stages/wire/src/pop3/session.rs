@@ -150,6 +150,7 @@ impl Pop3Session {
                 self.output.push_back(Bytes::from_static(b"+ \r\n"));
                 self.mode = Mode::Sasl;
             }
+            Command::AuthList if !may_login => self.output.push_back(Bytes::from_static(b"+OK\r\n.\r\n")),
             Command::AuthList => self.output.push_back(Bytes::from_static(b"+OK\r\nPLAIN\r\n.\r\n")),
             _ => self.mistake("log in first"),
         }
@@ -250,13 +251,15 @@ impl Pop3Session {
     }
 
     fn index(&self, number: usize) -> Option<usize> {
-        self.left().find(|(found, _)| *found == number).map(|(number, _)| number - 1)
+        let index = number.checked_sub(1)?;
+        self.drop.as_ref()?.deleted.get(index).is_some_and(|deleted| !deleted).then_some(index)
     }
 
     fn listing(&mut self, number: Option<usize>, tell: fn(&Entry) -> String) {
         match number {
             Some(number) => {
-                let told = self.left().find(|(found, _)| *found == number).map(|(_, entry)| tell(entry));
+                let found = self.index(number).zip(self.drop.as_ref());
+                let told = found.map(|(index, drop)| tell(&drop.entries[index]));
                 match told {
                     Some(told) => self.ok(&format!("{number} {told}")),
                     None => self.mistake("no such message"),
@@ -294,6 +297,9 @@ impl Pop3Session {
                 self.failed_logins += 1;
                 self.mistake("[AUTH] wrong user or password");
                 self.closing |= self.failed_logins >= self.limits.failed_logins;
+            }
+            (Asked::Login, Answer::Elsewhere(node)) => {
+                self.mistake(&format!("[SYS/PERM] your mail is on the server {node}, not on this one"));
             }
             (Asked::Message(lines), Answer::Text(text)) => {
                 self.output.push_back(Bytes::from_static(b"+OK\r\n"));
@@ -349,6 +355,10 @@ impl Session for Pop3Session {
             Mode::Asked(asked) => self.answered(asked, answer),
             other => self.mode = other,
         }
+    }
+
+    fn is_established(&self) -> bool {
+        self.drop.is_some()
     }
 
     fn tls_started(&mut self) {

@@ -1,0 +1,240 @@
+//! Logging in at a store node: whoever fails often waits before the next try, so that passwords cannot be guessed, and
+//! guessing does not keep others out.
+//!
+//! Failures are counted by network (see [`runtime::listener::network`]). The first few cost nothing: people mistype.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use directory::{Account, Directory, Unsure};
+use runtime::{listener, telemetry};
+use tokio::time::Instant;
+
+use crate::config::Logins as Bounds;
+
+/// Failures before the first delay.
+const FREE: u32 = 3;
+/// The first delay; each failure doubles it.
+const FIRST: Duration = Duration::from_secs(1);
+/// A network that did not fail for so long starts anew.
+const FORGET: Duration = Duration::from_secs(15 * 60);
+/// Networks that are remembered: some 5 MB.
+const NETWORKS: usize = 100_000;
+/// Characters of a user's name that go to the log.
+const LOGGED: usize = 100;
+
+/// What became of a login.
+#[derive(Debug)]
+pub(crate) enum Login {
+    /// It is this account, and it lives here.
+    In(Arc<Account>),
+    /// Wrong user or password.
+    Refused,
+    /// The account lives on the store node of this name.
+    Elsewhere(String),
+    /// Too many of that network wait already.
+    Busy,
+}
+
+/// What is asked: by whom, over which protocol, as whom.
+pub(crate) struct Attempt<'a> {
+    pub(crate) protocol: &'static str,
+    pub(crate) client: IpAddr,
+    pub(crate) user: &'a str,
+    pub(crate) password: &'a str,
+}
+
+/// Everybody's logins.
+#[derive(Clone)]
+pub(crate) struct Logins {
+    directory: Directory,
+    node: String,
+    bounds: Bounds,
+    networks: Arc<Mutex<HashMap<IpAddr, Network>>>,
+}
+
+#[derive(Debug)]
+struct Network {
+    failures: u32,
+    last: Instant,
+    waiting: usize,
+}
+
+/// A login that waits; when it is dropped it does not any more.
+struct Waiting<'a> {
+    logins: &'a Logins,
+    network: IpAddr,
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.logins.with(self.network, |network| network.waiting = network.waiting.saturating_sub(1));
+    }
+}
+
+impl Logins {
+    pub(crate) fn new(directory: Directory, node: String, bounds: Bounds) -> Self {
+        Self { directory, node, bounds, networks: Arc::default() }
+    }
+
+    /// Who this is, after a delay that grows with the failures of the client's network.
+    ///
+    /// # Errors
+    /// [`Unsure`] when the directory cannot say.
+    pub(crate) async fn login(&self, attempt: Attempt<'_>) -> Result<Login, Unsure> {
+        let login = self.try_login(&attempt).await?;
+        let (user, client, protocol) = (attempt.user, attempt.client.to_canonical(), attempt.protocol);
+        let result = match &login {
+            Login::In(_) => "accepted",
+            Login::Refused => {
+                let user: String = user.chars().take(LOGGED).collect();
+                tracing::info!(%client, ?user, protocol, "a login was refused");
+                "refused"
+            }
+            Login::Elsewhere(node) => {
+                tracing::warn!(%client, user, node, "an account of another store node logged in here");
+                "elsewhere"
+            }
+            Login::Busy => "busy",
+        };
+        telemetry::login(protocol, result);
+        Ok(login)
+    }
+
+    async fn try_login(&self, attempt: &Attempt<'_>) -> Result<Login, Unsure> {
+        let network = listener::network(attempt.client);
+        let Some((waiting, delay)) = self.queue(network) else { return Ok(Login::Busy) };
+        let known = match self.directory.recognise(attempt.user, attempt.password).await? {
+            Some(account) => Some(account),
+            None => {
+                tokio::time::sleep(delay).await;
+                self.directory.authenticate(attempt.user, attempt.password).await?
+            }
+        };
+        drop(waiting);
+        Ok(match known {
+            Some(account) if account.store == self.node => Login::In(account),
+            Some(account) => Login::Elsewhere(account.store.clone()),
+            None => {
+                self.failed(network);
+                Login::Refused
+            }
+        })
+    }
+
+    fn with<T>(&self, network: IpAddr, work: impl FnOnce(&mut Network) -> T) -> Option<T> {
+        self.networks.lock().unwrap_or_else(PoisonError::into_inner).get_mut(&network).map(work)
+    }
+
+    /// A place among those who wait, and how long; none if all places of the network are taken. Networks without failures
+    /// wait for nothing and are not remembered.
+    fn queue(&self, network: IpAddr) -> Option<(Option<Waiting<'_>>, Duration)> {
+        let queued = self.with(network, |found| {
+            if found.last.elapsed() > FORGET {
+                found.failures = 0;
+            }
+            let delay = delay(found.failures, self.bounds.delay);
+            (found.waiting < self.bounds.delayed || delay.is_zero()).then(|| {
+                found.waiting += 1;
+                delay
+            })
+        });
+        match queued {
+            Some(delay) => delay.map(|delay| (Some(Waiting { logins: self, network }), delay)),
+            None => Some((None, Duration::ZERO)),
+        }
+    }
+
+    fn failed(&self, network: IpAddr) {
+        let mut networks = self.networks.lock().unwrap_or_else(PoisonError::into_inner);
+        if networks.len() >= NETWORKS && !networks.contains_key(&network) {
+            networks.retain(|_, network| network.waiting > 0 || network.last.elapsed() < FORGET);
+            if networks.len() >= NETWORKS {
+                // So many guess at once that each has had few tries: those are forgotten first.
+                networks.retain(|_, network| network.failures > FREE);
+            }
+        }
+        let found = networks.entry(network).or_insert(Network { failures: 0, last: Instant::now(), waiting: 0 });
+        found.failures = found.failures.saturating_add(1);
+        found.last = Instant::now();
+    }
+}
+
+fn delay(failures: u32, longest: Duration) -> Duration {
+    match failures.checked_sub(FREE) {
+        None => Duration::ZERO,
+        Some(more) => FIRST.saturating_mul(1 << more.min(16)).min(longest),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use std::cell::RefCell;
+    use std::rc::Rc;
+
+    use runtime::config::{Section, Sheet};
+
+    use super::*;
+
+    #[test]
+    fn delays_grow_to_the_longest() {
+        let seconds: Vec<u64> =
+            [0, 2, 3, 4, 7, 8, 100].map(|failures| delay(failures, Duration::from_secs(30)).as_secs()).to_vec();
+        assert_eq!(seconds, [0, 0, 1, 2, 16, 30, 30]);
+    }
+
+    async fn logins(waiting: usize) -> (tempfile::TempDir, Logins) {
+        let folder = tempfile::tempdir().unwrap();
+        let section = Section::root(serde_json::json!({}), Rc::new(RefCell::new(Sheet::default())));
+        let config = directory::Config::read(section, folder.path());
+        let directory = Directory::open(config).await.unwrap();
+        directory.add_domain("example.org", None, None).await.unwrap();
+        let account = directory::NewAccount {
+            address: "alice@example.org",
+            password: "secret",
+            store: "node1",
+            kind: directory::Kind::User,
+            quota_bytes: 0,
+            quota_messages: 0,
+        };
+        directory.add_account(account).await.unwrap();
+        let bounds = Bounds { within: Duration::from_secs(60), delay: Duration::from_secs(30), delayed: waiting };
+        (folder, Logins::new(directory, "node1".into(), bounds))
+    }
+
+    async fn attempt(logins: &Logins, client: &str, password: &str) -> Login {
+        let client = client.parse().unwrap();
+        logins.login(Attempt { protocol: "imap", client, user: "alice@example.org", password }).await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn who_fails_often_waits_and_others_do_not() {
+        let (_folder, logins) = logins(1).await;
+        for _ in 0..4 {
+            assert!(matches!(attempt(&logins, "2001:db8::1", "wrong").await, Login::Refused));
+        }
+        let began = Instant::now();
+        let (one, other, elsewhere) = tokio::join!(
+            attempt(&logins, "2001:db8::2", "guess"),
+            async {
+                tokio::task::yield_now().await;
+                attempt(&logins, "2001:db8::3", "another").await
+            },
+            attempt(&logins, "192.0.2.1", "secret"),
+        );
+        assert!(matches!((one, other), (Login::Refused, Login::Busy)), "one of a network waits, the other may not");
+        assert!(matches!(elsewhere, Login::In(_)));
+        assert!(began.elapsed() >= FIRST);
+        assert!(matches!(attempt(&logins, "2001:db8::9", "secret").await, Login::In(_)), "a known password is let in");
+    }
+
+    #[tokio::test]
+    async fn an_account_of_another_node_is_sent_there() {
+        let (_folder, mut logins) = logins(1).await;
+        logins.node = "node2".into();
+        assert!(matches!(attempt(&logins, "192.0.2.1", "secret").await, Login::Elsewhere(node) if node == "node1"));
+    }
+}
