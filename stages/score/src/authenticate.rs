@@ -12,7 +12,6 @@ use mail_auth::{
     ArcOutput, AuthenticatedMessage, AuthenticationResults, DkimOutput, DkimResult, DmarcOutput, DmarcResult,
     IprevResult, MessageAuthenticator, SpfOutput, SpfResult,
 };
-use mail_parser::Message;
 use proto::Envelope;
 use runtime::dns;
 
@@ -81,10 +80,9 @@ pub(crate) async fn authenticate(
     host: &str,
     deadline: Duration,
     envelope: &Envelope,
-    parsed: Option<&Message<'_>>,
     raw: &[u8],
 ) -> Told {
-    let asked = tokio::time::timeout(deadline, ask(resolver, host, envelope, parsed, raw)).await;
+    let asked = tokio::time::timeout(deadline, ask(resolver, host, envelope, raw)).await;
     asked.unwrap_or_else(|_| Told {
         results: Authentication { spf: Word::TempError, ..Authentication::default() },
         field: format!("Authentication-Results: {host};\r\n\tspf=temperror (DNS did not answer in time)\r\n")
@@ -92,13 +90,7 @@ pub(crate) async fn authenticate(
     })
 }
 
-async fn ask(
-    resolver: &TokioResolver,
-    host: &str,
-    envelope: &Envelope,
-    parsed: Option<&Message<'_>>,
-    raw: &[u8],
-) -> Told {
+async fn ask(resolver: &TokioResolver, host: &str, envelope: &Envelope, raw: &[u8]) -> Told {
     let ask = MessageAuthenticator(resolver.clone());
     let client = envelope.client.address;
     let (helo, from) = (envelope.client.helo.as_str(), envelope.reverse_path.as_str());
@@ -113,9 +105,8 @@ async fn ask(
     let mut results = Authentication { spf: spf_word(spf.result()), iprev, ..Authentication::default() };
     let mut told = AuthenticationResults::new(host);
     told = with_spf(told, &spf, envelope);
-    if let Some(parsed) = parsed {
-        // Strict: signatures with a body length limit prove nothing about what follows it (RFC 6376 section 8.2).
-        let mut message = AuthenticatedMessage::from_parsed(parsed, raw, true);
+    // Strict: signatures with a body length limit prove nothing about what follows it (RFC 6376 section 8.2).
+    if let Some(mut message) = AuthenticatedMessage::parse(raw) {
         message.dkim_headers.truncate(SIGNATURES);
         let (dkim, arc) = tokio::join!(ask.verify_dkim(&message), ask.verify_arc(&message));
         let domain = from.rsplit_once('@').map_or(helo, |(_, domain)| domain);

@@ -1,18 +1,17 @@
 //! What the rules look at: the mail and its envelope, read once into plain values. Reading never fails; what cannot be
 //! read is a fact of its own.
 
-use mail_parser::{Address, HeaderName, HeaderValue, Message, MessagePart, MimeHeaders as _, PartType};
+use mail_parser::{Address, HeaderName, HeaderValue, MessageParser, MimeHeaders as _};
 use proto::{Envelope, Listing};
 use runtime::dns;
+use wire::mime::{self, Encoding, Kind, Part, Text};
 
 use crate::authenticate::Authentication;
-use crate::fields::fields;
+use crate::fields::{fields, strays};
 use crate::html::{self, Page};
 
-/// Text and HTML of a mail are looked at up to so many bytes each; what spam says, it says at the top.
+/// Text and HTML of a mail are looked at up to so many bytes each, and of each part; what spam says, it says at the top.
 const LOOK: usize = 256 * 1024;
-/// Mails within mails are followed so deep.
-const DEPTH: usize = 20;
 
 /// Everything that is known of a mail.
 #[derive(Debug, Clone, Default)]
@@ -63,6 +62,8 @@ pub struct Header {
     pub message_id: String,
     /// Decoded.
     pub subject: String,
+    /// Lines that are no fields.
+    pub strays: usize,
     /// Whether bytes above 127 stand in it although no field says that it is UTF-8.
     pub is_8bit: bool,
 }
@@ -91,8 +92,8 @@ pub struct Content {
 }
 
 impl Facts {
-    /// Reads a mail. `parsed` is none when it cannot be parsed.
-    pub fn read(envelope: &Envelope, host: &str, parsed: Option<&Message<'_>>, raw: &[u8]) -> Self {
+    /// Reads a mail.
+    pub fn read(envelope: &Envelope, host: &str, raw: &[u8]) -> Self {
         Self {
             sender: Sender {
                 helo: envelope.client.helo.clone(),
@@ -103,21 +104,23 @@ impl Facts {
                 listings: envelope.gate.listings.clone(),
                 arrived: i64::try_from(envelope.arrived.0 / 1000).unwrap_or(i64::MAX),
             },
-            header: header(parsed, raw),
-            content: parsed.map(content),
+            header: header(raw),
+            content: content(raw),
             authentication: Authentication::default(),
             forged_results: 0,
         }
     }
 }
 
-fn header(parsed: Option<&Message<'_>>, raw: &[u8]) -> Header {
-    let mut header = Header::default();
+fn header(raw: &[u8]) -> Header {
+    let mut header = Header { strays: strays(raw), ..Header::default() };
     for field in fields(raw) {
         header.is_8bit |= !field.raw.is_ascii() && std::str::from_utf8(field.raw).is_err();
         header.names.push(String::from_utf8_lossy(field.name).to_ascii_lowercase());
     }
-    let Some(parsed) = parsed else { return header };
+    // Only the header: a whole mail is more than this parser has bounds for.
+    let lines = &raw[mime::parse_header(raw).header];
+    let Some(parsed) = MessageParser::default().parse_headers(lines) else { return header };
     for value in parsed.header_values(HeaderName::From) {
         if let HeaderValue::Address(addresses) = value {
             header.from.extend(named(addresses));
@@ -137,27 +140,65 @@ fn named<'a>(addresses: &'a Address<'_>) -> impl Iterator<Item = (String, String
     all.into_iter()
 }
 
-fn content(parsed: &Message<'_>) -> Content {
-    let mut content = Content::default();
-    count(parsed, 0, &mut content);
-    let mut pages = String::new();
-    for &id in &parsed.text_body {
-        if let Some(PartType::Text(text)) = parsed.part(id).map(|part| &part.body) {
-            add(&mut content.text, text);
-        }
-    }
-    for &id in &parsed.html_body {
-        if let Some(PartType::Html(page)) = parsed.part(id).map(|part| &part.body) {
-            add(&mut pages, page);
-        }
-    }
+/// What is in a mail; none when it has no header, so that nothing says what is in it.
+fn content(raw: &[u8]) -> Option<Content> {
+    fields(raw).next()?;
+    let mut found = Found::default();
+    found.look(raw, &mime::parse(raw), 0);
+    let Found { mut content, pages } = found;
     content.links = html::links_of_text(&content.text);
     if !pages.is_empty() {
         let page = html::read(&pages);
         content.links.extend(page.links.iter().cloned());
         content.page = Some(page);
     }
-    content
+    Some(content)
+}
+
+/// What has been found so far.
+#[derive(Default)]
+struct Found {
+    content: Content,
+    pages: String,
+}
+
+impl Found {
+    fn look(&mut self, raw: &[u8], part: &Part, depth: usize) {
+        self.content.parts += 1;
+        self.content.depth = self.content.depth.max(depth);
+        match &part.kind {
+            Kind::Multipart(parts) => parts.iter().for_each(|part| self.look(raw, part, depth)),
+            Kind::Message(inner) => {
+                self.name(&raw[part.header.clone()]);
+                self.look(raw, inner, depth + 1);
+            }
+            Kind::Leaf => self.look_at_leaf(&raw[part.header.clone()], &raw[part.body.clone()], depth),
+        }
+    }
+
+    /// Notes the name of an attachment. Says whether the part is one.
+    fn name(&mut self, header: &[u8]) -> bool {
+        let Some(header) = MessageParser::default().parse_headers(header) else { return false };
+        let part = header.root_part();
+        let name = part.attachment_name();
+        self.content.attachments.extend(name.map(str::to_owned));
+        let is_attachment = part.content_disposition().is_some_and(|disposition| disposition.is_attachment());
+        // A text with a name is there to be read only if nothing was before it.
+        is_attachment || (name.is_some() && self.content.parts > 2)
+    }
+
+    fn look_at_leaf(&mut self, header: &[u8], body: &[u8], depth: usize) {
+        let is_attached = self.name(header);
+        let Some(text) = mime::text(header, body, LOOK) else { return };
+        self.content.broken += usize::from(text.is_broken);
+        self.content.hides_ascii |= hides_ascii(&text, body.len());
+        match text.media.as_str() {
+            "text/html" if is_attached => self.content.attached_pages += 1,
+            "text/html" if depth == 0 => add(&mut self.pages, &text.content),
+            "text/plain" if depth == 0 && !is_attached => add(&mut self.content.text, &text.content),
+            _ => {}
+        }
+    }
 }
 
 fn add(all: &mut String, text: &str) {
@@ -168,27 +209,11 @@ fn add(all: &mut String, text: &str) {
     all.push_str(&text[..room]);
 }
 
-fn count(mail: &Message<'_>, depth: usize, content: &mut Content) {
-    content.depth = content.depth.max(depth);
-    content.parts += mail.parts.len();
-    for (id, part) in (0_u32..).zip(&mail.parts) {
-        content.broken += usize::from(part.is_encoding_problem);
-        let attached = mail.attachments.contains(&id);
-        if let Some(name) = part.attachment_name() {
-            content.attachments.push(name.to_owned());
-        }
-        content.attached_pages += usize::from(attached && matches!(part.body, PartType::Html(_)));
-        content.hides_ascii |= hides_ascii(part);
-        if let PartType::Message(inner) = &part.body
-            && depth < DEPTH
-        {
-            count(inner, depth + 1, content);
-        }
-    }
-}
-
 /// Base64 is for what ASCII cannot say; around a short plain text it is there to hide it from filters.
-fn hides_ascii(part: &MessagePart<'_>) -> bool {
-    let (PartType::Text(text) | PartType::Html(text)) = &part.body else { return false };
-    part.encoding == mail_parser::Encoding::Base64 && !text.is_empty() && text.len() < LOOK && text.is_ascii()
+fn hides_ascii(text: &Text, length: usize) -> bool {
+    text.encoding == Encoding::Base64
+        && !text.is_broken
+        && length < LOOK
+        && !text.content.is_empty()
+        && text.content.is_ascii()
 }

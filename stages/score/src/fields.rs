@@ -16,23 +16,37 @@ pub struct Field<'a> {
     pub value: &'a [u8],
 }
 
-/// The fields up to the first empty line, or to the first line that is no field (RFC 5322 section 2.2). A line of an
-/// mbox file at the top (RFC 4155) is stepped over, as readers of mail do.
-pub fn fields(mail: &[u8]) -> impl Iterator<Item = Field<'_>> {
-    let mut offset = if mail.starts_with(b"From ") { field_length(mail) } else { 0 };
+/// The lines up to the first empty one, each with those that continue it, and where it begins.
+fn lines(mail: &[u8]) -> impl Iterator<Item = (usize, &[u8])> {
+    let mut offset = 0;
     std::iter::from_fn(move || {
-        let rest = mail.get(offset..)?;
-        let length = field_length(rest);
-        let raw = &rest[..length];
-        let colon = raw.iter().position(|&byte| byte == b':')?;
-        let name = raw[..colon].trim_ascii_end();
-        if name.is_empty() || !name.iter().all(u8::is_ascii_graphic) {
-            return None;
-        }
-        let field = Field { offset, raw, name, value: &raw[colon + 1..] };
-        offset += length;
-        Some(field)
+        let rest = mail.get(offset..).filter(|rest| !rest.is_empty() && !is_empty_line(rest))?;
+        let line = (offset, &rest[..field_length(rest)]);
+        offset += line.1.len();
+        Some(line)
     })
+}
+
+fn is_empty_line(text: &[u8]) -> bool {
+    text.starts_with(b"\r\n") || text.starts_with(b"\n")
+}
+
+fn field((offset, raw): (usize, &[u8])) -> Option<Field<'_>> {
+    let colon = raw.iter().position(|&byte| byte == b':')?;
+    let name = raw[..colon].trim_ascii_end();
+    let is_name = !name.is_empty() && name.iter().all(u8::is_ascii_graphic);
+    is_name.then(|| Field { offset, raw, name, value: &raw[colon + 1..] })
+}
+
+/// The fields up to the first empty line (RFC 5322 section 2.2). Lines that are no fields are stepped over, as readers of
+/// mail do.
+pub fn fields(mail: &[u8]) -> impl Iterator<Item = Field<'_>> {
+    lines(mail).filter_map(field)
+}
+
+/// How many lines of the header are no fields. The line of an mbox file at the top (RFC 4155) is not counted.
+pub fn strays(mail: &[u8]) -> usize {
+    lines(mail).filter(|line| field(*line).is_none() && !(line.0 == 0 && line.1.starts_with(b"From "))).count()
 }
 
 /// The length of the first field with the lines that continue it.
@@ -117,6 +131,15 @@ mod tests {
         check("A: b\r\n\r\nAuthentication-Results: mx.example.org; spf=pass\r\n", &[]);
         check("Authentication-Results: (open mx.example.org\r\n\r\n", &[]);
         check("", &[]);
+    }
+
+    #[test]
+    fn behind_lines_that_are_no_fields() {
+        let field = "Authentication-Results: mx.example.org; spf=pass\r\n";
+        let odd = format!("\tfor <x>; forged\r\nSubject: x\r\nno colon\r\n two words: x\r\n: no name\r\n{field}\r\n");
+        check(&odd, &[field]);
+        assert_eq!(strays(odd.as_bytes()), 3);
+        assert_eq!(strays(b"From a@b Tue Nov 24 12:00:00 2026\r\nA: b\r\n\r\nno field\r\n"), 0);
     }
 
     #[test]

@@ -13,20 +13,29 @@ pub mod rules;
 
 pub use authenticate::{Asked, Authentication, Word};
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use hickory_resolver::TokioResolver;
-use mail_parser::{Message, MessageParser};
 use proto::Envelope;
 use runtime::{Fault, Mail, Outcome, Stage, dns};
+use tokio::runtime::Handle;
+use tokio::sync::Semaphore;
 
 use config::Config;
 use facts::Facts;
 
+/// Mail of more bytes is scored on a thread of its own, so that everything else goes on meanwhile.
+const LARGE: usize = 256 * 1024;
+
 /// The stage.
+#[derive(Clone)]
 pub struct Score {
-    config: Config,
+    config: Arc<Config>,
     host: String,
     resolver: TokioResolver,
+    /// Bytes of mail that may be scored, beside those that are.
+    room: Arc<Semaphore>,
 }
 
 impl Score {
@@ -36,23 +45,16 @@ impl Score {
     /// When the resolver cannot be set up.
     pub fn new(config: Config, host: String) -> anyhow::Result<Self> {
         let resolver = dns::resolver(config.resolver, config.deadline)?;
-        Ok(Self { config, host, resolver })
+        let room = Arc::new(Semaphore::new(usize::try_from(config.memory.0).unwrap_or(usize::MAX)));
+        Ok(Self { config: Arc::new(config), host, resolver, room })
     }
 
     /// The outcome for one mail.
     pub async fn score(&self, envelope: &Envelope, body: &Bytes) -> Outcome {
-        let parsed = parse(body);
-        let told = authenticate::authenticate(
-            &self.resolver,
-            &self.host,
-            self.config.deadline,
-            envelope,
-            parsed.as_ref(),
-            body,
-        )
-        .await;
+        let deadline = self.config.deadline;
+        let told = authenticate::authenticate(&self.resolver, &self.host, deadline, envelope, body).await;
         let cuts = fields::forged_results(body, &self.host);
-        let mut facts = Facts::read(envelope, &self.host, parsed.as_ref(), body);
+        let mut facts = Facts::read(envelope, &self.host, body);
         facts.authentication = told.results;
         facts.forged_results = cuts.len();
         let symbols = decide::symbols(&self.config.points, &facts);
@@ -63,19 +65,27 @@ impl Score {
         }
         outcome
     }
+
+    async fn score_apart(&self, envelope: Envelope, body: Bytes) -> Result<Outcome, Fault> {
+        let (score, runtime) = (self.clone(), Handle::current());
+        let scored = tokio::task::spawn_blocking(move || runtime.block_on(score.score(&envelope, &body))).await;
+        scored.map_err(|ended| match ended.try_into_panic() {
+            // The worker loop counts it.
+            Ok(panic) => std::panic::resume_unwind(panic),
+            Err(ended) => Fault::later(ended),
+        })
+    }
 }
 
 impl Stage for Score {
     async fn handle(&self, mail: &Mail) -> Result<Outcome, Fault> {
+        let all = self.config.memory.0;
+        let part = u32::try_from(mail.envelope().body.size.min(all)).unwrap_or(u32::MAX);
+        let _room = self.room.acquire_many(part).await.map_err(Fault::later)?;
         let body = mail.body().await?;
+        if body.len() > LARGE {
+            return self.score_apart(mail.envelope().clone(), body).await;
+        }
         Ok(self.score(mail.envelope(), &body).await)
     }
-}
-
-/// The parsed mail; none when it is no mail, or when the parser gives up on it in whatever way.
-pub fn parse(body: &[u8]) -> Option<Message<'_>> {
-    std::panic::catch_unwind(|| MessageParser::default().parse(body))
-        .inspect_err(|_| tracing::warn!("the parser panicked at a mail; it is scored as unparsable"))
-        .ok()
-        .flatten()
 }

@@ -113,7 +113,7 @@ fn delivery(mail: &Envelope, target: &Target, body: &Bytes, digest: Digest) -> D
         target: key,
         account: target.account,
         folder: folder.to_owned(),
-        prefix: prefix(mail, target, recipient, &held),
+        prefix: prefix(mail, target, recipient, &held, body),
         body: body.clone(),
         digest: digest.0,
         received: i64::try_from(mail.arrived.0).unwrap_or(i64::MAX),
@@ -125,7 +125,10 @@ fn delivery(mail: &Envelope, target: &Target, body: &Bytes, digest: Digest) -> D
 }
 
 /// The header lines of one copy: RFC 5321 section 4.4 puts Return-Path first; ours follow, then the Received field.
-fn prefix(mail: &Envelope, target: &Target, recipient: &str, held: &str) -> Bytes {
+///
+/// A mail whose first line begins with a blank would continue the last of them, and say what it likes in our name: it
+/// continues a field that says nothing.
+fn prefix(mail: &Envelope, target: &Target, recipient: &str, held: &str, body: &[u8]) -> Bytes {
     let mut prefix = BytesMut::new();
     prefix.extend_from_slice(
         format!("Return-Path: <{}>\r\nDelivered-To: {}\r\n", mail.reverse_path, target.address).as_bytes(),
@@ -138,6 +141,9 @@ fn prefix(mail: &Envelope, target: &Target, recipient: &str, held: &str) -> Byte
         prefix.extend_from_slice(&verdict.headers);
     }
     prefix.extend_from_slice(&mail.header_block);
+    if matches!(body.first(), Some(b' ' | b'\t')) {
+        prefix.extend_from_slice(b"X-Chainmail-Stray: what follows\r\n");
+    }
     prefix.freeze()
 }
 
@@ -201,6 +207,14 @@ mod tests {
         let want = "Return-Path: <s@x>\r\nDelivered-To: a@x\r\nX-B: 2\r\nX-A: 1\r\nReceived: r\r\n";
         check(&mail, Folder::Inbox, want, "a@x");
         check(&mail, Folder::Junk, want, "a@x");
+    }
+
+    #[test]
+    fn a_mail_does_not_continue_what_we_say_of_it() {
+        let body = Bytes::from_static(b"\tby mx.example.org\r\nSubject: x\r\n\r\n");
+        let delivery = delivery(&envelope(), &target(Folder::Inbox), &body, Digest([0; 32]));
+        assert!(delivery.prefix.ends_with(b"Received: r\r\nX-Chainmail-Stray: what follows\r\n"));
+        assert_eq!(delivery.body, body);
     }
 
     #[test]

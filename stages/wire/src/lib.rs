@@ -5,6 +5,7 @@
 //! limits given to its constructor.
 
 pub mod imap;
+pub mod mime;
 pub mod pop3;
 pub mod proxy;
 pub mod secret;

@@ -88,13 +88,13 @@ pub(super) const RULES: &[Rule] = &[
     rule("PAGE_IMAGE", 1.2, "A page that is an image with hardly a word.", |facts| {
         seen(facts, |content| content.page.as_ref().is_some_and(|page| page.images > 0 && page.readable < 50))
     }),
-    rule("PAGE_FORM", 1.0, "A page with a form.", |facts| {
+    rule("PAGE_FORM", 0.5, "A page with a form.", |facts| {
         seen(facts, |content| content.page.as_ref().is_some_and(|page| page.forms > 0))
     }),
     rule("PAGE_PASSWORD", 3.0, "A page that asks for a password.", |facts| {
         seen(facts, |content| content.page.as_ref().is_some_and(|page| page.passwords > 0))
     }),
-    rule("PAGE_SCRIPT", 1.5, "A page with a script.", |facts| {
+    rule("PAGE_SCRIPT", 1.0, "A page with a script.", |facts| {
         seen(facts, |content| content.page.as_ref().is_some_and(|page| page.scripts > 0))
     }),
     rule("PAGE_REFRESH", 2.0, "A page that leads elsewhere by itself.", |facts| {
@@ -123,7 +123,10 @@ fn linked(facts: &Facts, test: impl Fn(&Link) -> bool) -> Option<String> {
 /// A name and its ending, in lower case.
 fn ending(name: &str) -> Option<(&str, String)> {
     let (front, end) = name.trim_end_matches([' ', '.']).rsplit_once('.')?;
-    Some((front, end.to_ascii_lowercase()))
+    let end = end.to_ascii_lowercase();
+    // A name that ends with a site or an address is not the name of a program.
+    let is_site = end == "com" && front.contains([' ', '@']);
+    (!is_site).then_some((front, end))
 }
 
 /// What stands between the slashes of a link.

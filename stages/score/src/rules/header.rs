@@ -16,6 +16,19 @@ pub(super) const RULES: &[Rule] = &[
     rule("FROM_TWICE", 3.5, "Several From fields: what a reader sees is not what was authenticated.", |facts| {
         when(times(facts, "from") > 1)
     }),
+    rule("FROM_MANY", 3.5, "Authors at several domains, of which one at most was authenticated.", |facts| {
+        let authors = facts.header.from.iter().map(|(_, address)| registered(domain_of(address)));
+        let mut domains: Vec<_> = authors.filter(|domain| !domain.is_empty()).collect();
+        domains.sort_unstable();
+        domains.dedup();
+        (domains.len() > 1).then(|| domains.join(" "))
+    }),
+    rule(
+        "HEADER_STRAYS",
+        1.5,
+        "Lines in the header that are no fields: some readers end the header there, some do not.",
+        |facts| when(facts.header.strays > 0),
+    ),
     rule("FROM_NAME_ADDRESS", 2.5, "The author's display name is an address at another domain.", |facts| {
         facts.header.from.iter().find_map(|(name, address)| name_lies(name, address))
     }),

@@ -3,7 +3,7 @@
 use bytes::{BufMut as _, BytesMut};
 
 use super::encode::{nstring, string};
-use super::mime::field;
+use crate::mime::field;
 
 /// Addresses of one field are told apart up to this many.
 const ADDRESSES: usize = 1000;

@@ -7,10 +7,10 @@ use imap_types::fetch::{Macro, MacroOrMessageDataItemNames, MessageDataItemName 
 
 use super::encode;
 use super::envelope::envelope;
-use super::mime::{Part, parse, parse_header};
 use super::question::MessageRow;
 use super::section::section;
 use super::structure::{Form, structure};
+use crate::mime::{Part, parse, parse_header};
 
 /// A response may have bytes so many times those of its message, and this many more.
 const MOST: (usize, usize) = (4, 1024 * 1024);

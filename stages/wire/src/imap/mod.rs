@@ -6,7 +6,6 @@
 mod encode;
 mod envelope;
 mod fetch;
-mod mime;
 mod names;
 mod question;
 mod readable;

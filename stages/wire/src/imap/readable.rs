@@ -4,12 +4,9 @@
 use std::cell::OnceCell;
 
 use mail_parser::HeaderValue;
-use mail_parser::decoders::base64::base64_decode;
-use mail_parser::decoders::charsets::map::charset_decoder;
-use mail_parser::decoders::quoted_printable::quoted_printable_decode;
 use mail_parser::parsers::MessageStream;
 
-use super::mime::{Kind, Part, field, fields, parse, structured};
+use crate::mime::{self, Kind, Part, field, fields, parse};
 
 /// A message, decoded as far as it was asked for.
 pub(super) struct Readable<'a> {
@@ -84,33 +81,12 @@ fn gather(out: &mut String, text: &[u8], part: &Part) {
             gather(out, text, inner);
         }
         Kind::Leaf => {
-            if let Some(content) = text_of(&text[part.header.clone()], &text[part.body.clone()]) {
-                out.push_str(&content.to_lowercase());
+            if let Some(found) = mime::text(&text[part.header.clone()], &text[part.body.clone()], usize::MAX) {
+                out.push_str(&found.content.to_lowercase());
                 out.push('\n');
             }
         }
     }
-}
-
-/// What a part says, if it is text.
-fn text_of(header: &[u8], body: &[u8]) -> Option<String> {
-    let content = field(header, "content-type").map(|raw| structured(&raw)).unwrap_or_default();
-    let kind = content.value.to_ascii_lowercase();
-    if !(kind.is_empty() || kind.starts_with("text/") || kind.starts_with("message/")) {
-        return None;
-    }
-    let encoding = field(header, "content-transfer-encoding").unwrap_or_default().to_ascii_lowercase();
-    let decoded = match encoding.as_slice() {
-        b"base64" => base64_decode(body),
-        b"quoted-printable" => quoted_printable_decode(body),
-        _ => None,
-    };
-    let bytes = decoded.as_deref().unwrap_or(body);
-    let charset = content.parameter("charset").unwrap_or("utf-8");
-    Some(match charset_decoder(charset.as_bytes()) {
-        Some(decode) => decode(bytes),
-        None => String::from_utf8_lossy(bytes).into_owned(),
-    })
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use imap_types::core::AString;
 use imap_types::fetch::{Part as PartNumbers, Section};
 
-use super::mime::{Kind, Part, fields};
+use crate::mime::{Kind, Part, fields};
 
 /// The bytes of a section; none if there is no such part.
 pub(super) fn section<'a>(text: &'a [u8], root: &Part, wanted: Option<&Section<'_>>) -> Option<Cow<'a, [u8]>> {
@@ -89,7 +89,7 @@ mod tests {
     use imap_types::fetch::{MacroOrMessageDataItemNames, MessageDataItemName};
 
     use super::*;
-    use crate::imap::mime::parse;
+    use crate::mime::parse;
 
     const NESTED: &str = "Subject: out\r\nX-A: 1\r\nContent-Type: multipart/mixed; boundary=b\r\n\r\n--b\r\nContent-Type: text/plain\r\n\r\none\r\n--b\r\nContent-Type: message/rfc822\r\n\r\nSubject: in\r\nContent-Type: multipart/mixed; boundary=c\r\n\r\n--c\r\n\r\ninner\r\n--c--\r\n--b--\r\n";
 

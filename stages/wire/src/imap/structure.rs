@@ -4,7 +4,7 @@ use bytes::{BufMut as _, BytesMut};
 
 use super::encode::nstring;
 use super::envelope::{envelope, quoted};
-use super::mime::{Field, Kind, Part, field, structured};
+use crate::mime::{Field, Kind, Part, field, structured};
 
 /// Which of the two is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,7 +42,8 @@ pub(super) fn structure(out: &mut BytesMut, text: &[u8], part: &Part, form: Form
 fn leaf(out: &mut BytesMut, text: &[u8], part: &Part, content: Option<&Field>, form: Form) {
     let header = &text[part.header.clone()];
     let body = &text[part.body.clone()];
-    let value = content.map_or("text/plain", |content| content.value.as_str());
+    let default = if matches!(part.kind, Kind::Message(_)) { "message/rfc822" } else { "text/plain" };
+    let value = content.map_or(default, |content| content.value.as_str());
     let (main, sub) = value.split_once('/').unwrap_or(("text", "plain"));
     // A message that is nested too deep to be looked into has no envelope to be given.
     let is_closed = value.eq_ignore_ascii_case("message/rfc822") && matches!(part.kind, Kind::Leaf);
@@ -51,7 +52,7 @@ fn leaf(out: &mut BytesMut, text: &[u8], part: &Part, content: Option<&Field>, f
     out.put_u8(b' ');
     quoted(out, sub);
     out.put_u8(b' ');
-    if content.is_none() {
+    if content.is_none() && main == "text" {
         out.put_slice(b"(\"charset\" \"us-ascii\")");
     } else {
         parameters(out, content);
@@ -120,7 +121,7 @@ fn parameters(out: &mut BytesMut, content: Option<&Field>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::imap::mime::parse;
+    use crate::mime::parse;
 
     #[track_caller]
     fn check(text: &str, form: Form, want: &str) {

@@ -1,4 +1,9 @@
-//! The parts of a message and where they lie. Reading never fails: what is odd becomes text, and nesting has a bound.
+//! The parts of a message and where they lie (RFC 2045, RFC 2046). Reading never fails: what is odd becomes text. What it
+//! takes has bounds, whatever the message is made of.
+
+mod text;
+
+pub use text::{Encoding, Text, text};
 
 use std::ops::Range;
 
@@ -11,29 +16,38 @@ const PASSES: usize = 16;
 
 /// A part: a header, a body, and what is in it.
 #[derive(Debug, Clone)]
-pub(super) struct Part {
-    pub(super) header: Range<usize>,
-    pub(super) body: Range<usize>,
-    pub(super) kind: Kind,
+pub struct Part {
+    /// Where its header lies, the blank line included.
+    pub header: Range<usize>,
+    /// Where its body lies.
+    pub body: Range<usize>,
+    /// What the body is made of.
+    pub kind: Kind,
 }
 
 /// What is in a part.
 #[derive(Debug, Clone)]
-pub(super) enum Kind {
+pub enum Kind {
+    /// Text, an image, whatever has no parts; also what lies too deep to be looked into.
     Leaf,
+    /// Parts.
     Multipart(Vec<Part>),
+    /// A message.
     Message(Box<Part>),
 }
 
 /// A structured field: its value and its parameters, names in lower case.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct Field {
-    pub(super) value: String,
-    pub(super) parameters: Vec<(String, String)>,
+pub struct Field {
+    /// What stands before the first semicolon.
+    pub value: String,
+    /// The parameters.
+    pub parameters: Vec<(String, String)>,
 }
 
 impl Field {
-    pub(super) fn parameter(&self, name: &str) -> Option<&str> {
+    /// The value of the first parameter of this name.
+    pub fn parameter(&self, name: &str) -> Option<&str> {
         self.parameters.iter().find(|(found, _)| found == name).map(|(_, value)| value.as_str())
     }
 }
@@ -45,34 +59,43 @@ struct Budget {
 }
 
 /// The parts of a whole message.
-pub(super) fn parse(text: &[u8]) -> Part {
+pub fn parse(text: &[u8]) -> Part {
     let mut budget = Budget { parts: PARTS, bytes: text.len().saturating_mul(PASSES) };
-    parse_part(text, 0..text.len(), DEPTH, &mut budget)
+    parse_part(text, 0..text.len(), "text/plain", DEPTH, &mut budget)
 }
 
 /// A whole message as if it had no parts.
-pub(super) fn parse_header(text: &[u8]) -> Part {
+pub fn parse_header(text: &[u8]) -> Part {
     let begin = header_end(text);
     Part { header: 0..begin, body: begin..text.len(), kind: Kind::Leaf }
 }
 
-fn parse_part(text: &[u8], range: Range<usize>, depth: usize, budget: &mut Budget) -> Part {
+fn parse_part(text: &[u8], range: Range<usize>, default: &str, depth: usize, budget: &mut Budget) -> Part {
     let begin = header_end(&text[range.clone()]) + range.start;
     let (header, body) = (range.start..begin, begin..range.end);
     budget.parts = budget.parts.saturating_sub(1);
     let mut kind = Kind::Leaf;
     if depth > 0 && budget.parts > 0 && budget.bytes >= body.len() {
         let content = field(&text[header.clone()], "content-type").map(|raw| structured(&raw)).unwrap_or_default();
-        let value = content.value.to_ascii_lowercase();
+        let value = if content.value.is_empty() { default } else { content.value.as_str() }.to_ascii_lowercase();
         if let Some(boundary) = content.parameter("boundary").filter(|_| value.starts_with("multipart/")) {
             budget.bytes -= body.len();
-            let parts = split(text, body.clone(), boundary.as_bytes());
-            let parts: Vec<Part> = parts.into_iter().map(|part| parse_part(text, part, depth - 1, budget)).collect();
+            // RFC 2046 section 5.1.5: what a digest holds are messages, unless it says otherwise.
+            let default = if value == "multipart/digest" { "message/rfc822" } else { "text/plain" };
+            let ranges = split(text, body.clone(), boundary.as_bytes());
+            let mut parts = Vec::new();
+            for range in ranges {
+                if budget.parts == 0 {
+                    break;
+                }
+                parts.push(parse_part(text, range, default, depth - 1, budget));
+            }
             if !parts.is_empty() {
                 kind = Kind::Multipart(parts);
             }
         } else if value == "message/rfc822" {
-            kind = Kind::Message(Box::new(parse_part(text, body.clone(), depth - 1, budget)));
+            let inner = parse_part(text, body.clone(), "text/plain", depth - 1, budget);
+            kind = Kind::Message(Box::new(inner));
         }
     }
     Part { header, body, kind }
@@ -121,7 +144,7 @@ fn trim_line_end(text: &[u8], begin: usize, end: usize) -> usize {
 }
 
 /// Every field of a header: its name and the range of the whole field, line ends included.
-pub(super) fn fields(header: &[u8]) -> Vec<(&[u8], Range<usize>)> {
+pub fn fields(header: &[u8]) -> Vec<(&[u8], Range<usize>)> {
     let mut found: Vec<(&[u8], Range<usize>)> = Vec::new();
     let mut at = 0;
     while at < header.len() {
@@ -140,7 +163,7 @@ pub(super) fn fields(header: &[u8]) -> Vec<(&[u8], Range<usize>)> {
 }
 
 /// The first field of this name, unfolded, without its name.
-pub(super) fn field(header: &[u8], name: &str) -> Option<Vec<u8>> {
+pub fn field(header: &[u8], name: &str) -> Option<Vec<u8>> {
     let (found, range) = fields(header).into_iter().find(|(found, _)| found.eq_ignore_ascii_case(name.as_bytes()))?;
     let raw = &header[range];
     let value = raw.get(memchr::memchr(b':', raw)? + 1..)?;
@@ -149,7 +172,7 @@ pub(super) fn field(header: &[u8], name: &str) -> Option<Vec<u8>> {
 }
 
 /// A value with parameters (RFC 2045 section 5.1), comments left out.
-pub(super) fn structured(raw: &[u8]) -> Field {
+pub fn structured(raw: &[u8]) -> Field {
     let text = String::from_utf8_lossy(raw);
     let mut pieces = split_outside_quotes(&text, ';').into_iter();
     let value = pieces.next().unwrap_or_default().trim().to_owned();
@@ -229,11 +252,20 @@ mod tests {
     }
 
     #[test]
+    fn a_digest_holds_messages() {
+        let text = b"Content-Type: multipart/digest; boundary=b\r\n\r\n--b\r\n\r\nSubject: in\r\n\r\ntwo\r\n--b\r\nContent-Type: text/plain\r\n\r\nSubject: x\r\n--b--\r\n";
+        let Kind::Multipart(parts) = parse(text).kind else { panic!("not multipart") };
+        assert!(matches!((&parts[0].kind, &parts[1].kind), (Kind::Message(_), Kind::Leaf)));
+    }
+
+    #[test]
     fn nesting_has_a_bound() {
         let deep = "Content-Type: message/rfc822\r\n\r\n".repeat(10_000);
         parse(deep.as_bytes());
         let wide = format!("Content-Type: multipart/mixed; boundary=b\r\n\r\n{}", "--b\r\n\r\n".repeat(100_000));
         parse(wide.as_bytes());
+        let levels = "Content-Type: multipart/digest; boundary=b\r\n\r\n--b\r\n\r\n".repeat(100_000);
+        parse(levels.as_bytes());
     }
 
     proptest! {
