@@ -69,6 +69,16 @@ pub fn ended_consumer(node: &NodeName) -> String {
     format!("ended-{node}")
 }
 
+/// The accept node whose ends a consumer of this name reads.
+pub fn ended_node(consumer: &str) -> Option<&str> {
+    consumer.strip_prefix("ended-")
+}
+
+/// The store node whose copies a consumer of this name reads.
+pub fn store_node(consumer: &str) -> Option<&str> {
+    consumer.strip_prefix("store-")
+}
+
 /// The subject of one chunk of a body.
 pub fn body(id: MailId, chunk: u32) -> String {
     format!("body.{id}.{chunk}")

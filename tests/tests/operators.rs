@@ -24,7 +24,11 @@ fn accounts_live_on_two_store_nodes() {
             ("/stages/store/folder", json!("var/store2")),
         ],
     );
-    chain.command_with(&["account", "add", "carol@example.org", "--store", "node2"], "secret of carol\n");
+    let add = |store| chain.attempt(&["account", "add", "carol@example.org", "--store", store], "secret of carol\n");
+    assert_eq!(add("node7"), None, "mail for a node that is not there would wait unseen");
+    wait_for("the node to be known", || {
+        add("node2").is_some_and(|said| said == "carol@example.org was made on node2\n")
+    });
     let reply = send(&chain, &["alice@example.org", "carol@example.org"], b"Subject: both\r\n\r\nboth\r\n");
     assert!(reply.starts_with("250 "), "{reply}");
     chain.settles();

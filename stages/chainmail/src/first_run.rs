@@ -23,28 +23,39 @@ pub(crate) async fn make(config: &Config, directory: &Directory) -> anyhow::Resu
     for (name, kind) in
         [("alice", Kind::User), ("bob", Kind::User), ("postmaster", Kind::System), ("quarantine", Kind::System)]
     {
-        add(directory, config, &format!("{name}@{domain}"), PASSWORD, kind).await?;
+        let address = format!("{name}@{domain}");
+        directory.note_first_run(&address).await?;
+        add(directory, config, &address, PASSWORD, kind).await?;
     }
     tracing::info!(domain, password = PASSWORD, "made alice, bob, postmaster and quarantine to try it out");
     Ok(())
 }
 
-/// Makes a real site's first domain and the system's accounts in it. Gives their passwords.
+/// Makes a real site's first domain and the system's accounts in it; what is there already from a try that broke off
+/// stays. Gives the passwords of the accounts that it made.
 ///
 /// # Errors
-/// When the domain exists, or the directory does not answer.
+/// When all of it is there already, or the directory does not answer.
 pub(crate) async fn set_up(
     config: &Config,
     directory: &Directory,
     domain: &str,
 ) -> anyhow::Result<Vec<(String, String)>> {
-    directory.add_domain(domain, None, None).await?;
+    if !directory.domains().await?.iter().any(|(name, ..)| name.eq_ignore_ascii_case(domain)) {
+        directory.add_domain(domain, None, None).await?;
+    }
     let mut made = Vec::new();
     for name in ["postmaster", "quarantine"] {
         let address = format!("{name}@{domain}");
+        if directory.account(&address).await?.is_some() {
+            continue;
+        }
         let password: String = rand::rng().sample_iter(Alphanumeric).take(20).map(char::from).collect();
         add(directory, config, &address, &password, Kind::System).await?;
         made.push((address, password));
+    }
+    if made.is_empty() {
+        bail!("{domain} is set up already; a new password is given with: chainmail account passwd postmaster@{domain}");
     }
     Ok(made)
 }
@@ -57,8 +68,7 @@ pub(crate) async fn refuse_in_public(config: &Config, directory: &Directory) -> 
     let Some(public) = config.listeners().into_iter().find(|address| !address.ip().is_loopback()) else {
         return Ok(());
     };
-    for name in ["alice", "bob", "postmaster", "quarantine"] {
-        let address = format!("{name}@{}", config.first_domain);
+    for address in directory.first_run().await? {
         if directory.authenticate(&address, PASSWORD).await?.is_some() {
             bail!(
                 "{address} still has the password of the first run, and {public} is not on loopback; change it with: chainmail account passwd {address}"

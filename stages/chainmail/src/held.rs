@@ -1,6 +1,6 @@
 //! `chainmail held`: what the quarantine holds, and what becomes of it.
 
-use std::io::Write as _;
+use std::io::{IsTerminal as _, Write as _};
 use std::time::Duration;
 
 use anyhow::bail;
@@ -47,22 +47,58 @@ pub(crate) async fn held(config: &Config, command: Held) -> anyhow::Result<()> {
     let directory = Directory::open(config.directory.clone()).await?;
     let node: NodeName = directory.held_account().await?.store.parse().map_err(anyhow::Error::msg)?;
     let broker = Broker::connect(config.broker.clone(), "chainmail-held", BROKER).await?;
+    let ask = async |request: &Request| -> anyhow::Result<Reply> {
+        let answer = broker.ask(subjects::ask_store(&node), serde_json::to_vec(request)?.into(), NODE).await?;
+        serde_json::from_slice::<Result<Reply, String>>(&answer)?.map_err(anyhow::Error::msg)
+    };
     let request = match command {
-        Held::List => Request::List,
+        Held::List => return list(ask).await,
         Held::Show { number } => Request::Show(number),
         Held::Release { number } => Request::Release(number),
         Held::Drop { number } => Request::Drop(number),
     };
-    let answer = broker.ask(subjects::ask_store(&node), serde_json::to_vec(&request)?.into(), NODE).await?;
-    match serde_json::from_slice::<Result<Reply, String>>(&answer)? {
-        Ok(Reply::Held(mails)) => {
-            for mail in mails {
-                println!("{} {} for {}, {} bytes: {}", mail.number, mail.mail, mail.recipient, mail.size, mail.reason);
-            }
-        }
-        Ok(Reply::Text(text)) => std::io::stdout().write_all(&text)?,
-        Ok(Reply::Done) => println!("done"),
-        Err(error) => bail!(error),
+    match ask(&request).await? {
+        Reply::Text(text) if std::io::stdout().is_terminal() => std::io::stdout().write_all(&harmless(&text))?,
+        Reply::Text(text) => std::io::stdout().write_all(&text)?,
+        Reply::Done => println!("done"),
+        Reply::Held(_) => bail!("the store node answered something else"),
     }
     Ok(())
+}
+
+async fn list(ask: impl AsyncFn(&Request) -> anyhow::Result<Reply>) -> anyhow::Result<()> {
+    let mut last = 0;
+    loop {
+        let Reply::Held(mails) = ask(&Request::List(last)).await? else {
+            bail!("the store node answered something else")
+        };
+        for mail in &mails {
+            println!("{} {} for {}, {} bytes: {}", mail.number, mail.mail, mail.recipient, mail.size, mail.reason);
+        }
+        match mails.last() {
+            Some(mail) => last = mail.number,
+            None => {
+                if last == 0 {
+                    eprintln!("nothing is held");
+                }
+                return Ok(());
+            }
+        }
+    }
+}
+
+/// What a terminal would obey is shown instead: held mail is not to be trusted.
+fn harmless(text: &[u8]) -> Vec<u8> {
+    let shown = |c: char| if c.is_control() && !matches!(c, '\n' | '\t' | '\r') { '\u{fffd}' } else { c };
+    String::from_utf8_lossy(text).chars().map(shown).collect::<String>().into_bytes()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_terminal_is_not_told_what_to_do() {
+        assert_eq!(harmless(b"a\r\n\x1b[2J\x07\xc2\x9bb"), "a\r\n\u{fffd}[2J\u{fffd}\u{fffd}b".as_bytes());
+    }
 }

@@ -1,12 +1,13 @@
 //! `chainmail account`, `alias` and `domain`: changing the directory.
 
-use std::io::{BufRead as _, IsTerminal as _, Write as _};
+use std::collections::BTreeMap;
+use std::io::{BufRead as _, IsTerminal as _};
 use std::time::Duration;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use clap::Subcommand;
 use directory::{Change, Directory, Kind, NewAccount, Status};
-use proto::subjects;
+use proto::{NodeName, subjects};
 use runtime::broker::Broker;
 use runtime::config::ByteSize;
 
@@ -24,7 +25,10 @@ pub(crate) enum Account {
         address: String,
         /// The store node on which it lives; the one with the fewest accounts if not given.
         #[arg(long)]
-        store: Option<String>,
+        store: Option<NodeName>,
+        /// Take a store node that has never run.
+        #[arg(long)]
+        force: bool,
         /// Limit in bytes, like 5GiB; 0 is none.
         #[arg(long, default_value = "0")]
         quota: ByteSize,
@@ -116,11 +120,8 @@ pub(crate) enum Domain {
 pub(crate) async fn account(config: &Config, command: Account) -> anyhow::Result<()> {
     let directory = Directory::open(config.directory.clone()).await?;
     let change = match command {
-        Account::Add { address, store, quota, messages } => {
-            let store = match store {
-                Some(store) => store,
-                None => emptiest(config, &directory).await?,
-            };
+        Account::Add { address, store, force, quota, messages } => {
+            let store = choose(config, &directory, store, force).await?;
             let password = read_password(&address)?;
             let new = NewAccount {
                 address: &address,
@@ -130,16 +131,23 @@ pub(crate) async fn account(config: &Config, command: Account) -> anyhow::Result
                 quota_bytes: quota.0,
                 quota_messages: messages,
             };
-            directory.add_account(new).await?
+            (directory.add_account(new).await?, format!("{address} was made on {store}"))
         }
         Account::List { part } => return list(&directory, &part).await,
         Account::Show { address } => return show(&directory, &address).await,
-        Account::Passwd { address } => directory.set_password(&address, &read_password(&address)?).await?,
-        Account::Suspend { address } => directory.set_status(&address, Status::Suspended).await?,
-        Account::Resume { address } => directory.set_status(&address, Status::Active).await?,
-        Account::Remove { address } => directory.remove_account(&address).await?,
+        Account::Passwd { address } => {
+            let password = read_password(&address)?;
+            (directory.set_password(&address, &password).await?, format!("{address} has another password"))
+        }
+        Account::Suspend { address } => {
+            (directory.set_status(&address, Status::Suspended).await?, format!("{address} is suspended"))
+        }
+        Account::Resume { address } => {
+            (directory.set_status(&address, Status::Active).await?, format!("{address} is active"))
+        }
+        Account::Remove { address } => (directory.remove_account(&address).await?, format!("{address} was removed")),
     };
-    announce(config, &change).await;
+    announce(config, change).await;
     Ok(())
 }
 
@@ -150,16 +158,23 @@ pub(crate) async fn account(config: &Config, command: Account) -> anyhow::Result
 pub(crate) async fn alias(config: &Config, command: Alias) -> anyhow::Result<()> {
     let directory = Directory::open(config.directory.clone()).await?;
     let change = match command {
-        Alias::Add { address, target } => directory.add_alias(&address, &target).await?,
-        Alias::Remove { address, target } => directory.remove_alias(&address, target.as_deref()).await?,
+        Alias::Add { address, target } => {
+            (directory.add_alias(&address, &target).await?, format!("{address} stands for {target}"))
+        }
+        Alias::Remove { address, target } => {
+            let change = directory.remove_alias(&address, target.as_deref()).await?;
+            (change, format!("{address} stands for {} no more", target.as_deref().unwrap_or("anything")))
+        }
         Alias::List => {
-            for (address, target) in directory.aliases().await? {
+            let aliases = directory.aliases().await?;
+            for (address, target) in &aliases {
                 println!("{address} {target}");
             }
+            say_if_none(aliases.len(), "aliases");
             return Ok(());
         }
     };
-    announce(config, &change).await;
+    announce(config, change).await;
     Ok(())
 }
 
@@ -171,11 +186,14 @@ pub(crate) async fn domain(config: &Config, command: Domain) -> anyhow::Result<(
     let directory = Directory::open(config.directory.clone()).await?;
     let change = match command {
         Domain::Add { name, alias_of, catch_all } => {
-            directory.add_domain(&name, alias_of.as_deref(), catch_all.as_deref()).await?
+            let change = directory.add_domain(&name, alias_of.as_deref(), catch_all.as_deref()).await?;
+            (change, format!("{name} was made"))
         }
-        Domain::Remove { name } => directory.remove_domain(&name).await?,
+        Domain::Remove { name } => (directory.remove_domain(&name).await?, format!("{name} was removed")),
         Domain::List => {
-            for (name, alias_of, catch_all) in directory.domains().await? {
+            let domains = directory.domains().await?;
+            say_if_none(domains.len(), "domains");
+            for (name, alias_of, catch_all) in domains {
                 let alias = if alias_of.is_empty() { String::new() } else { format!(" alias of {alias_of}") };
                 let rest = if catch_all.is_empty() { String::new() } else { format!(" catch-all {catch_all}") };
                 println!("{name}{alias}{rest}");
@@ -183,18 +201,41 @@ pub(crate) async fn domain(config: &Config, command: Domain) -> anyhow::Result<(
             return Ok(());
         }
     };
-    announce(config, &change).await;
+    announce(config, change).await;
     Ok(())
 }
 
-async fn emptiest(config: &Config, directory: &Directory) -> anyhow::Result<String> {
-    let spread = directory.spread().await?;
-    let emptiest = spread.into_iter().min_by_key(|(_, count)| *count);
-    Ok(emptiest.map_or_else(|| config.node.to_string(), |(store, _)| store))
+/// The store node for a new account. A node that has never run is taken only by force: mail for it would wait unseen.
+async fn choose(
+    config: &Config,
+    directory: &Directory,
+    wanted: Option<NodeName>,
+    force: bool,
+) -> anyhow::Result<String> {
+    let mut nodes: BTreeMap<String, u64> = directory.spread().await?.into_iter().collect();
+    match Broker::connect(config.broker.clone(), "chainmail-admin", ANNOUNCE).await {
+        Ok(broker) => {
+            let consumers = broker.consumers(subjects::STORE).await.unwrap_or_default();
+            let running = consumers.iter().filter_map(|name| subjects::store_node(name));
+            running.for_each(|node| *nodes.entry(node.to_owned()).or_default() += 0);
+        }
+        Err(_) => eprintln!("the broker is not there: store nodes without accounts are not known"),
+    }
+    let Some(wanted) = wanted else {
+        let emptiest = nodes.into_iter().min_by_key(|(_, count)| *count);
+        return Ok(emptiest.map_or_else(|| config.node.to_string(), |(node, _)| node));
+    };
+    if !force && !nodes.is_empty() && !nodes.contains_key(wanted.as_str()) {
+        let known = nodes.into_keys().collect::<Vec<_>>().join(", ");
+        bail!("no store node {wanted} has ever run, there are {known}; with --force the account is made all the same");
+    }
+    Ok(wanted.to_string())
 }
 
 async fn list(directory: &Directory, part: &str) -> anyhow::Result<()> {
-    for account in directory.accounts(part).await? {
+    let accounts = directory.accounts(part).await?;
+    say_if_none(accounts.len(), "such accounts");
+    for account in accounts {
         println!("{} {:?} {:?} {}", account.address, account.kind, account.status, account.store);
     }
     Ok(())
@@ -214,16 +255,23 @@ async fn show(directory: &Directory, address: &str) -> anyhow::Result<()> {
 /// One line of standard input: passwords do not belong on a command line, where every user of the machine reads them.
 fn read_password(address: &str) -> anyhow::Result<String> {
     if std::io::stdin().is_terminal() {
-        eprint!("Password for {address}: ");
-        std::io::stderr().flush()?;
+        return rpassword::prompt_password(format!("Password for {address}: ")).context("reading the password");
     }
     let mut line = String::new();
     std::io::stdin().lock().read_line(&mut line).context("reading the password from standard input")?;
     Ok(line.trim_end_matches(['\r', '\n']).to_owned())
 }
 
-/// Tells every running process. When the broker is not there, their caches notice by themselves.
-async fn announce(config: &Config, change: &Change) {
+/// On standard error, so that a script's list stays a list.
+fn say_if_none(count: usize, what: &str) {
+    if count == 0 {
+        eprintln!("there are no {what}");
+    }
+}
+
+/// Says what was done, and tells every running process. When the broker is not there, their caches notice by themselves.
+async fn announce(config: &Config, (change, done): (Change, String)) {
+    println!("{done}");
     match Broker::connect(config.broker.clone(), "chainmail-admin", ANNOUNCE).await {
         Ok(broker) => broker.announce(subjects::DIRECTORY_CHANGED.to_owned(), change.to_bytes().into()).await,
         Err(_) => eprintln!("the broker is not there: running processes notice within directory.fresh_for"),

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use accept::journal::Books;
 use anyhow::{Context as _, bail};
+use async_nats::jetstream::stream::RawMessageErrorKind;
 use clap::Subcommand;
 use proto::{DeadLetter, Envelope, subjects};
 use runtime::broker::Broker;
@@ -44,13 +45,18 @@ pub(crate) enum Dead {
     },
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Default, Serialize)]
 struct Status {
     #[serde(flatten)]
     books: Books,
     balanced: bool,
-    accept_nodes: Vec<String>,
+    /// The books of each accept node that has answered.
+    accept_nodes: BTreeMap<String, Books>,
+    /// Accept nodes that the broker knows of and that have not answered.
+    silent_nodes: Vec<String>,
     stages: BTreeMap<String, StageStatus>,
+    /// What could not be found out.
+    problems: Vec<String>,
 }
 
 #[derive(Debug, Default, Serialize)]
@@ -58,62 +64,81 @@ struct StageStatus {
     workers: u64,
     settled: u64,
     failures: u64,
-    waiting: u64,
-    oldest_seconds: u64,
+    /// Not known when the broker does not have the stage's stream.
+    waiting: Option<u64>,
+    oldest_seconds: Option<u64>,
 }
 
-/// Prints the state of the chain. False when no accept node has answered, so that the books are not known.
+/// Prints the state of the chain. False when the books do not balance, or are not known in full.
 ///
 /// # Errors
 /// When the broker is not there.
 pub(crate) async fn status(config: &Config, json: bool) -> anyhow::Result<bool> {
     let broker = Broker::connect(config.broker.clone(), "chainmail-status", BROKER).await?;
-    let status = gather(config, &broker).await?;
+    let status = gather(config, &broker).await;
     if json {
         println!("{}", serde_json::to_string_pretty(&status)?);
     } else {
         print(&status);
     }
-    Ok(!status.accept_nodes.is_empty())
+    Ok(status.balanced && status.silent_nodes.is_empty() && status.problems.is_empty())
 }
 
-async fn gather(config: &Config, broker: &Broker) -> anyhow::Result<Status> {
-    let mut status =
-        Status { books: Books::default(), balanced: false, accept_nodes: Vec::new(), stages: BTreeMap::new() };
-    for answer in broker.ask_all(subjects::STATUS.to_owned(), GATHER).await? {
-        let report: Report = serde_json::from_slice(&answer).context("reading a process's report")?;
-        if let Some(books) = &report.books {
-            status.books.add(books);
-            status.accept_nodes.push(report.node.clone());
-        }
-        for (stage, StageFigures { workers, settled, failures }) in report.stages {
-            let sum = status.stages.entry(stage).or_default();
-            sum.workers += workers;
-            sum.settled += settled;
-            sum.failures += failures;
-        }
+async fn gather(config: &Config, broker: &Broker) -> Status {
+    let mut status = Status::default();
+    match broker.ask_all(subjects::STATUS.to_owned(), GATHER).await {
+        Ok(answers) => answers.iter().for_each(|answer| status.take(answer)),
+        Err(error) => status.problems.push(format!("no process could be asked: {error:#}")),
     }
     status.balanced = !status.accept_nodes.is_empty() && status.books.balanced();
+    match broker.consumers(subjects::ENDED).await {
+        Ok(consumers) => {
+            let nodes = consumers.iter().filter_map(|name| subjects::ended_node(name));
+            status.silent_nodes =
+                nodes.filter(|node| !status.accept_nodes.contains_key(*node)).map(str::to_owned).collect();
+        }
+        Err(error) => status.problems.push(format!("{error:#}")),
+    }
     let filters = config.chain.iter().map(|stage| (stage.clone(), subjects::stream(stage)));
     let last = [
         (subjects::DELIVER_STAGE.to_owned(), subjects::stream(subjects::DELIVER_STAGE)),
         (subjects::STORE_STAGE.to_owned(), subjects::STORE.to_owned()),
     ];
     for (stage, stream) in filters.chain(last) {
-        let info = broker
-            .jetstream()
-            .get_stream(&stream)
-            .await
-            .with_context(|| format!("stream {stream}"))?
-            .get_info()
-            .await?;
         let sum = status.stages.entry(stage).or_default();
-        sum.waiting = info.state.messages;
-        let first = u64::try_from(info.state.first_timestamp.unix_timestamp_nanos() / 1_000_000).unwrap_or(0);
-        sum.oldest_seconds =
-            if info.state.messages == 0 { 0 } else { clock::now().since(proto::Millis(first)).as_secs() };
+        match broker.state(&stream).await {
+            Ok(state) => {
+                let first = u64::try_from(state.first_timestamp.unix_timestamp_nanos() / 1_000_000).unwrap_or(0);
+                let age = clock::now().since(proto::Millis(first)).as_secs();
+                sum.waiting = Some(state.messages);
+                sum.oldest_seconds = Some(if state.messages == 0 { 0 } else { age });
+            }
+            Err(error) => status.problems.push(format!("{error:#}")),
+        }
     }
-    Ok(status)
+    status
+}
+
+impl Status {
+    /// Adds what one process says.
+    fn take(&mut self, answer: &[u8]) {
+        let report: Report = match serde_json::from_slice(answer) {
+            Ok(report) => report,
+            Err(error) => {
+                return self.problems.push(format!("a process gave a report that cannot be read: {error}"));
+            }
+        };
+        if let Some(books) = &report.books {
+            self.books.add(books);
+            self.accept_nodes.entry(report.node).or_default().add(books);
+        }
+        for (stage, StageFigures { workers, settled, failures }) in report.stages {
+            let sum = self.stages.entry(stage).or_default();
+            sum.workers += workers;
+            sum.settled += settled;
+            sum.failures += failures;
+        }
+    }
 }
 
 fn print(status: &Status) {
@@ -123,13 +148,25 @@ fn print(status: &Status) {
     );
     match (status.accept_nodes.is_empty(), status.balanced) {
         (true, _) => println!("          no accept node has answered: the books are not known"),
-        (false, true) => println!("          balanced, from {}", status.accept_nodes.join(", ")),
-        (false, false) => println!("          NOT BALANCED, from {}", status.accept_nodes.join(", ")),
+        (false, true) => println!("          balanced"),
+        (false, false) => println!("          NOT BALANCED"),
+    }
+    for (node, books) in &status.accept_nodes {
+        let wrong = if books.balanced() { "" } else { ", NOT BALANCED" };
+        println!("          {node}: accepted {}, in flight {}{wrong}", books.accepted, books.in_flight);
+    }
+    for node in &status.silent_nodes {
+        println!("          {node} HAS NOT ANSWERED: what it accepted is not in these books");
     }
     println!("{:<10}{:>9}{:>9}{:>12}{:>10}{:>10}", "stage", "workers", "waiting", "oldest", "settled", "failures");
     for (name, stage) in &status.stages {
-        let StageStatus { workers, settled, failures, waiting, oldest_seconds } = stage;
-        println!("{name:<10}{workers:>9}{waiting:>9}{:>12}{settled:>10}{failures:>10}", format!("{oldest_seconds} s"));
+        let StageStatus { workers, settled, failures, .. } = stage;
+        let waiting = stage.waiting.map_or_else(|| "?".to_owned(), |waiting| waiting.to_string());
+        let oldest = stage.oldest_seconds.map_or_else(|| "?".to_owned(), |seconds| format!("{seconds} s"));
+        println!("{name:<10}{workers:>9}{waiting:>9}{oldest:>12}{settled:>10}{failures:>10}");
+    }
+    for problem in &status.problems {
+        println!("problem   {problem}");
     }
 }
 
@@ -141,7 +178,11 @@ pub(crate) async fn dead(config: &Config, command: Dead) -> anyhow::Result<()> {
     let broker = Broker::connect(config.broker.clone(), "chainmail-dead", BROKER).await?;
     match command {
         Dead::List => {
-            for (number, letter) in letters(&broker).await? {
+            let letters = letters(&broker).await?;
+            if letters.is_empty() {
+                eprintln!("there are no dead letters");
+            }
+            for (number, letter) in letters {
                 let mail = envelope(&letter).map_or("unreadable".to_owned(), |mail| mail.id.to_string());
                 println!("{number} {mail} {} after {} attempts: {}", letter.stage, letter.attempts, letter.reason);
             }
@@ -161,9 +202,11 @@ async fn letters(broker: &Broker) -> anyhow::Result<Vec<(u64, DeadLetter)>> {
         return Ok(letters);
     }
     for number in state.first_sequence..=state.last_sequence {
-        // Numbers in between may have been replayed or dropped.
-        if let Ok(message) = stream.get_raw_message(number).await {
-            letters.push((number, DeadLetter::decode(message.payload)?));
+        match stream.get_raw_message(number).await {
+            Ok(message) => letters.push((number, DeadLetter::decode(message.payload)?)),
+            // It was replayed or dropped.
+            Err(error) if error.kind() == RawMessageErrorKind::NoMessageFound => {}
+            Err(error) => return Err(error).with_context(|| format!("reading dead letter {number}")),
         }
     }
     Ok(letters)
@@ -210,17 +253,26 @@ async fn each(broker: &Broker, number: &str, request: fn(String) -> Request) -> 
     };
     let stream = broker.jetstream().get_stream(subjects::DEAD).await?;
     for (number, letter) in chosen {
-        if let Some(mail) = envelope(&letter) {
-            let asked = serde_json::to_vec(&request(mail.id.to_string()))?;
-            let answer = broker.ask(subjects::ask_accept(&mail.node), asked.into(), NODE).await?;
-            let done: Result<bool, String> = serde_json::from_slice(&answer)?;
-            match done {
-                Ok(true) => println!("{number} {}: done", mail.id),
-                Ok(false) => println!("{number} {}: nothing of it is buried any more", mail.id),
-                Err(error) => bail!("{number} {}: {error}", mail.id),
+        match envelope(&letter) {
+            Some(mail) => println!("{number} {}: {}", mail.id, decided(broker, &mail, request).await?),
+            None => {
+                println!(
+                    "{number}: its mail cannot be read here; the letter goes, its journal sends the mail round again"
+                )
             }
         }
         stream.delete_message(number).await?;
     }
     Ok(())
+}
+
+/// What the accept node says that has the mail in its journal.
+async fn decided(broker: &Broker, mail: &Envelope, request: fn(String) -> Request) -> anyhow::Result<&'static str> {
+    let asked = serde_json::to_vec(&request(mail.id.to_string()))?;
+    let answer = broker.ask(subjects::ask_accept(&mail.node), asked.into(), NODE).await?;
+    match serde_json::from_slice::<Result<bool, String>>(&answer)? {
+        Ok(true) => Ok("done"),
+        Ok(false) => Ok("nothing of it is buried any more"),
+        Err(error) => bail!("{}: {error}", mail.id),
+    }
 }

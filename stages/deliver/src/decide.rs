@@ -31,7 +31,11 @@ pub enum Found {
     Nobody(String),
 }
 
-/// Copies for the store nodes: one for each node and, there, one more for what is held.
+/// Targets of one copy: some 600 KB, below the smallest limit of a broker's messages.
+const TARGETS: usize = 5000;
+
+/// Copies for the store nodes: one for each node and, there, one more for what is held; several where one would be too
+/// large.
 ///
 /// `found` has an entry for each recipient of the envelope, in their order.
 pub fn decide(envelope: &Envelope, found: &[Found], quarantine: &Mailbox) -> Outcome {
@@ -50,7 +54,11 @@ pub fn decide(envelope: &Envelope, found: &[Found], quarantine: &Mailbox) -> Out
             copies.entry((mailbox.store.clone(), held.clone())).or_default().push(target);
         }
     }
-    Outcome::Route(copies.into_iter().map(|((node, held), targets)| Route { node, targets, held }).collect())
+    let routes = copies.iter().flat_map(|((node, held), targets)| {
+        let route = |part: &[Target]| Route { node: node.clone(), targets: part.to_vec(), held: held.clone() };
+        targets.chunks(TARGETS).map(route)
+    });
+    Outcome::Route(routes.collect())
 }
 
 fn target(recipient: u32, mailbox: &Mailbox, folder: Folder, routing: u64, of: u32) -> Target {
@@ -168,6 +176,15 @@ mod tests {
             check(&envelope(1), &[boxes(&[("a", "s"), ("c", "s")])], &[("s", None, &["0 a Inbox 2", "0 c Inbox 2"])]);
         assert_eq!(one[0], two[0]);
         assert_ne!(one[0], other[0]);
+    }
+
+    #[test]
+    fn a_copy_has_a_bound() {
+        let many: Vec<String> = (0..12_000).map(|at| format!("a{at}")).collect();
+        let found = [Found::Mailboxes(many.iter().map(|address| mailbox(address, "s1")).collect())];
+        let Outcome::Route(routes) = decide(&envelope(1), &found, &mailbox("q", "s9")) else { panic!("no route") };
+        assert_eq!(routes.iter().map(|route| route.targets.len()).collect::<Vec<_>>(), [5000, 5000, 2000]);
+        assert!(routes.iter().flat_map(|route| &route.targets).all(|target| target.of == 12_000));
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use directory::{Account, Directory, Target as Member};
 use futures::future::try_join_all;
 use proto::{Envelope, NodeName};
-use runtime::{Fault, OrNever as _};
+use runtime::Fault;
 
 use crate::decide::{Found, Mailbox};
 
@@ -22,7 +22,7 @@ pub(crate) async fn recipients(directory: &Directory, envelope: &Envelope) -> Re
 /// # Errors
 /// [`Fault::Later`] when the directory does not have it, or is not sure.
 pub(crate) async fn quarantine(directory: &Directory) -> Result<Mailbox, Fault> {
-    mailbox(&directory.held_account().await?, String::new())
+    mailbox(&directory.held_account().await?, String::new()).map_err(Fault::later)
 }
 
 async fn one(directory: &Directory, address: &str) -> Result<Found, Fault> {
@@ -33,15 +33,17 @@ async fn one(directory: &Directory, address: &str) -> Result<Found, Fault> {
         return Ok(Found::Nobody(format!("{address} cannot be delivered to: {why}")));
     }
     let member = |member: &Member| mailbox(&member.account, member.tag.clone().unwrap_or_default());
-    Ok(Found::Mailboxes(expansion.targets.iter().map(member).collect::<Result<_, _>>()?))
+    // What is wrong with one recipient's account must not keep the mail from the others.
+    let mailboxes: Result<Vec<Mailbox>, String> = expansion.targets.iter().map(member).collect();
+    Ok(mailboxes.map_or_else(Found::Nobody, Found::Mailboxes))
 }
 
-fn mailbox(account: &Arc<Account>, tag: String) -> Result<Mailbox, Fault> {
+fn mailbox(account: &Arc<Account>, tag: String) -> Result<Mailbox, String> {
     let store: Result<NodeName, String> = account.store.parse();
     Ok(Mailbox {
         account: account.id,
         address: account.address.to_string(),
-        store: store.map_err(anyhow::Error::msg).or_never("the account's store node")?,
+        store: store.map_err(|why| format!("the store node of {}: {why}", account.address))?,
         quota_bytes: account.quota_bytes,
         quota_messages: account.quota_messages,
         tag,

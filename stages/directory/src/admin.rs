@@ -283,6 +283,28 @@ impl Directory {
         Ok(self.domains().await?.is_empty())
     }
 
+    /// Notes that an account is made by a first run, with the password that everybody knows.
+    ///
+    /// # Errors
+    /// When the master does not answer.
+    pub async fn note_first_run(&self, address: &str) -> anyhow::Result<()> {
+        sqlx::query("INSERT INTO first_run (address) VALUES (?) ON CONFLICT DO NOTHING")
+            .bind(address)
+            .execute(&self.inner.master.pool)
+            .await?;
+        Ok(())
+    }
+
+    /// The accounts that a first run has made.
+    ///
+    /// # Errors
+    /// When the master does not answer.
+    pub async fn first_run(&self) -> anyhow::Result<Vec<String>> {
+        let rows =
+            sqlx::query("SELECT address FROM first_run ORDER BY address").fetch_all(&self.inner.master.pool).await?;
+        Ok(rows.iter().map(|row| row.get(0)).collect())
+    }
+
     fn changed(&self, change: Change) -> Change {
         self.forget(&change);
         change

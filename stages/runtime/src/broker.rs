@@ -9,11 +9,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use anyhow::Context as _;
 use async_nats::connection::State;
 use async_nats::jetstream::{self, context::PublishErrorKind};
 use async_nats::{Client, ConnectOptions, Event, HeaderMap, Subscriber};
 use bytes::Bytes;
-use futures::StreamExt as _;
+use futures::{StreamExt as _, TryStreamExt as _};
 use tokio::sync::watch;
 
 use crate::config::{ByteSize, Section};
@@ -208,6 +209,24 @@ impl Broker {
     /// Answers a question that came with this reply subject.
     pub async fn reply(&self, subject: async_nats::Subject, payload: Bytes) {
         self.notify(subject.to_string(), payload).await;
+    }
+
+    /// The names of a stream's consumers.
+    ///
+    /// # Errors
+    /// When the broker does not have the stream, or does not answer.
+    pub async fn consumers(&self, stream: &str) -> anyhow::Result<Vec<String>> {
+        let found = self.jetstream.get_stream(stream).await.with_context(|| format!("stream {stream}"))?;
+        found.consumer_names().try_collect().await.with_context(|| format!("consumers of stream {stream}"))
+    }
+
+    /// What a stream holds.
+    ///
+    /// # Errors
+    /// When the broker does not have the stream, or does not answer.
+    pub async fn state(&self, stream: &str) -> anyhow::Result<jetstream::stream::State> {
+        let found = self.jetstream.get_stream(stream).await.with_context(|| format!("stream {stream}"))?;
+        Ok(found.cached_info().state.clone())
     }
 
     /// Listens to a subject of core NATS. The subscription outlives reconnects.

@@ -156,12 +156,7 @@ impl<S: Stage> Worker<S> {
         stamp(&mut plan, &self.place.stage, elapsed);
         let done = self.carry_out(&plan, in_hand, envelope.as_ref(), attempt).await;
         if let Err(error) = &done {
-            in_hand.tell(AckKind::Nak(Some(STEP_FAILED))).await;
-            tracing::warn!(
-                stage = self.place.stage,
-                error = format!("{error:#}"),
-                "a step failed; the message comes back"
-            );
+            self.come_back(error, in_hand, envelope.as_ref(), attempt).await;
         }
         let name = if done.is_ok() { plan.name } else { "undone" };
         telemetry::settled(&self.place.stage, name, elapsed);
@@ -185,6 +180,19 @@ impl<S: Stage> Worker<S> {
             Ok(Err(_)) => Answer::Panicked,
             Err(_) => Answer::TimedOut,
         }
+    }
+
+    /// A step failed. The message comes back; one that has come back for too long is put to the dead letters.
+    async fn come_back(&self, error: &anyhow::Error, in_hand: &InHand, envelope: Option<&Envelope>, attempt: Attempt) {
+        let (stage, patience) = (self.place.stage.as_str(), &self.config.patience);
+        let reason = format!("{error:#}");
+        tracing::warn!(stage, reason, "a step failed; the message comes back");
+        if attempt.age >= patience.warn_after {
+            telemetry::alarm(stage);
+        }
+        let is_buried =
+            attempt.age >= patience.give_up_after && self.bury(&reason, in_hand, envelope, attempt).await.is_ok();
+        in_hand.tell(if is_buried { AckKind::Term } else { AckKind::Nak(Some(STEP_FAILED)) }).await;
     }
 
     async fn carry_out(
@@ -226,11 +234,11 @@ impl<S: Stage> Worker<S> {
     }
 
     async fn copies(&self, mail: &Envelope, routes: &[Route]) -> anyhow::Result<()> {
-        let publish = routes.iter().map(|route| {
+        let publish = routes.iter().enumerate().map(|(number, route)| {
             let mut copy = mail.clone();
             copy.targets.clone_from(&route.targets);
             copy.held = copy.held.or_else(|| route.held.clone());
-            let hop = format!("store-{}-{}", route.node, u8::from(route.held.is_some()));
+            let hop = format!("store-{number}-{}-{}", route.node, u8::from(route.held.is_some()));
             let message_id = subjects::message_id(mail.id, &hop, mail.round);
             let subject = subjects::store(&route.node);
             async move { self.shop.broker.publish(subject, Some(&message_id), copy.encode()).await }

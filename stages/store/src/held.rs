@@ -25,8 +25,8 @@ const ROUND: u32 = u32::MAX;
 /// What a store node is asked.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub enum Request {
-    /// What is held here?
-    List,
+    /// What is held here? The first [`LISTED`] behind this number.
+    List(i64),
     /// One held mail.
     Show(i64),
     /// Put it into its recipient's mailbox.
@@ -78,6 +78,9 @@ pub enum Reply {
     Done,
 }
 
+/// Held mails that are listed at once: some 300 KB, below the smallest limit of a broker's messages.
+pub const LISTED: u32 = 1000;
+
 /// Bytes of a held mail that are shown; the rest is read over IMAP.
 pub const SHOWN: usize = 64 * 1024;
 
@@ -120,9 +123,9 @@ impl Quarantine {
 
     async fn obey(&self, request: Request) -> anyhow::Result<Reply> {
         match request {
-            Request::List => {
+            Request::List(behind) => {
                 let account = self.directory.held_account().await?.id;
-                let rows = self.node.shard(account).reader.held(account).await?;
+                let rows = self.node.shard(account).reader.held(account, behind, LISTED).await?;
                 Ok(Reply::Held(rows.into_iter().map(|(_, held)| HeldMail::from(held)).collect()))
             }
             Request::Show(number) => {
@@ -148,7 +151,7 @@ impl Quarantine {
 
     async fn find(&self, number: i64) -> anyhow::Result<(i64, i64, crate::shard::Held)> {
         let account = self.directory.held_account().await?.id;
-        let rows = self.node.shard(account).reader.held(account).await?;
+        let rows = self.node.shard(account).reader.held(account, number - 1, 1).await?;
         let found = rows.into_iter().find(|(_, held)| held.uid == number);
         let (mailbox, held) = found.ok_or_else(|| anyhow::anyhow!("there is no held mail {number}"))?;
         Ok((account, mailbox, held))

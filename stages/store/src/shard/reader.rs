@@ -158,12 +158,12 @@ impl Reader {
     }
 
     /// What the quarantine holds.
-    pub(crate) async fn held(&self, account: i64) -> anyhow::Result<Vec<(i64, Held)>> {
+    pub(crate) async fn held(&self, account: i64, behind: i64, most: u32) -> anyhow::Result<Vec<(i64, Held)>> {
         self.ask(move |connection, _| {
             let sql = "SELECT mailboxes.id, uid, mail, held, held_for, received, size FROM messages
-                 JOIN mailboxes ON mailboxes.id = mailbox WHERE account = ? AND held != '' ORDER BY uid";
+                 JOIN mailboxes ON mailboxes.id = mailbox WHERE account = ? AND held != '' AND uid > ? ORDER BY uid LIMIT ?";
             let mut statement = connection.prepare_cached(sql)?;
-            let rows = statement.query_map([account], |row| {
+            let rows = statement.query_map(params![account, behind, most], |row| {
                 let held = Held {
                     uid: row.get(1)?,
                     mail: row.get(2)?,
