@@ -9,6 +9,8 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 const PIECE: u64 = 4096;
 /// What a message without a declared size begins with; most fit.
 const FIRST: u64 = 64 * 1024;
+/// What a message begins with at most: who only says that it has a large one holds no more than that.
+const FIRST_MOST: u64 = 1024 * 1024;
 
 /// What can be taken from.
 #[derive(Debug, Clone)]
@@ -26,16 +28,17 @@ impl Budget {
         Self(Arc::new(Semaphore::new(pieces.clamp(1, Semaphore::MAX_PERMITS))))
     }
 
-    /// Room for a message of the declared size; none if that is not there now.
+    /// Room for the beginning of a message of the declared size; none if that is not there now.
     pub(crate) fn take(&self, declared: Option<u64>) -> Option<Share> {
-        let permit = Arc::clone(&self.0).try_acquire_many_owned(pieces(declared.unwrap_or(FIRST).max(PIECE))).ok()?;
+        let first = declared.unwrap_or(FIRST).clamp(PIECE, FIRST_MOST);
+        let permit = Arc::clone(&self.0).try_acquire_many_owned(pieces(first)).ok()?;
         Some(Share { permit })
     }
 
-    /// More room for a message that holds `total` bytes: twice that, so that it is not asked for again at once. When
-    /// there is none, what it had is given back.
-    pub(crate) fn grow(&self, mut share: Share, total: u64) -> Option<Share> {
-        let wanted = pieces(total.saturating_mul(2));
+    /// More room for a message that needs `total` bytes: twice that, so that it is not asked for again at once, but no
+    /// more than `most`, which is all that it may come to. When there is none, what it had is given back.
+    pub(crate) fn grow(&self, mut share: Share, total: u64, most: u64) -> Option<Share> {
+        let wanted = pieces(total.saturating_mul(2).min(most).max(total));
         let missing = wanted.saturating_sub(u32::try_from(share.permit.num_permits()).unwrap_or(u32::MAX));
         share.permit.merge(Arc::clone(&self.0).try_acquire_many_owned(missing).ok()?);
         Some(share)
@@ -65,10 +68,18 @@ mod tests {
         assert_eq!(one.bytes(), 100 * 1024);
         assert!(budget.take(Some(101 * 1024)).is_none());
         let two = budget.take(None).unwrap();
-        assert!(budget.grow(two, 90 * 1024).is_none());
-        let one = budget.grow(one, 90 * 1024).unwrap();
+        assert!(budget.grow(two, 90 * 1024, u64::MAX).is_none());
+        let one = budget.grow(one, 90 * 1024, u64::MAX).unwrap();
         assert_eq!(one.bytes(), 180 * 1024);
         drop(one);
         assert!(budget.take(Some(200 * 1024)).is_some());
+    }
+
+    #[test]
+    fn a_large_size_is_only_a_word_until_the_bytes_come() {
+        let budget = Budget::new(ByteSize::mib(2));
+        let one = budget.take(Some(25 << 20)).unwrap();
+        assert_eq!(one.bytes(), FIRST_MOST);
+        assert_eq!(budget.grow(one, FIRST_MOST, 1_500 << 10).unwrap().bytes(), 1_500 << 10);
     }
 }

@@ -135,7 +135,7 @@ impl Intake {
     pub(crate) async fn hand_over(&self, envelope: &Envelope, body: &Bytes, stage: &str) -> Result<(), PublishError> {
         let message_id = subjects::message_id(envelope.id, stage, envelope.round);
         let publish = self.broker.publish(subjects::stage(stage), Some(&message_id), envelope.encode());
-        tokio::try_join!(self.bodies.put(envelope.id, envelope.round, body), publish).map(|_| ())
+        tokio::try_join!(self.bodies.put(envelope.id, envelope.round, &envelope.body, body), publish).map(|_| ())
     }
 
     async fn hear(&self, id: MailId, mut heard: watch::Receiver<Option<Word>>, deadline: tokio::time::Instant) -> Word {

@@ -21,7 +21,7 @@ use proto::NodeName;
 use runtime::bodies::Bodies;
 use runtime::broker::Broker;
 use runtime::driver::Terms;
-use runtime::listener::{self, Settings};
+use runtime::listener::{self, Room, Settings};
 use runtime::tasks::Tasks;
 use tokio_rustls::TlsAcceptor;
 
@@ -68,9 +68,8 @@ pub fn start(config: Config, around: Surroundings) -> anyhow::Result<Journal> {
     let settings = Settings {
         name: "accept",
         addresses: config.listen.clone(),
-        most: config.connections,
         // Every connection comes from a gate, which counts its clients itself.
-        most_per_address: config.connections,
+        room: Room::new(config.connections, config.connections),
         busy: b"421 4.3.2 Too many connections; try again later\r\n",
     };
     let sockets = listener::bind(&settings)?;

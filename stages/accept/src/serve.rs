@@ -34,6 +34,8 @@ struct Clerk {
     desk: Desk,
     peer: Peer,
     share: Option<Share>,
+    /// The size that the message under way may come to.
+    most: u64,
     /// The mail of the last final reply, until its sender shows that it read it.
     told: Option<Told>,
 }
@@ -61,7 +63,7 @@ impl Desk {
         let session = SmtpSession::new(self.intake.hostname.clone(), self.intake.config.limits.clone(), tls);
         let terms = self.terms.clone();
         let peer = Peer { address, tls: String::new(), gate };
-        let mut clerk = Clerk { desk: self, peer, share: None, told: None };
+        let mut clerk = Clerk { desk: self, peer, share: None, most: 0, told: None };
         if let Err(error) = drive(Conversation::Clear(stream), session, &mut clerk, &terms, rest).await {
             tracing::debug!(client = %address, %error, "the connection broke off");
         }
@@ -102,13 +104,14 @@ impl Backend<SmtpSession> for Clerk {
             },
             Question::Data { declared } => {
                 self.share = self.desk.budget.take(declared);
+                self.most = declared.unwrap_or(self.desk.intake.config.limits.message);
                 match &self.share {
                     Some(share) => Answer::Reserve(share.bytes()),
                     None => Answer::Reply(Reply::no_room()),
                 }
             }
             Question::Grow { total } => {
-                let grown = self.share.take().and_then(|share| self.desk.budget.grow(share, total));
+                let grown = self.share.take().and_then(|share| self.desk.budget.grow(share, total, self.most));
                 self.share = grown;
                 self.share
                     .as_ref()

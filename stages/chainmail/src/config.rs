@@ -212,7 +212,7 @@ impl Config {
     /// Every address on which the world could reach us.
     pub(crate) fn listeners(&self) -> Vec<SocketAddr> {
         let (gate, store) = (&self.gate.listen, &self.store);
-        [gate, &self.accept.listen, &store.imap, &store.imaps, &store.pop3, &store.pop3s]
+        [gate, &self.accept.listen, &store.listen.imap, &store.listen.imaps, &store.listen.pop3, &store.listen.pop3s]
             .into_iter()
             .flatten()
             .copied()

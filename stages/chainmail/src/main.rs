@@ -1,5 +1,6 @@
 //! The one binary: every stage, and the operator's commands.
 
+mod bounds;
 mod config;
 mod first_run;
 mod held;

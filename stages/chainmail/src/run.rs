@@ -10,7 +10,6 @@ use proto::{NodeName, subjects};
 use runtime::admin::{self, Readiness};
 use runtime::bodies::Bodies;
 use runtime::broker::Broker;
-use runtime::config::ByteSize;
 use runtime::tasks::{Tasks, termination};
 use runtime::worker::{self, Place, Workshop};
 use runtime::{Stage, streams, telemetry, tls};
@@ -18,7 +17,7 @@ use tokio_rustls::TlsAcceptor;
 
 use crate::config::Config;
 use crate::nats::NatsServer;
-use crate::{first_run, reports};
+use crate::{bounds, first_run, reports};
 
 /// What is run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -104,7 +103,7 @@ async fn start(config: Config, part: Part, tasks: Tasks, readiness: Readiness) -
         first_run::make(&config, &directory).await?;
     }
     first_run::refuse_in_public(&config, &directory).await?;
-    tell_bounds(&config, part);
+    bounds::tell(&config, part)?;
     let tls = tls::acceptor(&config.tls, &[config.hostname.clone(), "localhost".to_owned()])?;
     let bodies = Bodies::new(broker.clone());
     let process = Process { config, part, tasks, readiness, broker, bodies, directory, tls };
@@ -135,30 +134,6 @@ async fn start(config: Config, part: Part, tasks: Tasks, readiness: Readiness) -
         gate::start(process.config.gate.clone(), process.tasks.clone())?;
     }
     Ok(())
-}
-
-/// Bytes that a connection takes when it is open and says nothing, as measured with their buffers.
-const GATE_CONNECTION: u64 = 20 << 10;
-const ACCEPT_CONNECTION: u64 = 40 << 10;
-const READER_CONNECTION: u64 = 40 << 10;
-
-/// What this process may have in memory at most: every cache, queue and connection has a bound, and this is their sum.
-fn tell_bounds(config: &Config, part: Part) {
-    let runs = |other: Part| part == Part::All || part == other;
-    let if_runs = |other: Part, bytes: u64| if runs(other) { bytes } else { 0 };
-    let connections = |count: usize, each: u64| u64::try_from(count).unwrap_or(u64::MAX).saturating_mul(each);
-    let (accept, store) = (&config.accept, &config.store);
-    let bounds = [
-        ("bodies", config.broker.cache.0),
-        ("directory", config.directory.cache.0),
-        ("gate", if_runs(Part::Gate, connections(config.gate.connections, GATE_CONNECTION))),
-        ("accept", if_runs(Part::Accept, accept.memory.0 + connections(accept.connections, ACCEPT_CONNECTION))),
-        ("journal", if_runs(Part::Accept, accept.journal.max_mails.saturating_mul(300))),
-        ("readers", if_runs(Part::Store, connections(2 * store.connections, READER_CONNECTION))),
-    ];
-    let sum = bounds.iter().fold(0_u64, |sum, (_, bytes)| sum.saturating_add(*bytes));
-    let parts = bounds.map(|(name, bytes)| format!("{name} {}", ByteSize(bytes >> 20 << 20))).join(", ");
-    tracing::info!(most = %ByteSize(sum >> 20 << 20), parts, "memory is bounded");
 }
 
 impl Process {

@@ -16,7 +16,7 @@ use std::sync::atomic::AtomicUsize;
 use hickory_resolver::TokioResolver;
 use proto::GateFacts;
 use runtime::dns;
-use runtime::listener::{self, Settings};
+use runtime::listener::{self, Room, Settings};
 use runtime::tasks::Tasks;
 use tokio::net::TcpStream;
 
@@ -39,8 +39,7 @@ pub fn start(config: Config, tasks: Tasks) -> anyhow::Result<()> {
     let settings = Settings {
         name: "gate",
         addresses: config.listen.clone(),
-        most: config.connections,
-        most_per_address: config.per_address,
+        room: Room::new(config.connections, config.per_address),
         busy: b"421 4.7.0 Too many connections; try again later\r\n",
     };
     let sockets = listener::bind(&settings)?;

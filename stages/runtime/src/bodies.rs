@@ -11,8 +11,10 @@ use futures::future::try_join_all;
 use proto::{BodyRef, Digest, MailId, subjects};
 use quick_cache::Weighter;
 use quick_cache::sync::Cache;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::broker::{Broker, PublishError};
+use crate::config::ByteSize;
 use crate::telemetry;
 
 /// Bytes of a body in one message of the stream: half of the broker's usual limit for a message.
@@ -37,12 +39,37 @@ pub enum BodyError {
     Altered(MailId),
 }
 
+/// A body with the digest that it has.
+type Known = (Digest, Bytes);
+
 #[derive(Debug, Clone)]
 struct Weigh;
 
-impl Weighter<MailId, Bytes> for Weigh {
-    fn weight(&self, _: &MailId, body: &Bytes) -> u64 {
+impl Weighter<MailId, Known> for Weigh {
+    fn weight(&self, _: &MailId, (_, body): &Known) -> u64 {
         body.len() as u64 + ENTRY_OVERHEAD
+    }
+}
+
+/// Room for the bodies that one stage has in hand.
+#[derive(Debug, Clone)]
+pub struct Room {
+    bytes: u64,
+    free: Arc<Semaphore>,
+}
+
+impl Room {
+    /// Room for so many bytes.
+    pub fn new(size: ByteSize) -> Self {
+        let free = usize::try_from(size.0).unwrap_or(usize::MAX).min(Semaphore::MAX_PERMITS);
+        Self { bytes: size.0, free: Arc::new(Semaphore::new(free)) }
+    }
+
+    /// Waits for room for a body; giving it back is dropping it. A body that is larger than all the room takes all of it.
+    pub(crate) async fn take(&self, wanted: &BodyRef) -> Option<OwnedSemaphorePermit> {
+        let bytes = u32::try_from(wanted.size.min(self.bytes)).unwrap_or(u32::MAX);
+        // It is never closed.
+        Arc::clone(&self.free).acquire_many_owned(bytes).await.ok()
     }
 }
 
@@ -50,7 +77,7 @@ impl Weighter<MailId, Bytes> for Weigh {
 #[derive(Debug, Clone)]
 pub struct Bodies {
     broker: Broker,
-    cache: Arc<Cache<MailId, Bytes, Weigh>>,
+    cache: Arc<Cache<MailId, Known, Weigh>>,
 }
 
 impl Bodies {
@@ -71,12 +98,13 @@ impl Bodies {
         }
     }
 
-    /// Puts a body into the cache and the stream; `round` tells apart the times that the journal does so.
+    /// Puts a body, which is as it is described, into the cache and the stream; `round` tells apart the times that the
+    /// journal does so.
     ///
     /// # Errors
     /// When the broker does not confirm every chunk.
-    pub async fn put(&self, id: MailId, round: u32, body: &Bytes) -> Result<(), PublishError> {
-        self.cache.insert(id, body.clone());
+    pub async fn put(&self, id: MailId, round: u32, described: &BodyRef, body: &Bytes) -> Result<(), PublishError> {
+        self.cache.insert(id, (described.digest, body.clone()));
         let chunks = (0..body.len()).step_by(CHUNK).enumerate().map(|(index, start)| {
             let chunk = body.slice(start..body.len().min(start + CHUNK));
             let index = u32::try_from(index).unwrap_or(u32::MAX);
@@ -91,14 +119,16 @@ impl Bodies {
     /// # Errors
     /// See [`BodyError`]. All of them pass.
     pub async fn get(&self, id: MailId, wanted: &BodyRef) -> Result<Bytes, BodyError> {
-        if let Some(body) = self.cache.get(&id) {
+        if let Some((digest, body)) = self.cache.get(&id)
+            && digest == wanted.digest
+        {
             return Ok(body);
         }
         let body = self.fetch(id, wanted).await?;
         if blake3::hash(&body).as_bytes() != &wanted.digest.0 || body.len() as u64 != wanted.size {
             return Err(BodyError::Altered(id));
         }
-        self.cache.insert(id, body.clone());
+        self.cache.insert(id, (wanted.digest, body.clone()));
         Ok(body)
     }
 

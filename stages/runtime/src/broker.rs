@@ -41,6 +41,8 @@ pub struct Config {
     pub bodies_age: Duration,
     /// Bound of this process's cache of bodies.
     pub cache: ByteSize,
+    /// Bound of the bodies that a stage works on in this process.
+    pub in_hand: ByteSize,
 }
 
 impl Config {
@@ -55,6 +57,7 @@ impl Config {
             bodies_bytes: section.size("bodies_bytes", "8GiB", "16MiB"..="16TiB", "What the stream of bodies may hold. The journal's own bound is the same."),
             bodies_age: section.span("bodies_age", "7days", "1h"..="60days", "A body goes after that, ended or not; longer than a mail is tried.").0,
             cache: section.size("cache", "64MiB", "1MiB"..="64GiB", "Bodies that a process keeps in memory, so that `run all` fetches none twice. Some 800 mails of 75 KiB."),
+            in_hand: section.size("in_hand", "64MiB", "1MiB"..="4GiB", "Bodies that each stage of a process works on at once, whatever its workers; the others wait. A larger one is worked on alone."),
         }
     }
 }

@@ -29,6 +29,9 @@ pub trait Backend<S: Session>: Send {
     /// The answer to one question.
     fn answer(&mut self, question: S::Question) -> impl Future<Output = S::Answer> + Send;
 
+    /// Everything that was said so far has been sent: what was held for it can go.
+    fn sent(&mut self) {}
+
     /// TLS has begun: protocol version and cipher, for the records.
     fn tls_started(&mut self, description: String);
 }
@@ -150,6 +153,7 @@ pub async fn drive<S: Session, B: Backend<S>>(
             }
             Step::NeedInput => {
                 flush(&mut socket, &mut output, terms).await?;
+                backend.sent();
                 let most = if session.is_established() { terms.life } else { terms.login };
                 match listen(&mut socket, &mut buffer, terms, began + most, may_say_farewell).await? {
                     Heard::Bytes(count) => session.input(&buffer[..count]),

@@ -30,18 +30,50 @@ pub struct Settings {
     pub name: &'static str,
     /// Where.
     pub addresses: Vec<SocketAddr>,
-    /// Connections at once.
-    pub most: usize,
-    /// Connections at once from one network.
-    pub most_per_address: usize,
+    /// The places for its connections.
+    pub room: Room,
     /// What a peer over a limit is told, with its line end.
     pub busy: &'static [u8],
+}
+
+/// Places for connections, of one listener or of several together.
+#[derive(Debug, Clone)]
+pub struct Room {
+    most: usize,
+    most_per_network: usize,
+    open: Arc<Mutex<Open>>,
+}
+
+impl Room {
+    /// Places for `most` connections at once, of which one network may have `most_per_network`.
+    pub fn new(most: usize, most_per_network: usize) -> Self {
+        Self { most, most_per_network, open: Arc::default() }
+    }
+
+    fn take(&self, name: &'static str, address: IpAddr) -> Result<Place, &'static str> {
+        let network = network(address);
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        if open.all >= self.most {
+            return Err("connections");
+        }
+        let from_there = open.by_network.entry(network).or_default();
+        if *from_there >= self.most_per_network {
+            return Err("connections_per_address");
+        }
+        *from_there += 1;
+        open.all += 1;
+        let here = open.by_listener.entry(name).or_default();
+        *here += 1;
+        telemetry::connections(name, *here);
+        Ok(Place { open: Arc::clone(&self.open), network, name })
+    }
 }
 
 /// How many connections are open, and from where.
 #[derive(Debug, Default)]
 struct Open {
     all: usize,
+    by_listener: HashMap<&'static str, usize>,
     by_network: HashMap<IpAddr, usize>,
 }
 
@@ -62,7 +94,10 @@ impl Drop for Place {
                 open.by_network.remove(&self.network);
             }
         }
-        telemetry::connections(self.name, open.all);
+        if let Some(count) = open.by_listener.get_mut(self.name) {
+            *count -= 1;
+            telemetry::connections(self.name, *count);
+        }
     }
 }
 
@@ -99,18 +134,14 @@ where
     F: Fn(TcpStream, SocketAddr) -> Fut + Clone + Send + 'static,
     Fut: Future<Output = ()> + Send + 'static,
 {
-    let open: Arc<Mutex<Open>> = Arc::default();
-    let loops = sockets.into_iter().map(|socket| {
-        let (settings, open, tasks, serve) = (settings.clone(), Arc::clone(&open), tasks.clone(), serve.clone());
-        accept_loop(settings, socket, open, tasks, serve)
-    });
+    let loops = sockets.into_iter().map(|socket| accept_loop(settings.clone(), socket, tasks.clone(), serve.clone()));
     futures::future::join_all(loops).await;
     // Without an address there is nothing to serve, and nothing wrong either.
     tasks.stopping().await;
     Ok(())
 }
 
-async fn accept_loop<F, Fut>(settings: Settings, socket: TcpListener, open: Arc<Mutex<Open>>, tasks: Tasks, serve: F)
+async fn accept_loop<F, Fut>(settings: Settings, socket: TcpListener, tasks: Tasks, serve: F)
 where
     F: Fn(TcpStream, SocketAddr) -> Fut,
     Fut: Future<Output = ()> + Send + 'static,
@@ -121,7 +152,7 @@ where
             accepted = socket.accept() => accepted,
         };
         match accepted {
-            Ok((stream, peer)) => match take_place(&settings, &open, peer.ip()) {
+            Ok((stream, peer)) => match settings.room.take(settings.name, peer.ip()) {
                 Ok(place) => {
                     // Small replies must not wait for each other (Nagle); an error here means the peer is gone already.
                     let _ = stream.set_nodelay(true);
@@ -162,22 +193,6 @@ pub fn network(address: IpAddr) -> IpAddr {
     }
 }
 
-fn take_place(settings: &Settings, open: &Arc<Mutex<Open>>, address: IpAddr) -> Result<Place, &'static str> {
-    let network = network(address);
-    let mut all = open.lock().unwrap_or_else(PoisonError::into_inner);
-    if all.all >= settings.most {
-        return Err("connections");
-    }
-    let from_there = all.by_network.entry(network).or_default();
-    if *from_there >= settings.most_per_address {
-        return Err("connections_per_address");
-    }
-    *from_there += 1;
-    all.all += 1;
-    telemetry::connections(settings.name, all.all);
-    Ok(Place { open: Arc::clone(open), network, name: settings.name })
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
@@ -195,20 +210,19 @@ mod tests {
 
     fn settings(most: usize, most_per_address: usize) -> Settings {
         let addresses = vec!["127.0.0.1:0".parse().unwrap()];
-        Settings { name: "test", addresses, most, most_per_address, busy: b"421 busy\r\n" }
+        Settings { name: "test", addresses, room: Room::new(most, most_per_address), busy: b"421 busy\r\n" }
     }
 
     #[track_caller]
     fn check(settings: &Settings, from: &[u8], want: &[Result<(), &str>]) {
-        let open = Arc::default();
         let mut places = Vec::new();
         for (last, want) in from.iter().zip(want) {
-            let place = take_place(settings, &open, IpAddr::from([127, 0, 0, *last]));
+            let place = settings.room.take("test", IpAddr::from([127, 0, 0, *last]));
             assert_eq!(place.as_ref().map(|_| ()).map_err(|limit| *limit), *want);
             places.extend(place);
         }
         drop(places);
-        let open = open.lock().unwrap();
+        let open = settings.room.open.lock().unwrap();
         assert_eq!((open.all, open.by_network.len()), (0, 0));
     }
 

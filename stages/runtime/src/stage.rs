@@ -4,8 +4,9 @@ use std::future::Future;
 
 use bytes::Bytes;
 use proto::{Ended, Envelope, NodeName, Target, Verdict};
+use tokio::sync::{OnceCell, OwnedSemaphorePermit};
 
-use crate::bodies::Bodies;
+use crate::bodies::{Bodies, Room};
 use crate::fault::Fault;
 
 /// A program that takes mail off a subject and says what becomes of it.
@@ -49,16 +50,19 @@ pub struct Route {
 pub type Ending = Ended;
 
 /// A mail in a stage's hands.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct Mail {
     envelope: Envelope,
     bodies: Bodies,
+    room: Room,
+    /// What of the room this mail has taken, until it is let go.
+    taken: OnceCell<Option<OwnedSemaphorePermit>>,
 }
 
 impl Mail {
-    /// A mail whose body is looked up in `bodies`.
-    pub fn new(envelope: Envelope, bodies: Bodies) -> Self {
-        Self { envelope, bodies }
+    /// A mail whose body is looked up in `bodies`, once there is room for it.
+    pub fn new(envelope: Envelope, bodies: Bodies, room: Room) -> Self {
+        Self { envelope, bodies, room, taken: OnceCell::new() }
     }
 
     /// Everything about the mail but its body.
@@ -67,11 +71,12 @@ impl Mail {
     }
 
     /// The body as the sender gave it, without the header block that we prepend: from this process's cache, or from the
-    /// broker. Its digest has been checked.
+    /// broker. Its digest has been checked. Waits while the mails in the stage's hands have as many bytes as they may.
     ///
     /// # Errors
     /// [`Fault::Later`] when it cannot be had at the moment.
     pub async fn body(&self) -> Result<Bytes, Fault> {
+        self.taken.get_or_init(|| self.room.take(&self.envelope.body)).await;
         Ok(self.bodies.get(self.envelope.id, &self.envelope.body).await?)
     }
 }

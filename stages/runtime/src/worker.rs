@@ -14,7 +14,7 @@ use futures::FutureExt as _;
 use proto::{Burial, DeadLetter, Decision, Disposition, Ended, Envelope, Millis, Notice, Verdict, subjects};
 use tokio::sync::Semaphore;
 
-use crate::bodies::Bodies;
+use crate::bodies::{Bodies, Room};
 use crate::broker::Broker;
 use crate::clock;
 use crate::config::Section;
@@ -99,6 +99,7 @@ struct Worker<S> {
     config: Config,
     shop: Workshop,
     free: Semaphore,
+    room: Room,
 }
 
 /// Runs a stage until the shutdown: what is in hand then is finished, nothing new is pulled.
@@ -119,7 +120,8 @@ pub async fn run<S: Stage>(stage: S, place: Place, config: Config, shop: Worksho
     let tasks = shop.tasks.clone();
     telemetry::workers(&place.stage, config.workers);
     let free = Semaphore::new(config.workers);
-    let worker = Arc::new(Worker { stage, place, config, shop, free });
+    let room = Room::new(shop.broker.config().in_hand);
+    let worker = Arc::new(Worker { stage, place, config, shop, free, room });
     while let Some(in_hand) = pull.next().await {
         let worker = Arc::clone(&worker);
         tasks.spawn("message", async move { worker.work(&in_hand).await });
@@ -172,7 +174,7 @@ impl<S: Stage> Worker<S> {
     }
 
     async fn ask(&self, envelope: &Envelope) -> Answer {
-        let mail = Mail::new(envelope.clone(), self.shop.bodies.clone());
+        let mail = Mail::new(envelope.clone(), self.shop.bodies.clone(), self.room.clone());
         let handled = AssertUnwindSafe(self.stage.handle(&mail)).catch_unwind();
         match tokio::time::timeout(self.config.time_limit, handled).await {
             Ok(Ok(Ok(outcome))) => Answer::Outcome(outcome),

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use runtime::config::{ByteSize, Section};
+use runtime::config::Section;
 use runtime::{dns, worker};
 
 use crate::rules;
@@ -18,8 +18,6 @@ pub struct Config {
     pub resolver: Option<SocketAddr>,
     /// All look-ups for one mail have to be answered within that.
     pub deadline: Duration,
-    /// Bytes of mail that are scored at once.
-    pub memory: ByteSize,
     /// Where mail goes by its score.
     pub thresholds: Thresholds,
     /// The points of every rule.
@@ -81,12 +79,6 @@ impl Config {
                     "All DNS look-ups for a mail have to be answered within that; what is not counts as unknown. Below accept's verdict_wait.",
                 )
                 .0,
-            memory: section.size(
-                "memory",
-                "64MiB",
-                "1MiB"..="64GiB",
-                "Bytes of mail that are scored at once; a larger mail is scored alone. What is made of a mail takes as much again.",
-            ),
             thresholds: Thresholds { junk, reject },
             points: points(section.section("points")),
         };

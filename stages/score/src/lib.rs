@@ -20,7 +20,6 @@ use hickory_resolver::TokioResolver;
 use proto::Envelope;
 use runtime::{Fault, Mail, Outcome, Stage, dns};
 use tokio::runtime::Handle;
-use tokio::sync::Semaphore;
 
 use config::Config;
 use facts::Facts;
@@ -34,8 +33,6 @@ pub struct Score {
     config: Arc<Config>,
     host: String,
     resolver: TokioResolver,
-    /// Bytes of mail that may be scored, beside those that are.
-    room: Arc<Semaphore>,
 }
 
 impl Score {
@@ -45,8 +42,7 @@ impl Score {
     /// When the resolver cannot be set up.
     pub fn new(config: Config, host: String) -> anyhow::Result<Self> {
         let resolver = dns::resolver(config.resolver, config.deadline)?;
-        let room = Arc::new(Semaphore::new(usize::try_from(config.memory.0).unwrap_or(usize::MAX)));
-        Ok(Self { config: Arc::new(config), host, resolver, room })
+        Ok(Self { config: Arc::new(config), host, resolver })
     }
 
     /// The outcome for one mail.
@@ -79,9 +75,6 @@ impl Score {
 
 impl Stage for Score {
     async fn handle(&self, mail: &Mail) -> Result<Outcome, Fault> {
-        let all = self.config.memory.0;
-        let part = u32::try_from(mail.envelope().body.size.min(all)).unwrap_or(u32::MAX);
-        let _room = self.room.acquire_many(part).await.map_err(Fault::later)?;
         let body = mail.body().await?;
         if body.len() > LARGE {
             return self.score_apart(mail.envelope().clone(), body).await;

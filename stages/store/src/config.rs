@@ -22,22 +22,31 @@ pub struct Config {
     pub batch: usize,
     /// For so long a delivered id is remembered.
     pub delivered_for: Duration,
-    /// Where IMAP is served.
-    pub imap: Vec<SocketAddr>,
-    /// Where IMAP under TLS is served.
-    pub imaps: Vec<SocketAddr>,
-    /// Where POP3 is served.
-    pub pop3: Vec<SocketAddr>,
-    /// Where POP3 under TLS is served.
-    pub pop3s: Vec<SocketAddr>,
-    /// Connections at once on each of these.
+    /// Where readers are served.
+    pub listen: Listen,
+    /// Connections at once on all of these.
     pub connections: usize,
     /// Connections at once from one address.
     pub per_address: usize,
     /// How long a reader may say nothing.
     pub idle: Duration,
+    /// Room for the texts that readers are sent.
+    pub texts: ByteSize,
     /// How people log in.
     pub logins: Logins,
+}
+
+/// Where readers are served.
+#[derive(Debug, Clone)]
+pub struct Listen {
+    /// IMAP, with STARTTLS.
+    pub imap: Vec<SocketAddr>,
+    /// IMAP under TLS.
+    pub imaps: Vec<SocketAddr>,
+    /// POP3, with STLS.
+    pub pop3: Vec<SocketAddr>,
+    /// POP3 under TLS.
+    pub pop3s: Vec<SocketAddr>,
 }
 
 /// What bounds logging in.
@@ -86,15 +95,12 @@ impl Config {
                     "For so long a delivered id is remembered. Longer than a journal keeps mail.",
                 )
                 .0,
-            imap: section.addresses("imap", &["127.0.0.1:1143"], "Where IMAP is served, with STARTTLS."),
-            imaps: section.addresses("imaps", &["127.0.0.1:1993"], "Where IMAP under TLS is served."),
-            pop3: section.addresses("pop3", &["127.0.0.1:1110"], "Where POP3 is served, with STLS."),
-            pop3s: section.addresses("pop3s", &["127.0.0.1:1995"], "Where POP3 under TLS is served."),
+            listen: Listen::read(&mut section),
             connections: count(section.count(
                 "connections",
                 12_000,
                 1..=1_000_000,
-                "Connections at once, for each protocol.",
+                "Connections at once, of all protocols together; an idle one takes some 40 KiB.",
             )),
             per_address: count(section.count(
                 "per_address",
@@ -105,6 +111,12 @@ impl Config {
             idle: section
                 .span("idle", "30min", "1min"..="1day", "How long a reader may say nothing: RFC 3501 section 5.4.")
                 .0,
+            texts: section.size(
+                "texts",
+                "256MiB",
+                "1MiB"..="64GiB",
+                "Room for the texts that readers are being sent; an account has a quarter at most, so that one cannot keep the others waiting.",
+            ),
             logins: Logins::read(&mut section),
         };
         section.finish();
@@ -133,6 +145,17 @@ impl Logins {
                 "Logins from one network that may wait so at once; more are told to come again.",
             ))
             .unwrap_or(usize::MAX),
+        }
+    }
+}
+
+impl Listen {
+    fn read(section: &mut Section) -> Self {
+        Self {
+            imap: section.addresses("imap", &["127.0.0.1:1143"], "Where IMAP is served, with STARTTLS."),
+            imaps: section.addresses("imaps", &["127.0.0.1:1993"], "Where IMAP under TLS is served."),
+            pop3: section.addresses("pop3", &["127.0.0.1:1110"], "Where POP3 is served, with STLS."),
+            pop3s: section.addresses("pop3s", &["127.0.0.1:1995"], "Where POP3 under TLS is served."),
         }
     }
 }

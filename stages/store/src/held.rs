@@ -11,6 +11,7 @@ use futures::StreamExt as _;
 use proto::{BodyRef, Digest, MailId, NodeName, subjects};
 use runtime::bodies::Bodies;
 use runtime::broker::Broker;
+use runtime::clock;
 use runtime::tasks::Tasks;
 use serde::{Deserialize, Serialize};
 
@@ -19,8 +20,6 @@ use crate::shard::{Change, Delivery};
 
 /// How long another store node may take to keep a released mail.
 const KEEP: Duration = Duration::from_secs(20);
-/// Released bodies travel apart from those of mails under way.
-const ROUND: u32 = u32::MAX;
 
 /// What a store node is asked.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -41,6 +40,8 @@ pub enum Request {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Keep {
     mail: [u8; 16],
+    /// The id under which the body travels: under the mail's own another may, as its sender gave it.
+    transport: [u8; 16],
     target: String,
     account: i64,
     prefix: Vec<u8>,
@@ -142,7 +143,7 @@ impl Quarantine {
             }
             Request::Keep(keep) => {
                 let reference = BodyRef { size: keep.size, digest: Digest(keep.digest), chunks: keep.chunks };
-                let body = self.bodies.get(MailId::from_bytes(keep.mail), &reference).await?;
+                let body = self.bodies.get(MailId::from_bytes(keep.transport), &reference).await?;
                 self.node.deliver(keep.delivery(body)).await?;
                 Ok(Reply::Done)
             }
@@ -183,6 +184,7 @@ impl Quarantine {
         let reference = Bodies::describe(body);
         let keep = Keep {
             mail: held.mail,
+            transport: MailId::new(clock::now(), rand::random()).to_bytes(),
             target: format!("released:{}", target.account.address),
             account: target.account.id,
             prefix: prefix.to_vec(),
@@ -196,8 +198,8 @@ impl Quarantine {
             return Ok(());
         }
         let node: NodeName = target.account.store.parse().map_err(anyhow::Error::msg)?;
-        let id = MailId::from_bytes(held.mail);
-        self.bodies.put(id, ROUND, body).await?;
+        let id = MailId::from_bytes(keep.transport);
+        self.bodies.put(id, 0, &reference, body).await?;
         let asked = serde_json::to_vec(&Request::Keep(Box::new(keep)))?;
         let answer = self.broker.ask(subjects::ask_store(&node), asked.into(), KEEP).await?;
         let kept: Result<Reply, String> = serde_json::from_slice(&answer)?;

@@ -11,19 +11,23 @@ use wire::imap::{Answer, FlagMode, ImapSession, MessageRow, Question, View};
 use crate::logins::{Attempt, Login, Logins};
 use crate::node::Node;
 use crate::shard::{self, Change, FlagChange, StoreError};
+use crate::texts::{Held, Texts};
 
 /// Answers one session.
 pub(crate) struct Reading {
     node: Node,
     logins: Logins,
+    texts: Texts,
     client: IpAddr,
+    /// Room for the text that is being sent.
+    held: Option<Held>,
     account: Option<Arc<Account>>,
     mailbox: Option<i64>,
 }
 
 impl Reading {
-    pub(crate) fn new(node: Node, logins: Logins, client: IpAddr) -> Self {
-        Self { node, logins, client, account: None, mailbox: None }
+    pub(crate) fn new(node: Node, logins: Logins, texts: Texts, client: IpAddr) -> Self {
+        Self { node, logins, texts, client, held: None, account: None, mailbox: None }
     }
 
     async fn login(&mut self, user: &str, password: &str) -> anyhow::Result<Answer> {
@@ -73,7 +77,10 @@ impl Reading {
                 Ok(Answer::Mailboxes(mailboxes.into_iter().map(listed).collect()))
             }
             (Question::View(name), _) => self.view(account, &name).await,
-            (Question::Text(uid), Some(mailbox)) => {
+            (Question::Text { uid, size }, Some(mailbox)) => {
+                // The text before it has been sent by now.
+                self.held = None;
+                self.held = Some(self.texts.take(account, size).await?);
                 let text = self.node.shard(account).reader.text(mailbox, uid.into()).await?;
                 Ok(text.map_or(Answer::Refused, Answer::Text))
             }
@@ -103,6 +110,10 @@ impl Backend<ImapSession> for Reading {
             tracing::warn!(error = format!("{error:#}"), "an IMAP client could not be served");
             Answer::Unavailable
         })
+    }
+
+    fn sent(&mut self) {
+        self.held = None;
     }
 
     fn tls_started(&mut self, _: String) {}

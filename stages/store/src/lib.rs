@@ -13,6 +13,7 @@ mod pack;
 mod pop3;
 mod serve;
 pub mod shard;
+mod texts;
 
 pub use config::Config;
 pub use ingest::Ingest;

@@ -11,24 +11,29 @@ use wire::pop3::{Answer, Entry, Pop3Session, Question};
 use crate::logins::{Attempt, Login, Logins};
 use crate::node::Node;
 use crate::shard::Change;
+use crate::texts::{Held, Texts};
 
 /// Answers one session.
 pub(crate) struct Maildrop {
     node: Node,
     logins: Logins,
+    texts: Texts,
     client: IpAddr,
+    /// Room for the text that is being sent.
+    held: Option<Held>,
     open: Option<Open>,
 }
 
 struct Open {
     account: Arc<Account>,
     mailbox: i64,
-    uids: Vec<i64>,
+    /// UID and size of each message.
+    uids: Vec<(i64, u64)>,
 }
 
 impl Maildrop {
-    pub(crate) fn new(node: Node, logins: Logins, client: IpAddr) -> Self {
-        Self { node, logins, client, open: None }
+    pub(crate) fn new(node: Node, logins: Logins, texts: Texts, client: IpAddr) -> Self {
+        Self { node, logins, texts, client, held: None, open: None }
     }
 
     async fn login(&mut self, user: &str, password: &str) -> anyhow::Result<Answer> {
@@ -51,22 +56,25 @@ impl Maildrop {
             unique: format!("{}.{}", inbox.uidvalidity, message.uid),
         };
         let entries = messages.iter().map(entry).collect();
-        let uids = messages.iter().map(|message| message.uid).collect();
+        let uids = messages.iter().map(|message| (message.uid, u64::try_from(message.size).unwrap_or(0))).collect();
         self.open = Some(Open { account, mailbox: inbox.id, uids });
         Ok(Answer::Maildrop(entries))
     }
 
-    async fn text(&self, index: usize) -> anyhow::Result<Answer> {
-        let Some((open, uid)) = self.open.as_ref().and_then(|open| Some((open, *open.uids.get(index)?))) else {
+    async fn text(&mut self, index: usize) -> anyhow::Result<Answer> {
+        let Some((open, (uid, size))) = self.open.as_ref().and_then(|open| Some((open, *open.uids.get(index)?))) else {
             return Ok(Answer::Unavailable);
         };
+        // The text before it has been sent by now.
+        self.held = None;
+        self.held = Some(self.texts.take(open.account.id, size).await?);
         let text = self.node.shard(open.account.id).reader.text(open.mailbox, uid).await?;
         Ok(text.map_or(Answer::Unavailable, Answer::Text))
     }
 
     async fn delete(&self, indexes: &[usize]) -> anyhow::Result<Answer> {
         let Some(open) = &self.open else { return Ok(Answer::Unavailable) };
-        let uids = indexes.iter().filter_map(|index| open.uids.get(*index).copied()).collect();
+        let uids = indexes.iter().filter_map(|index| open.uids.get(*index).map(|(uid, _)| *uid)).collect();
         let expunge = Change::Expunge { account: open.account.id, mailbox: open.mailbox, uids };
         self.node.change(open.account.id, expunge).await?;
         Ok(Answer::Done)
@@ -84,6 +92,10 @@ impl Backend<Pop3Session> for Maildrop {
             tracing::warn!(error = format!("{error:#}"), "a POP3 client could not be served");
             Answer::Unavailable
         })
+    }
+
+    fn sent(&mut self) {
+        self.held = None;
     }
 
     fn tls_started(&mut self, _: String) {}

@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use directory::Directory;
 use runtime::driver::{Conversation, Terms, drive};
-use runtime::listener::{self, Settings};
+use runtime::listener::{self, Room, Settings};
 use runtime::tasks::Tasks;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
@@ -18,6 +18,7 @@ use crate::imap::Reading;
 use crate::logins::Logins;
 use crate::node::Node;
 use crate::pop3::Maildrop;
+use crate::texts::Texts;
 
 /// How long a client may take none of what we write.
 const STALLED: Duration = Duration::from_secs(120);
@@ -33,6 +34,7 @@ enum Begin {
 struct Desk {
     node: Node,
     logins: Logins,
+    texts: Texts,
     terms: Terms,
     tls: TlsAcceptor,
 }
@@ -58,18 +60,23 @@ pub fn serve(
         tasks: tasks.clone(),
     };
     let logins = Logins::new(directory.clone(), node.name().to_owned(), config.logins);
-    let desk = Desk { node: node.clone(), logins, terms, tls: tls.clone() };
+    let desk = Desk { node: node.clone(), logins, texts: Texts::new(config.texts), terms, tls: tls.clone() };
+    let room = Room::new(config.connections, config.per_address);
     let begin = [Begin::InTheClear, Begin::UnderTls];
-    for ((name, addresses), begin) in [("pop3", &config.pop3), ("pop3s", &config.pop3s)].into_iter().zip(begin) {
+    for ((name, addresses), begin) in
+        [("pop3", &config.listen.pop3), ("pop3s", &config.listen.pop3s)].into_iter().zip(begin)
+    {
         let busy = b"-ERR [SYS/TEMP] too many connections; try again later\r\n";
-        let (settings, desk) = (settings(config, name, addresses, busy), desk.clone());
+        let (settings, desk) = (settings(&room, name, addresses, busy), desk.clone());
         let sockets = listener::bind(&settings)?;
         let serve = move |stream, peer| desk.clone().pop3(stream, peer, begin);
         tasks.spawn_vital(name, listener::run(settings, sockets, tasks.clone(), serve));
     }
-    for ((name, addresses), begin) in [("imap", &config.imap), ("imaps", &config.imaps)].into_iter().zip(begin) {
+    for ((name, addresses), begin) in
+        [("imap", &config.listen.imap), ("imaps", &config.listen.imaps)].into_iter().zip(begin)
+    {
         let busy = b"* BYE [UNAVAILABLE] too many connections; try again later\r\n";
-        let (settings, desk) = (settings(config, name, addresses, busy), desk.clone());
+        let (settings, desk) = (settings(&room, name, addresses, busy), desk.clone());
         let sockets = listener::bind(&settings)?;
         let serve = move |stream, peer| desk.clone().imap(stream, peer, begin);
         tasks.spawn_vital(name, listener::run(settings, sockets, tasks.clone(), serve));
@@ -77,9 +84,8 @@ pub fn serve(
     Ok(())
 }
 
-fn settings(config: &Config, name: &'static str, addresses: &[SocketAddr], busy: &'static [u8]) -> Settings {
-    let (most, most_per_address) = (config.connections, config.per_address);
-    Settings { name, addresses: addresses.to_vec(), most, most_per_address, busy }
+fn settings(room: &Room, name: &'static str, addresses: &[SocketAddr], busy: &'static [u8]) -> Settings {
+    Settings { name, addresses: addresses.to_vec(), room: room.clone(), busy }
 }
 
 impl Desk {
@@ -100,14 +106,14 @@ impl Desk {
     async fn pop3(self, stream: TcpStream, peer: SocketAddr, begin: Begin) {
         let Some((conversation, tls, cleartext)) = self.begin(stream, peer, begin).await else { return };
         let session = pop3::Pop3Session::new(pop3::Limits::default(), tls, cleartext);
-        let mut maildrop = Maildrop::new(self.node, self.logins, peer.ip());
+        let mut maildrop = Maildrop::new(self.node, self.logins, self.texts, peer.ip());
         told(peer, drive(conversation, session, &mut maildrop, &self.terms, Bytes::new()).await);
     }
 
     async fn imap(self, stream: TcpStream, peer: SocketAddr, begin: Begin) {
         let Some((conversation, tls, cleartext)) = self.begin(stream, peer, begin).await else { return };
         let session = imap::ImapSession::new(imap::Limits::default(), tls, cleartext);
-        let mut reading = Reading::new(self.node, self.logins, peer.ip());
+        let mut reading = Reading::new(self.node, self.logins, self.texts, peer.ip());
         told(peer, drive(conversation, session, &mut reading, &self.terms, Bytes::new()).await);
     }
 }

@@ -23,7 +23,7 @@ fuzz_target!(|bytes: &[u8]| {
                 session.answer(Answer::View(View { uidvalidity: 1, uidnext: 2, messages: vec![row] }));
             }
             // The bytes are the mail as well.
-            Step::Ask(Question::Text(_)) => session.answer(Answer::Text(Bytes::copy_from_slice(bytes))),
+            Step::Ask(Question::Text { .. }) => session.answer(Answer::Text(Bytes::copy_from_slice(bytes))),
             Step::Ask(Question::Mailboxes) => session.answer(Answer::Mailboxes(Vec::new())),
             Step::Ask(_) => session.answer(Answer::Done),
             Step::Output(_) => {}

@@ -127,7 +127,12 @@ pub enum Question {
     /// none of that name.
     View(String),
     /// The text of a message. Answer: text, or refused if it is gone.
-    Text(u32),
+    Text {
+        /// Its UID.
+        uid: u32,
+        /// Its bytes, as the view said.
+        size: u64,
+    },
     /// Change flags. Answer: done, or refused if a message would have too many keywords.
     Flags {
         /// Of these messages.

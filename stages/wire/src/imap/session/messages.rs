@@ -162,6 +162,13 @@ impl ImapSession {
         }
     }
 
+    fn ask_text(&mut self, uid: Option<&u32>) {
+        self.question = uid.map(|&uid| {
+            let at = self.messages().binary_search_by_key(&uid, |row| row.uid);
+            Question::Text { uid, size: at.map_or(0, |at| self.messages()[at].size) }
+        });
+    }
+
     pub(super) fn number(&self, uid: u32) -> Option<u32> {
         let at = self.messages().binary_search_by_key(&uid, |row| row.uid).ok()?;
         u32::try_from(at + 1).ok()
@@ -170,7 +177,7 @@ impl ImapSession {
     /// Says whether all messages have been fetched; else a question has been put.
     pub(super) fn fetch_next(&mut self, left: &mut VecDeque<u32>, items: &[Item<'static>]) -> bool {
         if items.iter().any(fetch::needs_text) {
-            self.question = left.front().map(|uid| Question::Text(*uid));
+            self.ask_text(left.front());
         } else {
             for uid in left.drain(..left.len().min(PORTION)) {
                 self.put_fetched(uid, items, None);
@@ -191,7 +198,7 @@ impl ImapSession {
 
     pub(super) fn search_next(&mut self, criteria: &Criteria, left: &mut VecDeque<u32>, found: &mut Vec<u32>) -> bool {
         if criteria.needs_text() {
-            self.question = left.front().map(|uid| Question::Text(*uid));
+            self.ask_text(left.front());
         } else {
             found.extend(left.drain(..).filter(|uid| self.meets(criteria, *uid, None)));
         }

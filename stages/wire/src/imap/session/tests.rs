@@ -44,7 +44,7 @@ impl World {
                 Answer::View(View { uidvalidity: 7, uidnext: 16, messages: self.rows.clone() })
             }
             Question::View(_) => Answer::Refused,
-            Question::Text(uid) => Answer::Text(TEXTS[usize::try_from(uid / 10).unwrap()].into()),
+            Question::Text { uid, .. } => Answer::Text(TEXTS[usize::try_from(uid / 10).unwrap()].into()),
             Question::Flags { uids, how, flags, keywords } => {
                 for row in self.rows.iter_mut().filter(|row| uids.contains(&row.uid)) {
                     row.flags = match how {

@@ -1,0 +1,100 @@
+//! What a process may take at most, told at its start: memory and file descriptors.
+
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use runtime::config::ByteSize;
+
+use crate::config::Config;
+use crate::run::Part;
+
+/// Bytes that a connection takes when it is open and says nothing, as measured with their buffers.
+const GATE_CONNECTION: u64 = 20 << 10;
+const ACCEPT_CONNECTION: u64 = 40 << 10;
+const READER_CONNECTION: u64 = 40 << 10;
+/// Descriptors beside the connections: databases, packs, segments, the broker, the scanner.
+const RESERVE: u64 = 1_000;
+
+fn runs(part: Part, other: Part) -> bool {
+    part == Part::All || part == other
+}
+
+fn if_runs(part: Part, other: Part, number: u64) -> u64 {
+    if runs(part, other) { number } else { 0 }
+}
+
+fn count(number: usize) -> u64 {
+    u64::try_from(number).unwrap_or(u64::MAX)
+}
+
+/// The parts of the bound on memory: every cache, queue and connection has one.
+fn memory(config: &Config, part: Part) -> [(&'static str, u64); 8] {
+    let (accept, store, in_hand) = (&config.accept, &config.store, config.broker.in_hand.0);
+    let connections = |number: usize, each: u64| count(number).saturating_mul(each);
+    let filters = [(Part::Score, "score"), (Part::Scan, "scan")];
+    let filters =
+        filters.iter().filter(|(filter, name)| runs(part, *filter) && config.chain.iter().any(|stage| stage == name));
+    let stages = count(filters.count()) + if_runs(part, Part::Store, 1);
+    [
+        ("bodies", config.broker.cache.0),
+        ("mail in hand", stages.saturating_mul(in_hand)),
+        ("directory", config.directory.cache.0),
+        ("gate", if_runs(part, Part::Gate, connections(config.gate.connections, GATE_CONNECTION))),
+        ("accept", if_runs(part, Part::Accept, accept.memory.0 + connections(accept.connections, ACCEPT_CONNECTION))),
+        ("journal", if_runs(part, Part::Accept, accept.journal.max_mails.saturating_mul(300))),
+        ("readers", if_runs(part, Part::Store, connections(store.connections, READER_CONNECTION))),
+        ("texts", if_runs(part, Part::Store, store.texts.0)),
+    ]
+}
+
+/// How many descriptors the configured connections need: the gate has two for each of its own.
+fn descriptors(config: &Config, part: Part) -> u64 {
+    RESERVE
+        + if_runs(part, Part::Gate, 2 * count(config.gate.connections))
+        + if_runs(part, Part::Accept, count(config.accept.connections))
+        + if_runs(part, Part::Store, count(config.store.connections))
+}
+
+/// Tells both, and takes as many descriptors as the system gives.
+///
+/// # Errors
+/// When the system does not say how many it gives.
+pub(crate) fn tell(config: &Config, part: Part) -> anyhow::Result<()> {
+    let bounds = memory(config, part);
+    let sum = bounds.iter().fold(0_u64, |sum, (_, bytes)| sum.saturating_add(*bytes));
+    let parts = bounds.map(|(name, bytes)| format!("{name} {}", ByteSize(bytes >> 20 << 20))).join(", ");
+    tracing::info!(most = %ByteSize(sum >> 20 << 20), parts, "memory is bounded");
+    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    let needed = descriptors(config, part);
+    if soft < needed.min(hard) {
+        setrlimit(Resource::RLIMIT_NOFILE, needed.min(hard), hard)?;
+    }
+    if hard < needed {
+        tracing::warn!(
+            needed,
+            given = hard,
+            "the configured connections need more file descriptors than this process is given: raise its limit \
+             (LimitNOFILE=, ulimit -n), or lower the numbers of connections"
+        );
+    } else {
+        tracing::info!(needed, given = soft.max(needed), "file descriptors");
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn each_part_counts_its_own() {
+        let (config, _) = crate::config::load(None).unwrap();
+        let sum = |part| memory(&config, part).iter().map(|(_, bytes)| bytes).sum::<u64>();
+        let shared = config.broker.cache.0 + config.directory.cache.0;
+        assert_eq!(sum(Part::Deliver), shared);
+        assert_eq!(sum(Part::Scan), shared + config.broker.in_hand.0);
+        assert!(sum(Part::All) > sum(Part::Store) + sum(Part::Accept) - 2 * shared);
+        assert_eq!(descriptors(&config, Part::Deliver), RESERVE);
+        let gate = u64::try_from(config.gate.connections).unwrap();
+        assert_eq!(descriptors(&config, Part::Gate), RESERVE + 2 * gate);
+    }
+}
