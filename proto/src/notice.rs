@@ -13,6 +13,8 @@ pub enum Notice {
     Cleared(MailId),
     /// A stage rejects this mail. Answered with a [`Decision`].
     Rejected(Box<Envelope>),
+    /// The mail is held: the waiting sender can have its 250, but no check was passed by that.
+    Held(MailId),
 }
 
 /// What the accept node, the arbiter, made of a rejected mail.
@@ -34,6 +36,7 @@ impl Notice {
         let what = match self {
             Self::Cleared(id) => wire::notice::What::Cleared(id.to_bytes().to_vec()),
             Self::Rejected(envelope) => wire::notice::What::Rejected(envelope.encode().to_vec()),
+            Self::Held(id) => wire::notice::What::Held(id.to_bytes().to_vec()),
         };
         wire::Notice { what: Some(what) }.encode_to_vec().into()
     }
@@ -45,6 +48,7 @@ impl Notice {
             Some(wire::notice::What::Rejected(envelope)) => {
                 Ok(Self::Rejected(Box::new(Envelope::decode(envelope.into())?)))
             }
+            Some(wire::notice::What::Held(id)) => Ok(Self::Held(MailId::checked(&id, "held")?)),
             None => Err(Malformed::Missing("what")),
         }
     }
@@ -96,7 +100,8 @@ mod tests {
     #[test]
     fn a_notice_about_nothing_is_refused() {
         assert_eq!(Notice::decode(Bytes::new()), Err(Malformed::Missing("what")));
-        let notice = Notice::Cleared(MailId::from_bytes([1; 16]));
-        assert_eq!(Notice::decode(notice.encode()).unwrap(), notice);
+        for notice in [Notice::Cleared(MailId::from_bytes([1; 16])), Notice::Held(MailId::from_bytes([1; 16]))] {
+            assert_eq!(Notice::decode(notice.encode()).unwrap(), notice);
+        }
     }
 }

@@ -211,8 +211,16 @@ impl Chain {
 
     /// Tells the gate of one more accept node.
     pub fn add_accept(&self, port: u16) {
+        let mut nodes = self.settings()["stages"]["gate"]["accept"].clone();
+        nodes.as_array_mut().unwrap().push(json!(format!("127.0.0.1:{port}")));
+        self.change("/stages/gate/accept", nodes);
+    }
+
+    /// Changes the configuration that parts read when they are started.
+    pub fn change(&self, pointer: &str, value: Value) {
         let mut settings = self.settings();
-        settings["stages"]["gate"]["accept"].as_array_mut().unwrap().push(json!(format!("127.0.0.1:{port}")));
+        let (section, key) = pointer.rsplit_once('/').unwrap();
+        settings.pointer_mut(section).unwrap()[key] = value;
         fs::write(self.folder.path().join("pipeline.yaml"), settings.to_string()).unwrap();
     }
 

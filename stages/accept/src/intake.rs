@@ -39,6 +39,7 @@ pub(crate) struct Intake {
     pub(crate) bodies: Bodies,
     /// The first stage behind accept.
     pub(crate) first: String,
+    pub(crate) scanner: Option<String>,
 }
 
 /// What a sender was told about, until it goes on.

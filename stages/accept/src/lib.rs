@@ -41,6 +41,8 @@ pub struct Surroundings {
     pub node: NodeName,
     /// The stage behind accept.
     pub first: String,
+    /// The stage without whose verdict nothing is held either, if the chain has it: held mail may be released.
+    pub scanner: Option<String>,
     /// The broker.
     pub broker: Broker,
     /// The bodies.
@@ -93,6 +95,7 @@ pub fn start(config: Config, around: Surroundings) -> anyhow::Result<Journal> {
         broker: around.broker,
         bodies: around.bodies,
         first: around.first,
+        scanner: around.scanner,
     });
     let tasks = around.tasks;
     tasks.spawn_vital("notices", rounds::notices(Arc::clone(&intake), tasks.clone()));

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use async_nats::jetstream::AckKind;
 use futures::StreamExt as _;
-use proto::{Decision, Disposition, Ended, Envelope, MailId, Notice, subjects};
+use proto::{Decision, Disposition, Ended, Envelope, MailId, Notice, Verdict, subjects};
 use runtime::bodies::CHUNK;
 use runtime::clock;
 use runtime::pull::{InHand, Pull, Settings};
@@ -35,6 +35,10 @@ pub(crate) async fn notices(intake: Arc<Intake>, tasks: Tasks) -> anyhow::Result
         let Some(message) = message else { anyhow::bail!("the subscription to notices ended") };
         match Notice::decode(message.payload) {
             Ok(Notice::Cleared(id)) => intake.arbiter.clear(id),
+            // While a refusal is being recorded, that is what its sender hears.
+            Ok(Notice::Held(id)) => {
+                intake.arbiter.expire(id);
+            }
             Ok(Notice::Rejected(envelope)) => {
                 let intake = Arc::clone(&intake);
                 tasks.spawn("arbitration", async move {
@@ -95,18 +99,22 @@ pub(crate) async fn refill(intake: Arc<Intake>, tasks: Tasks) -> anyhow::Result<
 impl Intake {
     async fn arbitrate(&self, mut mail: Envelope) -> Decision {
         let id = mail.id;
-        if self.journal.pending(id).is_none() {
-            return Decision::Settled;
+        let Some(pending) = self.journal.pending(id) else { return Decision::Settled };
+        if pending.held.is_some() {
+            // What another round was held for is not delivered because of this one.
+            mail.held = pending.held;
+            return self.send_on(&mail, Decision::Held).await;
         }
         let reason = rejection(&mail);
         match self.arbiter.reject(id) {
             Stand::Waiting => self.refuse(id, reason).await,
-            Stand::Cleared => {
+            Stand::Cleared if !self.is_by_scanner(&mail) => {
                 // Another round of the same body was passed by every check: this one must not hold what that one lost.
                 mail.verdicts.retain(|verdict| verdict.disposition != Disposition::Reject);
                 self.send_on(&mail, Decision::Settled).await
             }
-            Stand::Answered => {
+            // A scanner that has learned a virus since is right, whatever it said before.
+            Stand::Cleared | Stand::Answered => {
                 self.journal.hold(id, &reason).await;
                 mail.held = Some(reason);
                 self.send_on(&mail, Decision::Held).await
@@ -134,11 +142,21 @@ impl Intake {
         }
     }
 
+    fn is_by_scanner(&self, mail: &Envelope) -> bool {
+        let by_scanner = |verdict: &Verdict| Some(&verdict.stage) == self.scanner.as_ref();
+        mail.verdicts.iter().any(|verdict| verdict.disposition == Disposition::Reject && by_scanner(verdict))
+    }
+
+    /// Where a mail goes that is past its checks, or held: to the scanner as long as that has not seen it.
+    fn behind_checks(&self, mail: &Envelope) -> &str {
+        let is_new = |scanner: &&String| !mail.verdicts.iter().any(|verdict| verdict.stage == **scanner);
+        self.scanner.as_ref().filter(is_new).map_or(subjects::DELIVER_STAGE, String::as_str)
+    }
+
     async fn send_on(&self, mail: &Envelope, decision: Decision) -> Decision {
-        let hop = format!("{}-held", subjects::DELIVER_STAGE);
-        let message_id = subjects::message_id(mail.id, &hop, mail.round);
-        let subject = subjects::stage(subjects::DELIVER_STAGE);
-        match self.broker.publish(subject, Some(&message_id), mail.encode()).await {
+        let stage = self.behind_checks(mail);
+        let message_id = subjects::message_id(mail.id, &format!("{stage}-held"), mail.round);
+        match self.broker.publish(subjects::stage(stage), Some(&message_id), mail.encode()).await {
             Ok(()) => decision,
             Err(error) => {
                 tracing::warn!(mail = %mail.id, %error, "a rejected mail cannot be sent on yet");
@@ -180,7 +198,7 @@ impl Intake {
         let mut envelope = Envelope::decode(envelope)?;
         envelope.round = pending.round;
         envelope.held = pending.held;
-        let stage = if envelope.held.is_some() { subjects::DELIVER_STAGE } else { &self.first };
+        let stage = if envelope.held.is_some() { self.behind_checks(&envelope) } else { &self.first };
         Ok(self.hand_over(&envelope, &body, stage).await?)
     }
 }

@@ -225,6 +225,11 @@ impl Config {
         self.chain.first().cloned().unwrap_or_else(|| subjects::DELIVER_STAGE.to_owned())
     }
 
+    /// The virus scanner, if the chain has it.
+    pub(crate) fn scanner(&self) -> Option<String> {
+        self.chain.iter().find(|stage| *stage == "scan").cloned()
+    }
+
     /// The stage behind a filter.
     pub(crate) fn next_stage(&self, stage: &str) -> String {
         let behind = self.chain.iter().skip_while(|name| *name != stage).nth(1);

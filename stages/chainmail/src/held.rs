@@ -31,6 +31,9 @@ pub(crate) enum Held {
     Release {
         /// Its number.
         number: i64,
+        /// Even if no virus scanner has seen it, because it is too large.
+        #[arg(long)]
+        unscanned: bool,
     },
     /// Give one up for good.
     Drop {
@@ -54,7 +57,7 @@ pub(crate) async fn held(config: &Config, command: Held) -> anyhow::Result<()> {
     let request = match command {
         Held::List => return list(ask).await,
         Held::Show { number } => Request::Show(number),
-        Held::Release { number } => Request::Release(number),
+        Held::Release { number, unscanned } => Request::Release { number, unscanned },
         Held::Drop { number } => Request::Drop(number),
     };
     match ask(&request).await? {

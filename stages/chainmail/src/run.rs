@@ -159,6 +159,7 @@ impl Process {
             hostname: self.config.hostname.clone(),
             node: self.config.node.clone(),
             first: self.config.first_stage(),
+            scanner: self.config.scanner(),
             broker: self.broker.clone(),
             bodies: self.bodies.clone(),
             directory: self.directory.clone(),
@@ -200,7 +201,7 @@ impl Process {
     }
 
     fn deliver(&self) {
-        let stage = deliver::Deliver::new(self.directory.clone());
+        let stage = deliver::Deliver::new(self.directory.clone(), self.config.scanner());
         self.stage(subjects::DELIVER_STAGE, stage, self.config.deliver.work.clone());
     }
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use proto::{Disposition, Envelope, Folder, NodeName, Target};
+use proto::{Disposition, Envelope, Folder, NodeName, Target, Verdict};
 use runtime::{Outcome, Route};
 
 /// A mailbox, as the directory knows it.
@@ -33,6 +33,12 @@ pub enum Found {
 
 /// Targets of one copy: some 600 KB, below the smallest limit of a broker's messages.
 const TARGETS: usize = 5000;
+
+/// Whether a mail would go into mailboxes although the scanner has not passed it. Held mail does not.
+pub fn is_unscanned(envelope: &Envelope, scanner: &str) -> bool {
+    let is_pass = |verdict: &Verdict| verdict.stage == scanner && verdict.disposition == Disposition::Pass;
+    envelope.held.is_none() && !envelope.verdicts.iter().any(is_pass)
+}
 
 /// Copies for the store nodes: one for each node and, there, one more for what is held; several where one would be too
 /// large.
@@ -93,7 +99,7 @@ fn routing(mailboxes: &[Mailbox], folder: Folder) -> u64 {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
-    use proto::{Arrival, BodyRef, Client, Digest, GateFacts, MailId, Millis, Recipient, Verdict};
+    use proto::{Arrival, BodyRef, Client, Digest, GateFacts, MailId, Millis, Recipient};
 
     use super::*;
 
@@ -176,6 +182,20 @@ mod tests {
             check(&envelope(1), &[boxes(&[("a", "s"), ("c", "s")])], &[("s", None, &["0 a Inbox 2", "0 c Inbox 2"])]);
         assert_eq!(one[0], two[0]);
         assert_ne!(one[0], other[0]);
+    }
+
+    #[test]
+    fn only_what_the_scanner_has_passed_goes_into_mailboxes() {
+        let verdict = |stage: &str, disposition| Verdict { stage: stage.into(), ..Verdict::new(disposition, "") };
+        let mut mail = envelope(1);
+        assert!(is_unscanned(&mail, "scan"));
+        mail.verdicts = vec![verdict("score", Disposition::Pass), verdict("scan", Disposition::Reject)];
+        assert!(is_unscanned(&mail, "scan"));
+        mail.verdicts.push(verdict("scan", Disposition::Pass));
+        assert!(!is_unscanned(&mail, "scan"));
+        mail.verdicts.clear();
+        mail.held = Some("spam".into());
+        assert!(!is_unscanned(&mail, "scan"));
     }
 
     #[test]

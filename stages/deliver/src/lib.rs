@@ -14,17 +14,22 @@ use runtime::{Fault, Mail, Outcome, Stage};
 #[derive(Clone)]
 pub struct Deliver {
     directory: Directory,
+    scanner: Option<String>,
 }
 
 impl Deliver {
-    /// Delivery by what this directory says.
-    pub fn new(directory: Directory) -> Self {
-        Self { directory }
+    /// Delivery by what this directory says. When the chain has a scanner, nothing that it has not passed is delivered,
+    /// whichever way it came here.
+    pub fn new(directory: Directory, scanner: Option<String>) -> Self {
+        Self { directory, scanner }
     }
 }
 
 impl Stage for Deliver {
     async fn handle(&self, mail: &Mail) -> Result<Outcome, Fault> {
+        if let Some(scanner) = self.scanner.as_ref().filter(|scanner| decide::is_unscanned(mail.envelope(), scanner)) {
+            return Ok(Outcome::Back(scanner.clone()));
+        }
         let found = look::recipients(&self.directory, mail.envelope()).await?;
         let quarantine = look::quarantine(&self.directory).await?;
         Ok(decide::decide(mail.envelope(), &found, &quarantine))

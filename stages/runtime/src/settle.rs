@@ -2,7 +2,7 @@
 //!
 //! | answer | in this order |
 //! |---|---|
-//! | `Pass`, `Divert`, `Route` | publish every copy, wait for every confirmation, ack |
+//! | `Pass`, `Divert`, `Back`, `Route` | publish every copy, wait for every confirmation, ack |
 //! | `Reject` | ask the arbiter, wait for its answer, ack |
 //! | `End` | publish the end, wait, ack |
 //! | `Later` | nak with our backoff; from `warn_after` an alarm; older than `give_up_after`: bury |
@@ -64,6 +64,8 @@ pub enum Step {
     Forward(Verdict),
     /// Publish the envelope with this verdict for deliver, and wait.
     Divert(Verdict),
+    /// Publish the envelope for the stage of this name, and wait.
+    Back(String),
     /// Publish these copies, and wait for all.
     Copies(Vec<Route>),
     /// Ask accept what becomes of a mail that this verdict rejects, and wait.
@@ -85,7 +87,7 @@ pub enum Step {
 /// What to do, and how it is named in logs and metrics.
 #[derive(Debug, PartialEq)]
 pub struct Plan {
-    /// `pass`, `divert`, `route`, `reject`, `end`, `later`, `bury`.
+    /// `pass`, `divert`, `back`, `route`, `reject`, `end`, `later`, `bury`.
     pub name: &'static str,
     /// Why, for people; empty when there is nothing to say.
     pub reason: String,
@@ -102,6 +104,9 @@ pub fn settle(answer: Answer, attempt: Attempt, patience: &Patience) -> Plan {
         }
         Answer::Outcome(Outcome::Divert(verdict)) => {
             plan("divert", verdict.reason.clone(), vec![Step::Divert(verdict), Step::Ack])
+        }
+        Answer::Outcome(Outcome::Back(stage)) => {
+            plan("back", format!("{stage} has not seen it"), vec![Step::Back(stage), Step::Ack])
         }
         Answer::Outcome(Outcome::Reject(verdict)) => {
             plan("reject", verdict.reason.clone(), vec![Step::Arbitrate(verdict), Step::Ack])
@@ -184,6 +189,7 @@ mod tests {
             Step::Arbitrate(_) => "arbitrate".into(),
             Step::End(_) => "end".into(),
             Step::Bury(_) => "bury".into(),
+            Step::Back(stage) => format!("back {stage}"),
             Step::Alarm => "alarm".into(),
             Step::Ack => "ack".into(),
             Step::Nak(wait) => format!("nak {}", wait.as_secs()),
@@ -215,6 +221,7 @@ mod tests {
     #[test]
     fn divert() {
         check(said(Outcome::Divert(verdict())), 1, 0, "divert", &["divert", "ack"]);
+        check(said(Outcome::Back("scan".to_owned())), 1, 0, "back", &["back scan", "ack"]);
     }
 
     #[test]

@@ -29,6 +29,8 @@ pub enum Outcome {
     Divert(Verdict),
     /// Refuse it in the session, or hold it when the sender has its 250 already.
     Reject(Verdict),
+    /// Back to the stage of this name, whose verdict the mail does not have.
+    Back(String),
     /// Copies for store nodes.
     Route(Vec<Route>),
     /// The mail is where it belongs.

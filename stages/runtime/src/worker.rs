@@ -216,6 +216,7 @@ impl<S: Stage> Worker<S> {
                 (Step::Bury(reason), _) => self.bury(reason, in_hand, envelope, attempt).await?,
                 (Step::Forward(verdict), Some(mail)) => self.forward(mail, verdict, &self.place.next).await?,
                 (Step::Divert(verdict), Some(mail)) => self.forward(mail, verdict, subjects::DELIVER_STAGE).await?,
+                (Step::Back(stage), Some(mail)) => self.back(mail, stage).await?,
                 (Step::Copies(routes), Some(mail)) => self.copies(mail, routes).await?,
                 (Step::Arbitrate(verdict), Some(mail)) => self.arbitrate(mail, verdict).await?,
                 (Step::End(ending), Some(mail)) => self.end(mail, ending).await?,
@@ -231,8 +232,15 @@ impl<S: Stage> Worker<S> {
             mail.held = Some(verdict.reason.clone());
         }
         mail.verdicts.push(verdict.clone());
-        let message_id = subjects::message_id(mail.id, next, mail.round);
+        // With the verdicts so far: a mail may well come to a stage a second time.
+        let hop = format!("{next}-{}", mail.verdicts.len());
+        let message_id = subjects::message_id(mail.id, &hop, mail.round);
         Ok(self.shop.broker.publish(subjects::stage(next), Some(&message_id), mail.encode()).await?)
+    }
+
+    async fn back(&self, mail: &Envelope, stage: &str) -> anyhow::Result<()> {
+        let message_id = subjects::message_id(mail.id, &format!("{stage}-again-{}", mail.verdicts.len()), mail.round);
+        Ok(self.shop.broker.publish(subjects::stage(stage), Some(&message_id), mail.encode()).await?)
     }
 
     async fn copies(&self, mail: &Envelope, routes: &[Route]) -> anyhow::Result<()> {
@@ -246,9 +254,9 @@ impl<S: Stage> Worker<S> {
             async move { self.shop.broker.publish(subject, Some(&message_id), copy.encode()).await }
         });
         futures::future::try_join_all(publish).await?;
-        // The sender may still be waiting: every check has been passed, or the mail is held, which is a 250 as well.
-        let cleared = Notice::Cleared(mail.id).encode();
-        self.shop.broker.notify(subjects::notice(&mail.node), cleared).await;
+        // The sender may still be waiting. A mail that is held gets its 250, too, but it has not passed every check.
+        let notice = if mail.held.is_some() { Notice::Held(mail.id) } else { Notice::Cleared(mail.id) };
+        self.shop.broker.notify(subjects::notice(&mail.node), notice.encode()).await;
         Ok(())
     }
 

@@ -4,7 +4,6 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
-use bytes::Bytes;
 use clamav_client::tokio::{Socket, Tcp, ping, scan_buffer};
 
 use crate::config::Clamd;
@@ -17,12 +16,12 @@ const PIECE: usize = 128 * 1024;
 ///
 /// # Errors
 /// When clamd cannot be reached, does not answer in time, breaks off, or says anything but clean or found.
-pub(crate) async fn scan(clamd: &Clamd, body: &Bytes, deadline: Duration) -> anyhow::Result<Report> {
-    let piece = Some(PIECE.min(body.len().max(1)));
+pub(crate) async fn scan(clamd: &Clamd, mail: &[u8], deadline: Duration) -> anyhow::Result<Report> {
+    let piece = Some(PIECE.min(mail.len().max(1)));
     let asked = async {
         match clamd {
-            Clamd::Unix(path) => scan_buffer(body, Socket { socket_path: path }, piece).await,
-            Clamd::Tcp(address) => scan_buffer(body, Tcp { host_address: address }, piece).await,
+            Clamd::Unix(path) => scan_buffer(mail, Socket { socket_path: path }, piece).await,
+            Clamd::Tcp(address) => scan_buffer(mail, Tcp { host_address: address }, piece).await,
         }
     };
     let reply = tokio::time::timeout(deadline, asked)

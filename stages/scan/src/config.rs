@@ -74,7 +74,7 @@ impl Config {
                 "largest",
                 "25MiB",
                 "1MiB"..="4GiB",
-                "Larger mail is not given to clamd. Not above clamd's StreamMaxLength, which is 25 MiB if not set.",
+                "Larger mail, with the header lines that we add, is not given to clamd. Not above clamd's StreamMaxLength, which is 25 MiB if not set.",
             ),
             too_large: if too_large == "pass" { TooLarge::Pass } else { TooLarge::Hold },
         };

@@ -30,11 +30,14 @@ impl Scan {
 impl Stage for Scan {
     async fn handle(&self, mail: &Mail) -> Result<Outcome, Fault> {
         let config = &self.config;
-        if mail.envelope().body.size > config.largest.0 {
+        // The header lines that every copy begins with are scanned, too: a body alone may begin with something by which
+        // clamd takes it for another kind of file and does not look for parts, although every reader does.
+        let header = &mail.envelope().header_block;
+        if mail.envelope().body.size.saturating_add(header.len() as u64) > config.largest.0 {
             return Ok(decide(config.too_large, &Report::TooLarge));
         }
         let body = mail.body().await?;
-        let report = clamd::scan(&config.clamd, &body, config.deadline).await?;
+        let report = clamd::scan(&config.clamd, &[header.as_slice(), &body].concat(), config.deadline).await?;
         Ok(decide(config.too_large, &report))
     }
 }

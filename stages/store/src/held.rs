@@ -29,7 +29,12 @@ pub enum Request {
     /// One held mail.
     Show(i64),
     /// Put it into its recipient's mailbox.
-    Release(i64),
+    Release {
+        /// Its number.
+        number: i64,
+        /// Even if no scanner has seen it.
+        unscanned: bool,
+    },
     /// Give it up.
     Drop(i64),
     /// Between store nodes: keep a released mail.
@@ -135,7 +140,7 @@ impl Quarantine {
                 let text = text.ok_or_else(|| anyhow::anyhow!("it is gone"))?;
                 Ok(Reply::Text(text[..text.len().min(SHOWN)].to_vec()))
             }
-            Request::Release(number) => self.release(number).await,
+            Request::Release { number, unscanned } => self.release(number, unscanned).await,
             Request::Drop(number) => {
                 let (account, mailbox, _) = self.find(number).await?;
                 self.node.change(account, Change::Expunge { account, mailbox, uids: vec![number] }).await?;
@@ -158,7 +163,7 @@ impl Quarantine {
         Ok((account, mailbox, held))
     }
 
-    async fn release(&self, number: i64) -> anyhow::Result<Reply> {
+    async fn release(&self, number: i64, unscanned: bool) -> anyhow::Result<Reply> {
         let (account, mailbox, held) = self.find(number).await?;
         let expansion = self.directory.expand(&held.recipient).await?;
         if expansion.targets.is_empty() {
@@ -167,6 +172,12 @@ impl Quarantine {
         }
         let parts = self.node.shard(account).reader.parts(mailbox, number).await?;
         let (prefix, body) = parts.ok_or_else(|| anyhow::anyhow!("it is gone"))?;
+        if !unscanned && !was_scanned(&prefix) {
+            anyhow::bail!(
+                "no virus scanner has seen held mail {number} ({}); with --unscanned it is released all the same",
+                held.reason
+            );
+        }
         for target in &expansion.targets {
             self.put(&held, target, &prefix, &body).await?;
         }
@@ -185,7 +196,8 @@ impl Quarantine {
         let keep = Keep {
             mail: held.mail,
             transport: MailId::new(clock::now(), rand::random()).to_bytes(),
-            target: format!("released:{}", target.account.address),
+            // The name under which it would have been delivered: who has it already gets no second one.
+            target: target.account.address.to_string(),
             account: target.account.id,
             prefix: prefix.to_vec(),
             size: reference.size,
@@ -207,6 +219,13 @@ impl Quarantine {
         self.bodies.purge(id, reference.chunks).await;
         Ok(())
     }
+}
+
+/// Whether the header lines that we put before a mail say that a scanner has looked at it.
+fn was_scanned(prefix: &[u8]) -> bool {
+    let is_result = |line: &&[u8]| line.starts_with(b"X-Chainmail-Scan: ");
+    let mut results = prefix.split(|byte| *byte == b'\n').filter(is_result).peekable();
+    results.peek().is_some() && results.all(|line| !line.starts_with(b"X-Chainmail-Scan: not scanned"))
 }
 
 impl Keep {
@@ -239,5 +258,18 @@ impl From<crate::shard::Held> for HeldMail {
             received: held.received,
             size: held.size,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_scanner_has_seen() {
+        assert!(was_scanned(b"Return-Path: <>\r\nX-Chainmail-Scan: clean\r\nReceived: r\r\n"));
+        assert!(was_scanned(b"X-Chainmail-Scan: infected\r\n"));
+        assert!(!was_scanned(b"X-Chainmail-Scan: not scanned, too large\r\n"));
+        assert!(!was_scanned(b"Return-Path: <>\r\nReceived: X-Chainmail-Scan: clean\r\n"));
     }
 }

@@ -62,7 +62,11 @@ impl Ingest {
             quota_messages: 0,
             ..target.clone()
         };
-        self.node.deliver(delivery(&mail, &held, body, digest)).await?;
+        // It is held for this mailbox, and not for all that its recipient's address stands for.
+        let mut delivery = delivery(&mail, &held, body, digest);
+        delivery.target = format!("full:{}", target.address);
+        delivery.held_for.clone_from(&target.address);
+        self.node.deliver(delivery).await?;
         Ok(())
     }
 }

@@ -1,0 +1,101 @@
+//! No mail reaches a mailbox unscanned, by whatever way: disguised, in a chain whose order was changed, in several rounds.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use serde_json::json;
+use tests::chain::{Chain, Clamd, wait_for};
+use tests::clients::{Smtp, eicar};
+
+fn send(chain: &Chain, mail: &[u8]) -> String {
+    wait_for("the gate", || Smtp::try_connect(chain.smtp).is_ok());
+    Smtp::connect(chain).send("s@elsewhere.example", &["alice@example.org"], mail)
+}
+
+fn listed(chain: &Chain, stage: &str) -> u64 {
+    let status: serde_json::Value = serde_json::from_str(&chain.command(&["status", "--json"])).unwrap_or_default();
+    status["stages"][stage]["waiting"].as_u64().unwrap_or(u64::MAX)
+}
+
+/// A mail may begin with bytes by which a scanner takes it for another kind of file. For its reader it is a mail.
+#[test]
+fn no_disguise_hides_a_virus() {
+    let clamd = Clamd::start();
+    let chain = Chain::start_all(&clamd);
+    let virus = eicar();
+    let virus = STANDARD.encode(&virus[virus.windows(4).position(|at| at == b"\r\n\r\n").map_or(0, |at| at + 4)..]);
+    for magic in ["GIF89a: 1", "MZ: 1", "%PDF-1.4: 1", "{\\rtf: 1", "PK\u{3}\u{4}: 1", "\tblank", "Rar!: 1", "no field"]
+    {
+        let mail = format!(
+            "{magic}\r\nFrom: a@elsewhere.example\r\nSubject: look\r\nMIME-Version: 1.0\r\nContent-Type: multipart/mixed; boundary=b\r\n\r\n--b\r\n\r\ntext\r\n--b\r\nContent-Type: application/octet-stream; name=x.bin\r\nContent-Transfer-Encoding: base64\r\n\r\n{virus}\r\n--b--\r\n"
+        );
+        let reply = send(&chain, mail.as_bytes());
+        assert!(reply.starts_with("550 5.7.1 Message refused: virus found: Eicar"), "{magic}: {reply}");
+    }
+    chain.settles();
+    assert!(chain.read("alice@example.org").is_empty());
+}
+
+/// What waits in the stream of a stage that is the last one now has not been scanned by the others.
+#[test]
+fn a_chain_in_another_order_delivers_nothing_unscanned() {
+    let clamd = Clamd::start();
+    let mut chain = Chain::start_parts(&clamd);
+    chain.kill("score");
+    for mail in [&eicar()[..], b"Subject: good\r\n\r\ngood\r\n"] {
+        let reply = send(&chain, mail);
+        assert!(reply.starts_with("250 "), "{reply}");
+    }
+    for part in ["scan", "deliver"] {
+        chain.kill(part);
+    }
+    chain.change("/chain", json!(["scan", "score"]));
+    for part in ["score", "scan", "deliver"] {
+        chain.start(part);
+    }
+    chain.settles();
+    let mails = chain.read("alice@example.org");
+    assert_eq!(mails.len(), 1);
+    let text = String::from_utf8_lossy(&mails[0]).into_owned();
+    assert!(text.contains("Subject: good\r\n") && text.contains("X-Chainmail-Scan: clean\r\n"), "{text}");
+    assert_eq!(chain.read("quarantine@example.org").len(), 1);
+    chain.books(&[("accepted", 2), ("stored", 1), ("held", 1)]);
+}
+
+/// While the scanner is away a mail is sent round again. The second round must not deliver what the first is held for.
+#[test]
+fn a_virus_that_goes_round_twice_is_held_once() {
+    let clamd = Clamd::start();
+    let mut chain = Chain::start_parts_with(&clamd, &[("/stages/accept/journal/refill_first", json!("1s"))]);
+    chain.kill("store");
+    clamd.pause();
+    let reply = send(&chain, &eicar());
+    assert!(reply.starts_with("250 "), "{reply}");
+    wait_for("a second round", || listed(&chain, "scan") >= 2);
+    clamd.resume();
+    wait_for("both verdicts", || listed(&chain, "scan") == 0 && listed(&chain, "deliver") == 0);
+    chain.start("store");
+    chain.settles();
+    assert!(chain.read("alice@example.org").is_empty());
+    assert_eq!(chain.read("quarantine@example.org").len(), 1);
+    chain.books(&[("accepted", 1), ("stored", 0), ("held", 1)]);
+}
+
+/// Spam that was accepted before it was scored is held. Its release is a matter of taste only once it has been scanned.
+#[test]
+fn what_is_held_as_spam_has_been_scanned() {
+    let clamd = Clamd::start();
+    let mut chain = Chain::start_parts_with(&clamd, &[("/stages/score/reject", json!(6.0))]);
+    chain.kill("score");
+    let spam = b"From: <x@bank.example>, <y@evil.example>\r\nFrom: a@b.example\r\nno field\r\n\r\nspam\r\n";
+    let reply = send(&chain, spam);
+    assert!(reply.starts_with("250 "), "{reply}");
+    chain.start("score");
+    chain.settles();
+    chain.books(&[("accepted", 1), ("stored", 0), ("held", 1)]);
+    let held = chain.read("quarantine@example.org");
+    assert!(String::from_utf8_lossy(&held[0]).contains("X-Chainmail-Scan: clean\r\n"), "{held:?}");
+    let list = chain.command(&["held", "list"]);
+    let number = list.split(' ').next().unwrap_or_default();
+    assert_eq!(chain.command(&["held", "release", number]), "done\n");
+    assert_eq!(chain.read("alice@example.org").len(), 1);
+}
