@@ -133,6 +133,11 @@ pub struct Chain {
     admin: u16,
 }
 
+fn set(settings: &mut Value, pointer: &str, value: &Value) {
+    let (section, key) = pointer.rsplit_once('/').unwrap();
+    settings.pointer_mut(section).unwrap()[key] = value.clone();
+}
+
 impl Chain {
     /// The whole chain with its own broker, not started yet.
     pub fn prepare(clamd: &Clamd, different: &[(&str, Value)]) -> Self {
@@ -197,10 +202,7 @@ impl Chain {
                 "store": {"imap": [at(imap)], "imaps": [], "pop3": [at(pop3)], "pop3s": []},
             },
         });
-        for (pointer, value) in different {
-            let (section, key) = pointer.rsplit_once('/').unwrap();
-            settings.pointer_mut(section).unwrap()[key] = value.clone();
-        }
+        different.iter().for_each(|(pointer, value)| set(&mut settings, pointer, value));
         fs::write(folder.path().join("pipeline.yaml"), settings.to_string()).unwrap();
         Self { folder, children: BTreeMap::new(), journal_disk: None, smtp, pop3, imap, nats, admin }
     }
@@ -213,14 +215,13 @@ impl Chain {
     pub fn add_accept(&self, port: u16) {
         let mut nodes = self.settings()["stages"]["gate"]["accept"].clone();
         nodes.as_array_mut().unwrap().push(json!(format!("127.0.0.1:{port}")));
-        self.change("/stages/gate/accept", nodes);
+        self.change("/stages/gate/accept", &nodes);
     }
 
     /// Changes the configuration that parts read when they are started.
-    pub fn change(&self, pointer: &str, value: Value) {
+    pub fn change(&self, pointer: &str, value: &Value) {
         let mut settings = self.settings();
-        let (section, key) = pointer.rsplit_once('/').unwrap();
-        settings.pointer_mut(section).unwrap()[key] = value;
+        set(&mut settings, pointer, value);
         fs::write(self.folder.path().join("pipeline.yaml"), settings.to_string()).unwrap();
     }
 
@@ -229,10 +230,7 @@ impl Chain {
         let mut settings = self.settings();
         settings["node"] = json!(node);
         settings["stages"]["accept"]["journal"]["folder"] = json!(format!("var/journal-{node}"));
-        for (pointer, value) in different {
-            let (section, key) = pointer.rsplit_once('/').unwrap();
-            settings.pointer_mut(section).unwrap()[key] = value.clone();
-        }
+        different.iter().for_each(|(pointer, value)| set(&mut settings, pointer, value));
         let file = format!("{node}.yaml");
         fs::write(self.folder.path().join(&file), settings.to_string()).unwrap();
         self.spawn(part, &["--config", &file]);

@@ -48,7 +48,7 @@ fn a_chain_in_another_order_delivers_nothing_unscanned() {
     for part in ["scan", "deliver"] {
         chain.kill(part);
     }
-    chain.change("/chain", json!(["scan", "score"]));
+    chain.change("/chain", &json!(["scan", "score"]));
     for part in ["score", "scan", "deliver"] {
         chain.start(part);
     }

@@ -73,6 +73,8 @@ fn wanted(broker: &Broker, chain: &[String]) -> Vec<Config> {
     streams.push(Config {
         max_bytes: i64::try_from(config.bodies_bytes.0).unwrap_or(i64::MAX),
         max_age: config.bodies_age,
+        // A body that goes round again takes the place of itself.
+        max_messages_per_subject: 1,
         ..kept(subjects::BODIES, subjects::BODIES_SUBJECTS)
     });
     streams
@@ -94,10 +96,11 @@ async fn ensure_one(broker: &Broker, wanted: Config) -> anyhow::Result<()> {
         && found.num_replicas == wanted.num_replicas
         && found.allow_direct == wanted.allow_direct
         && found.max_messages <= 0
-        && found.max_messages_per_subject <= 0;
+        && found.max_messages_per_subject.max(0) == wanted.max_messages_per_subject.max(0);
     if !same {
         tracing::info!(stream = wanted.name, "bringing the stream's settings in line");
-        let wanted = Config { max_messages: -1, max_messages_per_subject: -1, ..wanted };
+        let each = if wanted.max_messages_per_subject > 0 { wanted.max_messages_per_subject } else { -1 };
+        let wanted = Config { max_messages: -1, max_messages_per_subject: each, ..wanted };
         broker.jetstream().update_stream(wanted).await?;
     }
     Ok(())

@@ -1,11 +1,11 @@
 //! Pack files: bodies, one behind the other, only ever appended.
 //!
-//! A record is written and synced before the rows that name it are committed, so what lies behind the last committed
-//! record is what a crash left, and is cut off at start. A damaged record is an error that names file and offset, and
+//! A record is written and synced before the rows that name it are committed, and what was written is never cut off: what
+//! no row names is dead. A damaged record is an error that names file and offset, and
 //! costs that record only.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write as _};
+use std::io;
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
@@ -20,6 +20,9 @@ const HEAD: usize = 4 + 1 + 8 + 8 + 32;
 const LEVEL: i32 = 1;
 /// Smaller bodies are not worth the attempt.
 const SMALLEST: usize = 256;
+
+/// No body is longer: the largest message that can be configured.
+const LONGEST: u64 = 1 << 30;
 
 /// Where a body lies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -72,6 +75,9 @@ fn unpack(record: &[u8]) -> anyhow::Result<Bytes> {
         bail!("it is not a record");
     }
     let raw = u64::from_le_bytes(head[13..21].try_into()?);
+    if raw > LONGEST {
+        bail!("it says that it is {raw} bytes long, which is too long");
+    }
     match head[4] {
         0 => Ok(Bytes::copy_from_slice(stored)),
         1 => Ok(zstd::bulk::decompress(stored, usize::try_from(raw)?)?.into()),
@@ -85,49 +91,66 @@ pub(crate) struct Current {
     folder: PathBuf,
     pub(crate) number: i64,
     file: File,
+    /// Where the next record goes: behind everything that a row may name.
     pub(crate) length: i64,
+    /// The last append failed: this handle is not trusted any more.
+    is_suspect: bool,
 }
 
 impl Current {
-    /// Opens a pack for appending, cut back to what is committed.
-    pub(crate) fn open(folder: &Path, number: i64, committed: i64) -> anyhow::Result<Self> {
+    /// Opens the last pack of a folder for appending; `known` is the last that the rows know.
+    pub(crate) fn open_last(folder: &Path, known: i64) -> anyhow::Result<Self> {
         fs::create_dir_all(folder).with_context(|| format!("making {}", folder.display()))?;
+        if let Some(above) = folder.parent() {
+            File::open(above)
+                .and_then(|above| above.sync_all())
+                .with_context(|| format!("syncing {}", above.display()))?;
+        }
+        let mut last = known.max(1);
+        for entry in fs::read_dir(folder).with_context(|| format!("reading {}", folder.display()))? {
+            let name = entry?.file_name();
+            let number = name.to_str().and_then(|name| name.strip_suffix(".pack")).and_then(|name| name.parse().ok());
+            last = last.max(number.unwrap_or(0));
+        }
+        Self::open(folder, last)
+    }
+
+    /// Opens a pack for appending behind all that is in it. What a crash left there without a row stays, and is never
+    /// looked at: cutting it off could only destroy what an older database does not know.
+    fn open(folder: &Path, number: i64) -> anyhow::Result<Self> {
         let path = path(folder, number);
-        let open = || -> io::Result<File> {
-            let file = OpenOptions::new().append(true).create(true).open(&path)?;
-            if file.metadata()?.len() < u64::try_from(committed).unwrap_or(0) {
-                return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "it is shorter than its committed records"));
-            }
-            file.set_len(u64::try_from(committed).unwrap_or(0))?;
+        let open = || -> io::Result<(File, u64)> {
+            let file = OpenOptions::new().write(true).create(true).truncate(false).open(&path)?;
             file.sync_all()?;
             File::open(folder)?.sync_all()?;
-            Ok(file)
+            let length = file.metadata()?.len();
+            Ok((file, length))
         };
-        let file = open().with_context(|| format!("opening {}", path.display()))?;
-        Ok(Self { folder: folder.to_owned(), number, file, length: committed })
+        let (file, length) = open().with_context(|| format!("opening {}", path.display()))?;
+        Ok(Self { folder: folder.to_owned(), number, file, length: i64::try_from(length)?, is_suspect: false })
     }
 
-    /// Appends what was gathered, and syncs.
-    pub(crate) fn append(&mut self, records: &[u8]) -> io::Result<()> {
-        self.file.write_all(records)?;
-        self.file.sync_data()
-    }
-
-    /// What was appended is committed.
-    pub(crate) fn committed(&mut self, bytes: usize) {
-        self.length += i64::try_from(bytes).unwrap_or(0);
-    }
-
-    /// Takes back what was appended and not committed. After an error the file is opened anew: a handle whose sync failed
-    /// is not trusted.
-    pub(crate) fn take_back(&mut self) -> anyhow::Result<()> {
-        *self = Self::open(&self.folder, self.number, self.length)?;
+    /// Appends what was gathered, and syncs. After an error nothing was appended: the next records go where these would
+    /// have gone. Once this has succeeded the records stay, even if the rows that name them are not committed: a commit
+    /// that failed may turn out to be there after a crash.
+    pub(crate) fn append(&mut self, records: &[u8]) -> anyhow::Result<()> {
+        if self.is_suspect {
+            let length = self.length;
+            *self = Self::open(&self.folder, self.number)?;
+            self.length = length;
+        }
+        let at = u64::try_from(self.length)?;
+        self.is_suspect = true;
+        self.file.write_all_at(records, at)?;
+        self.file.sync_data()?;
+        self.is_suspect = false;
+        self.length += i64::try_from(records.len())?;
         Ok(())
     }
 
     /// Seals this pack and begins the next.
     pub(crate) fn seal(&mut self) -> anyhow::Result<()> {
-        *self = Self::open(&self.folder, self.number + 1, 0)?;
+        *self = Self::open(&self.folder, self.number + 1)?;
         Ok(())
     }
 }
@@ -144,7 +167,7 @@ mod tests {
     #[test]
     fn bodies_come_back_and_damage_is_named() {
         let folder = tempfile::tempdir().unwrap();
-        let mut pack = Current::open(folder.path(), 1, 0).unwrap();
+        let mut pack = Current::open_last(folder.path(), 0).unwrap();
         let mut offset = 0;
         let mut places = Vec::new();
         let bodies: [&[u8]; 4] = [b"", b"short", &[b'x'; 10_000], &blake3::hash(b"r").as_bytes().repeat(20)];
@@ -152,7 +175,6 @@ mod tests {
             let record = record(body, &digest(body));
             let length = i64::try_from(record.len()).unwrap();
             pack.append(&record).unwrap();
-            pack.committed(record.len());
             places.push(Place { pack: 1, offset, length });
             offset += length;
         }
@@ -168,14 +190,27 @@ mod tests {
     }
 
     #[test]
-    fn what_was_not_committed_is_cut_off() {
+    fn nothing_that_was_appended_is_touched_again() {
         let folder = tempfile::tempdir().unwrap();
-        let mut pack = Current::open(folder.path(), 1, 0).unwrap();
-        pack.append(b"committed").unwrap();
-        pack.committed(9);
-        pack.append(b"not").unwrap();
-        pack.take_back().unwrap();
-        assert_eq!(fs::read(path(folder.path(), 1)).unwrap(), b"committed");
-        assert!(Current::open(folder.path(), 1, 10).unwrap_err().to_string().contains("000001.pack"));
+        let mut pack = Current::open_last(folder.path(), 0).unwrap();
+        pack.append(b"kept").unwrap();
+        // As after a write that broke off in the middle.
+        pack.file.write_all_at(b"torn", 4).unwrap();
+        pack.is_suspect = true;
+        pack.append(b"next").unwrap();
+        assert_eq!(fs::read(path(folder.path(), 1)).unwrap(), b"keptnext");
+        pack.seal().unwrap();
+        pack.append(b"two").unwrap();
+        drop(pack);
+        let pack = Current::open_last(folder.path(), 1).unwrap();
+        assert_eq!((pack.number, pack.length), (2, 3));
+        assert_eq!(Current::open_last(folder.path(), 5).unwrap().number, 5, "the rows know of more");
+    }
+
+    #[test]
+    fn an_absurd_length_is_an_error() {
+        let mut record = record(&[b'x'; 1000], &digest(b"")).to_vec();
+        record[13..21].copy_from_slice(&(1_u64 << 40).to_le_bytes());
+        assert!(unpack(&record).unwrap_err().to_string().contains("too long"));
     }
 }

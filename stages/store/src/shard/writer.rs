@@ -1,6 +1,6 @@
 //! A shard's one writer: takes what waits, appends the bodies, syncs the pack, commits the rows, and only then says so.
 //!
-//! When the pack or the commit fails, the whole batch fails, the pack is cut back, and nothing is half kept.
+//! When the pack or the commit fails, the whole batch fails, and nothing is half kept.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -41,10 +41,8 @@ pub(crate) const SEEN: i64 = 1;
 impl Writer {
     pub(super) fn open(settings: Settings) -> anyhow::Result<Self> {
         let database = super::schema::open_writer(&settings.database())?;
-        let last = "SELECT pack, max(offset + length) FROM bodies WHERE pack = (SELECT max(pack) FROM bodies)";
-        let (number, length): (Option<i64>, Option<i64>) =
-            database.query_row(last, [], |row| Ok((row.get(0)?, row.get(1)?)))?;
-        let pack = Current::open(&settings.packs(), number.unwrap_or(1), length.unwrap_or(0))?;
+        let last: Option<i64> = database.query_row("SELECT max(pack) FROM bodies", [], |row| row.get(0))?;
+        let pack = Current::open_last(&settings.packs(), last.unwrap_or(1))?;
         Ok(Self { settings, database, pack, forgotten: Instant::now() })
     }
 
@@ -85,24 +83,15 @@ impl Writer {
         let done = self.try_work(batch, &mut delivered, &mut changed, &mut records);
         if let Err(error) = &done {
             tracing::error!(shard = self.settings.number, error = format!("{error:#}"), "a batch was not stored");
-            if let Err(error) = self.pack.take_back() {
-                tracing::error!(
-                    shard = self.settings.number,
-                    error = format!("{error:#}"),
-                    "the pack cannot be cut back"
-                );
-            }
-        } else {
-            self.pack.committed(records.len());
-            if self.pack.length >= self.settings.pack
-                && let Err(error) = self.pack.seal()
-            {
-                tracing::error!(
-                    shard = self.settings.number,
-                    error = format!("{error:#}"),
-                    "the next pack cannot be begun"
-                );
-            }
+        }
+        if self.pack.length >= self.settings.pack
+            && let Err(error) = self.pack.seal()
+        {
+            tracing::error!(
+                shard = self.settings.number,
+                error = format!("{error:#}"),
+                "the next pack cannot be begun"
+            );
         }
         let failed = done.err().map(|error| StoreError::Failed(format!("{error:#}")));
         // Whoever asked may be gone by now; what is stored stays.
