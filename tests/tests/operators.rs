@@ -113,3 +113,30 @@ fn dead_letters_are_replayed_or_dropped() {
     let status = chain.command(&["status", "--json"]);
     assert!(status.contains("\"balanced\":true") || status.contains("\"balanced\": true"), "{status}");
 }
+
+/// The broker's disk holds the dead letters; the mail itself is in the journal.
+#[test]
+fn what_is_buried_outlives_the_broker() {
+    let clamd = Clamd::start();
+    let mut chain = Chain::start_parts_with(
+        &clamd,
+        &[
+            ("/stages/scan/deadline", json!("200ms")),
+            ("/stages/scan/work/give_up_after", json!("1s")),
+            ("/stages/accept/verdict_wait", json!("200ms")),
+        ],
+    );
+    wait_for("the gate", || Smtp::try_connect(chain.smtp).is_ok());
+    clamd.pause();
+    assert!(send(&chain, &["alice@example.org"], b"Subject: x\r\n\r\nx\r\n").starts_with("250 "));
+    wait_for("the burial", || chain.command(&["dead", "list"]).lines().count() == 1);
+    chain.settles();
+    chain.books(&[("accepted", 1), ("buried", 1)]);
+    chain.kill("nats");
+    chain.wipe_broker();
+    clamd.resume();
+    chain.start("nats");
+    wait_for("the mail", || chain.read("alice@example.org").len() == 1);
+    chain.settles();
+    chain.books(&[("accepted", 1), ("buried", 0), ("stored", 1)]);
+}

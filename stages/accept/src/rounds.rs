@@ -34,7 +34,9 @@ pub(crate) async fn notices(intake: Arc<Intake>, tasks: Tasks) -> anyhow::Result
         };
         let Some(message) = message else { anyhow::bail!("the subscription to notices ended") };
         match Notice::decode(message.payload) {
-            Ok(Notice::Cleared(id)) => intake.arbiter.clear(id),
+            // The notice of a round may come after the mail has ended by another.
+            Ok(Notice::Cleared(id)) if intake.journal.pending(id).is_some() => intake.arbiter.clear(id),
+            Ok(Notice::Cleared(_)) => {}
             // While a refusal is being recorded, that is what its sender hears.
             Ok(Notice::Held(id)) => {
                 intake.arbiter.expire(id);
@@ -74,15 +76,18 @@ pub(crate) async fn ends(intake: Arc<Intake>, tasks: Tasks) -> anyhow::Result<()
 /// Sends round what has not ended, until the shutdown: what is due, and everything after the connection was lost.
 pub(crate) async fn refill(intake: Arc<Intake>, tasks: Tasks) -> anyhow::Result<()> {
     let mut epoch = intake.broker.epoch();
+    let mut looks_for_letters = true;
     loop {
         tokio::select! {
             () = tasks.stopping() => return Ok(()),
             changed = epoch.changed() => {
                 changed?;
                 intake.journal.all_due(clock::now());
+                looks_for_letters = true;
             }
             () = tokio::time::sleep(TICK) => {}
         }
+        looks_for_letters = looks_for_letters && !intake.dig_up().await;
         let (mails, bytes) = intake.journal.size();
         telemetry::journal(mails, bytes);
         while intake.broker.is_connected() && !tasks.is_stopping() {
@@ -120,6 +125,28 @@ impl Intake {
                 self.send_on(&mail, Decision::Held).await
             }
         }
+    }
+
+    /// When the broker has lost the dead letters, no operator knows of the mail that is buried: it goes round again, and
+    /// what cannot be delivered still comes back as a letter. False while the broker does not say what it has.
+    async fn dig_up(&self) -> bool {
+        let buried = self.journal.buried();
+        if buried.is_empty() {
+            return true;
+        }
+        match self.broker.state(subjects::DEAD).await {
+            Ok(letters) if letters.messages > 0 => return true,
+            Ok(_) => {}
+            Err(_) => return false,
+        }
+        tracing::warn!(mails = buried.len(), "the dead letters are lost; what was buried goes round again");
+        for id in buried {
+            if let Err(error) = self.journal.replay(id, clock::now()).await {
+                tracing::error!(mail = %id, error = format!("{error:#}"), "it stays buried, without a letter");
+                return false;
+            }
+        }
+        true
     }
 
     async fn refuse(&self, id: MailId, reason: String) -> Decision {

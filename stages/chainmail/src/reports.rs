@@ -72,9 +72,10 @@ pub(crate) async fn answer(
 /// Says whether there was anything to do.
 async fn obey(journal: &Journal, request: &Request) -> Result<bool, String> {
     match request {
-        Request::Replay(id) => Ok(journal.replay(id.parse()?, clock::now()).await),
-        Request::Drop(id) => Ok(journal.drop_buried(id.parse()?).await),
+        Request::Replay(id) => journal.replay(id.parse()?, clock::now()).await,
+        Request::Drop(id) => journal.drop_buried(id.parse()?).await,
     }
+    .map_err(|error| format!("{error:#}"))
 }
 
 /// Hears of changes of the directory until the shutdown. After a lost connection some may have been missed.

@@ -9,6 +9,9 @@ use runtime::Fault;
 
 use crate::decide::{Found, Mailbox};
 
+/// Characters of a reason: it becomes a line of the header.
+const REASON: usize = 300;
+
 /// What the directory makes of every recipient, in their order.
 ///
 /// # Errors
@@ -30,7 +33,7 @@ async fn one(directory: &Directory, address: &str) -> Result<Found, Fault> {
     if expansion.targets.is_empty() {
         let problems: Vec<String> = expansion.problems.iter().map(ToString::to_string).collect();
         let why = if problems.is_empty() { "it is not known any more".to_owned() } else { problems.join("; ") };
-        return Ok(Found::Nobody(format!("{address} cannot be delivered to: {why}")));
+        return Ok(Found::Nobody(format!("{address} cannot be delivered to: {why}").chars().take(REASON).collect()));
     }
     let member = |member: &Member| mailbox(&member.account, member.tag.clone().unwrap_or_default());
     // What is wrong with one recipient's account must not keep the mail from the others.

@@ -143,7 +143,9 @@ impl Quarantine {
             Request::Release { number, unscanned } => self.release(number, unscanned).await,
             Request::Drop(number) => {
                 let (account, mailbox, _) = self.find(number).await?;
-                self.node.change(account, Change::Expunge { account, mailbox, uids: vec![number] }).await?;
+                self.node
+                    .change(account, Change::Expunge { account, mailbox, uids: vec![number], only_deleted: false })
+                    .await?;
                 Ok(Reply::Done)
             }
             Request::Keep(keep) => {
@@ -181,7 +183,9 @@ impl Quarantine {
         for target in &expansion.targets {
             self.put(&held, target, &prefix, &body).await?;
         }
-        self.node.change(account, Change::Expunge { account, mailbox, uids: vec![number] }).await?;
+        self.node
+            .change(account, Change::Expunge { account, mailbox, uids: vec![number], only_deleted: false })
+            .await?;
         Ok(Reply::Done)
     }
 

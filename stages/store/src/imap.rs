@@ -97,7 +97,7 @@ impl Reading {
                 }
             }
             (Question::Expunge(uids), Some(mailbox)) => {
-                self.change(account, Change::Expunge { account, mailbox, uids: wide(uids) }).await
+                self.change(account, Change::Expunge { account, mailbox, uids: wide(uids), only_deleted: true }).await
             }
             (_, None) | (Question::Login { .. }, _) => Ok(Answer::Refused),
         }

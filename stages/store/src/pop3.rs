@@ -75,7 +75,7 @@ impl Maildrop {
     async fn delete(&self, indexes: &[usize]) -> anyhow::Result<Answer> {
         let Some(open) = &self.open else { return Ok(Answer::Unavailable) };
         let uids = indexes.iter().filter_map(|index| open.uids.get(*index).map(|(uid, _)| *uid)).collect();
-        let expunge = Change::Expunge { account: open.account.id, mailbox: open.mailbox, uids };
+        let expunge = Change::Expunge { account: open.account.id, mailbox: open.mailbox, uids, only_deleted: false };
         self.node.change(open.account.id, expunge).await?;
         Ok(Answer::Done)
     }

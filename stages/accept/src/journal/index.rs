@@ -225,24 +225,37 @@ impl Index {
         }
     }
 
-    /// Gives the segment for the mark when there was something buried.
-    pub(super) fn replay(&mut self, id: MailId, now: Millis) -> Option<u64> {
-        let segment = self.change_buried(id, &Recipient::Open(Vec::new()))?;
-        self.set_due(id, now);
-        Some(segment)
+    /// The segment of a mail of which something is buried.
+    pub(super) fn buried_in(&self, id: MailId) -> Option<u64> {
+        self.entries
+            .get(&id)
+            .filter(|entry| entry.recipients.contains(&Recipient::Buried))
+            .map(|entry| entry.place.segment)
     }
 
-    pub(super) fn drop_buried(&mut self, id: MailId) -> Option<u64> {
-        let segment = self.change_buried(id, &Recipient::Over(EndKind::Dropped))?;
+    pub(super) fn buried(&self) -> Vec<MailId> {
+        self.entries.keys().copied().filter(|id| self.buried_in(*id).is_some()).collect()
+    }
+
+    /// Says whether there was something buried.
+    pub(super) fn replay(&mut self, id: MailId, now: Millis) -> bool {
+        let changed = self.change_buried(id, &Recipient::Open(Vec::new()));
+        if changed {
+            self.set_due(id, now);
+        }
+        changed
+    }
+
+    pub(super) fn drop_buried(&mut self, id: MailId) -> bool {
+        let changed = self.change_buried(id, &Recipient::Over(EndKind::Dropped));
         self.close_if_over(id);
-        Some(segment)
+        changed
     }
 
-    fn change_buried(&mut self, id: MailId, to: &Recipient) -> Option<u64> {
-        let entry = self.entries.get_mut(&id)?;
+    fn change_buried(&mut self, id: MailId, to: &Recipient) -> bool {
+        let Some(entry) = self.entries.get_mut(&id) else { return false };
         let buried = entry.recipients.iter_mut().filter(|recipient| **recipient == Recipient::Buried);
-        let changed = buried.map(|recipient| recipient.clone_from(to)).count();
-        (changed > 0).then_some(entry.place.segment)
+        buried.map(|recipient| recipient.clone_from(to)).count() > 0
     }
 
     /// A mail whose recipients have all ended leaves the index; its counts stay with its segment.
@@ -272,8 +285,12 @@ impl Index {
                 self.close_if_over(id);
             }
             Mark::Buried(recipient) => self.bury(id, recipient),
-            Mark::Replayed => drop(self.change_buried(id, &Recipient::Open(Vec::new()))),
-            Mark::Dropped => drop(self.drop_buried(id)),
+            Mark::Replayed => {
+                self.change_buried(id, &Recipient::Open(Vec::new()));
+            }
+            Mark::Dropped => {
+                self.drop_buried(id);
+            }
         }
     }
 

@@ -161,9 +161,7 @@ impl Journal {
     /// When it cannot be synced: then nothing has changed.
     pub async fn refuse(&self, id: MailId) -> anyhow::Result<bool> {
         let Some(segment) = self.index().segment_of(id) else { return Ok(false) };
-        let (done, wait) = oneshot::channel();
-        self.writer.send(Command::Mark { segment, id, mark: Mark::Refused, synced: Some(done) }).await?;
-        wait.await??;
+        self.mark_synced(segment, id, Mark::Refused).await?;
         Ok(self.index().refuse(id))
     }
 
@@ -190,18 +188,36 @@ impl Journal {
         over
     }
 
-    /// An operator sends a buried mail round again. Says whether it was buried.
-    pub async fn replay(&self, id: MailId, now: Millis) -> bool {
-        let segment = self.index().replay(id, now);
-        self.mark(segment, id, Mark::Replayed).await;
-        segment.is_some()
+    /// Mails of which something is buried.
+    pub fn buried(&self) -> Vec<MailId> {
+        self.index().buried()
     }
 
-    /// An operator gives up the buried recipients of a mail. Says whether there were any.
-    pub async fn drop_buried(&self, id: MailId) -> bool {
-        let segment = self.index().drop_buried(id);
-        self.mark(segment, id, Mark::Dropped).await;
-        segment.is_some()
+    /// A buried mail goes round again. Says whether it was buried. Resolves when that is synced: its dead letter goes
+    /// then, and nothing else would bring it back.
+    ///
+    /// # Errors
+    /// When it cannot be synced: then nothing has changed.
+    pub async fn replay(&self, id: MailId, now: Millis) -> anyhow::Result<bool> {
+        let Some(segment) = self.index().buried_in(id) else { return Ok(false) };
+        self.mark_synced(segment, id, Mark::Replayed).await?;
+        Ok(self.index().replay(id, now))
+    }
+
+    /// An operator gives up the buried recipients of a mail. Says whether there were any. Resolves when that is synced.
+    ///
+    /// # Errors
+    /// When it cannot be synced: then nothing has changed.
+    pub async fn drop_buried(&self, id: MailId) -> anyhow::Result<bool> {
+        let Some(segment) = self.index().buried_in(id) else { return Ok(false) };
+        self.mark_synced(segment, id, Mark::Dropped).await?;
+        Ok(self.index().drop_buried(id))
+    }
+
+    async fn mark_synced(&self, segment: u64, id: MailId, mark: Mark) -> anyhow::Result<()> {
+        let (done, wait) = oneshot::channel();
+        self.writer.send(Command::Mark { segment, id, mark, synced: Some(done) }).await?;
+        Ok(wait.await??)
     }
 
     async fn mark(&self, segment: Option<u64>, id: MailId, mark: Mark) {

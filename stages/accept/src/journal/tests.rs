@@ -101,7 +101,7 @@ async fn the_books_survive_the_segments() {
     drop(journal);
     let (journal, _) = open(folder.path());
     assert_eq!(journal.books(), want);
-    assert!(journal.replay(mail(3, 1).id, NOW).await && !journal.replay(mail(4, 1).id, NOW).await);
+    assert!(journal.replay(mail(3, 1).id, NOW).await.unwrap() && !journal.replay(mail(4, 1).id, NOW).await.unwrap());
     for number in [3, 4] {
         journal.ended(&stored(mail(number, 1).id, 0, "a", 1, 1)).await;
     }

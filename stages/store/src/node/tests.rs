@@ -118,7 +118,9 @@ async fn numbers_never_go_back() {
     assert_eq!(node.change(3, change).await, Ok(0), "nothing changes twice");
     let flagged = inbox(&node).await;
     assert_eq!((flagged.messages, flagged.unseen), (3, 1));
-    let expunge = Change::Expunge { account: 3, mailbox: before.id, uids: vec![2, 3, 9] };
+    let expunge = |only_deleted| Change::Expunge { account: 3, mailbox: before.id, uids: vec![2, 3, 9], only_deleted };
+    assert_eq!(node.change(3, expunge(true)).await.unwrap(), 0, "another session has undeleted them");
+    let expunge = expunge(false);
     assert_eq!(node.change(3, expunge).await, Ok(2));
     drop(node);
     let node = open(folder.path());

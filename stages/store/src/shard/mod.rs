@@ -145,6 +145,8 @@ pub enum Change {
         mailbox: i64,
         /// The messages.
         uids: Vec<i64>,
+        /// Only those that are marked as deleted at that moment.
+        only_deleted: bool,
     },
 }
 

@@ -37,6 +37,8 @@ const FORGET_MOST: u32 = 1000;
 
 /// The flag that counts for `unseen`.
 pub(crate) const SEEN: i64 = 1;
+/// The flag by which a reader says what is to be expunged.
+const DELETED: i64 = 8;
 
 impl Writer {
     pub(super) fn open(settings: Settings) -> anyhow::Result<Self> {
@@ -293,7 +295,10 @@ impl Gathering<'_> {
         match change {
             Change::Mailboxes { account, now } => self.make_mailboxes(*account, *now).map(|()| Ok(0)),
             Change::Flags { mailbox, uids, change } => self.flags(*mailbox, uids, change),
-            Change::Expunge { account, mailbox, uids } => self.expunge(*account, *mailbox, uids).map(Ok),
+            Change::Expunge { account, mailbox, uids, only_deleted } => {
+                let needed = if *only_deleted { DELETED } else { 0 };
+                self.expunge(*account, *mailbox, uids, needed).map(Ok)
+            }
         }
     }
 
@@ -331,15 +336,16 @@ impl Gathering<'_> {
         Ok(result.map(|()| count))
     }
 
-    fn expunge(&self, account: i64, mailbox: i64, uids: &[i64]) -> rusqlite::Result<u64> {
+    fn expunge(&self, account: i64, mailbox: i64, uids: &[i64], needed: i64) -> rusqlite::Result<u64> {
         let modseq = self.next_modseq(mailbox)?;
         let mut count = 0;
         for uid in uids {
-            let remove = "DELETE FROM messages WHERE mailbox = ? AND uid = ? RETURNING body, size, flags";
+            let remove =
+                "DELETE FROM messages WHERE mailbox = ?1 AND uid = ?2 AND flags & ?3 = ?3 RETURNING body, size, flags";
             let removed: Option<(i64, i64, i64)> = self
                 .transaction
                 .prepare_cached(remove)?
-                .query_row(params![mailbox, uid], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))
+                .query_row(params![mailbox, uid, needed], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))
                 .optional()?;
             let Some((body, size, flags)) = removed else { continue };
             let unseen = 1 - (flags & SEEN);
