@@ -139,6 +139,8 @@ pub struct Target {
     pub quota_messages: u64,
     /// The part behind the plus sign; empty if none.
     pub tag: String,
+    /// The mailbox for which a copy is held, when that is not what its recipient's address stands for; else empty.
+    pub held_for: String,
 }
 
 impl GateFacts {
@@ -341,6 +343,7 @@ fn target_to_wire(target: &Target) -> wire::Target {
         quota_bytes: target.quota_bytes,
         quota_messages: target.quota_messages,
         tag: target.tag.clone(),
+        held_for: target.held_for.clone(),
     }
 }
 
@@ -368,6 +371,7 @@ fn target_from_wire(raw: wire::Target, recipients: usize) -> Result<Target, Malf
         quota_bytes: raw.quota_bytes,
         quota_messages: raw.quota_messages,
         tag: raw.tag,
+        held_for: raw.held_for,
     })
 }
 
@@ -425,6 +429,7 @@ mod tests {
             quota_bytes: 10,
             quota_messages: 11,
             tag: "t".into(),
+            held_for: "h@x".into(),
         }];
         envelope
     }

@@ -45,6 +45,23 @@ fn accounts_live_on_two_store_nodes() {
     assert_eq!(chain.command(&["held", "release", &number]), "done\n");
     wait_for("the released mail", || maildrop(pop3, "carol@example.org", "secret of carol").len() == 2);
     assert!(chain.read("quarantine@example.org").is_empty());
+    // A group with a full mailbox: the others have their copy, and the release brings them no second one.
+    let full = ["account", "add", "dave@example.org", "--store", "node2", "--quota", "1KiB"];
+    chain.command_with(&full, "secret of dave\n");
+    for member in ["alice@example.org", "carol@example.org", "dave@example.org"] {
+        chain.command(&["alias", "add", "group@example.org", member]);
+    }
+    let large = format!("Subject: large\r\n\r\n{}\r\n", "large ".repeat(200));
+    assert!(send(&chain, &["group@example.org"], large.as_bytes()).starts_with("250 "));
+    chain.settles();
+    let listed = chain.command(&["held", "list"]);
+    assert!(listed.contains("for dave@example.org") && listed.contains("is full"), "{listed}");
+    let number = listed.split(' ').next().unwrap().to_owned();
+    assert_eq!(chain.command(&["held", "release", &number]), "done\n");
+    wait_for("the released mail", || maildrop(pop3, "dave@example.org", "secret of dave").len() == 1);
+    assert_eq!(maildrop(pop3, "carol@example.org", "secret of carol").len(), 3);
+    assert_eq!(chain.read("alice@example.org").len(), 2);
+    chain.books(&[("accepted", 4), ("stored", 2), ("held", 2)]);
 }
 
 #[test]

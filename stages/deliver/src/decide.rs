@@ -78,6 +78,7 @@ fn target(recipient: u32, mailbox: &Mailbox, folder: Folder, routing: u64, of: u
         quota_bytes: mailbox.quota_bytes,
         quota_messages: mailbox.quota_messages,
         tag: mailbox.tag.clone(),
+        held_for: String::new(),
     }
 }
 

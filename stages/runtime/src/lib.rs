@@ -23,4 +23,4 @@ pub mod tls;
 pub mod worker;
 
 pub use fault::{Fault, OrNever};
-pub use stage::{Ending, Mail, Outcome, Route, Stage};
+pub use stage::{Ending, Mail, Outcome, Partly, Route, Stage};

@@ -5,6 +5,7 @@
 //! | `Pass`, `Divert`, `Back`, `Route` | publish every copy, wait for every confirmation, ack |
 //! | `Reject` | ask the arbiter, wait for its answer, ack |
 //! | `End` | publish the end, wait, ack |
+//! | `Partly` | publish what goes onward and what has ended, wait; then ack, or as `Later` for what remains |
 //! | `Later` | nak with our backoff; from `warn_after` an alarm; older than `give_up_after`: bury |
 //! | `Never`, unreadable | bury: to the dead letters, wait, term |
 //! | panic, time limit | nak with backoff; at the third delivery: bury |
@@ -16,7 +17,7 @@ use std::time::Duration;
 use proto::Verdict;
 
 use crate::fault::Fault;
-use crate::stage::{Ending, Outcome, Route};
+use crate::stage::{Ending, Outcome, Partly, Route};
 
 /// What came out of handing a message to its stage.
 #[derive(Debug)]
@@ -68,6 +69,8 @@ pub enum Step {
     Back(String),
     /// Publish these copies, and wait for all.
     Copies(Vec<Route>),
+    /// Publish these copies, which take over targets of this one, and wait for all.
+    Onward(Vec<Route>),
     /// Ask accept what becomes of a mail that this verdict rejects, and wait.
     Arbitrate(Verdict),
     /// Publish the end, and wait.
@@ -116,12 +119,25 @@ pub fn settle(answer: Answer, attempt: Attempt, patience: &Patience) -> Plan {
         }
         Answer::Outcome(Outcome::Route(routes)) => plan("route", String::new(), vec![Step::Copies(routes), Step::Ack]),
         Answer::Outcome(Outcome::End(ending)) => plan("end", String::new(), vec![Step::End(ending), Step::Ack]),
+        Answer::Outcome(Outcome::Partly(partly)) => settle_part(partly, attempt, patience),
         Answer::Fault(Fault::Never(error)) => bury(format!("{error:#}")),
         Answer::Unreadable(reason) => bury(format!("unreadable: {reason}")),
         Answer::Fault(Fault::Later(error)) => later(format!("{error:#}"), attempt, patience),
         Answer::Panicked => crashed("the stage panicked", attempt, patience),
         Answer::TimedOut => crashed("the stage took longer than its time limit", attempt, patience),
     }
+}
+
+/// What is done is told first: it must neither be done again nor be given up with the rest.
+fn settle_part(Partly { ended, onward, waits }: Partly, attempt: Attempt, patience: &Patience) -> Plan {
+    let mut plan = match waits {
+        Some(reason) => later(reason, attempt, patience),
+        None => Plan { name: "end", reason: String::new(), steps: vec![Step::Ack] },
+    };
+    let onward = (!onward.is_empty()).then_some(Step::Onward(onward));
+    let ended = (!ended.ends.is_empty()).then_some(Step::End(ended));
+    plan.steps.splice(0..0, onward.into_iter().chain(ended));
+    plan
 }
 
 /// The wait before delivery number `delivered + 1`: doubling, without the randomness that many senders would need, since
@@ -161,7 +177,7 @@ fn whole_seconds(span: Duration) -> Duration {
 
 #[cfg(test)]
 mod tests {
-    use proto::{Ended, MailId};
+    use proto::{End, EndKind, Ended, MailId};
 
     use super::*;
 
@@ -190,6 +206,7 @@ mod tests {
             Step::End(_) => "end".into(),
             Step::Bury(_) => "bury".into(),
             Step::Back(stage) => format!("back {stage}"),
+            Step::Onward(routes) => format!("onward {}", routes.len()),
             Step::Alarm => "alarm".into(),
             Step::Ack => "ack".into(),
             Step::Nak(wait) => format!("nak {}", wait.as_secs()),
@@ -243,6 +260,18 @@ mod tests {
     fn end() {
         let ending = Ended { id: MailId::from_bytes([0; 16]), ends: Vec::new(), burial: None };
         check(said(Outcome::End(ending)), 1, 0, "end", &["end", "ack"]);
+    }
+
+    #[test]
+    fn a_part() {
+        let end = End { recipient: 0, routing: 1, target: "a@x".into(), of: 2, kind: EndKind::Stored };
+        let some = Ended { id: MailId::from_bytes([0; 16]), ends: vec![end], burial: None };
+        let part = |onward, waits: Option<&str>| {
+            said(Outcome::Partly(Partly { ended: some.clone(), onward, waits: waits.map(str::to_owned) }))
+        };
+        check(part(vec![route()], None), 1, 0, "end", &["onward 1", "end", "ack"]);
+        check(part(Vec::new(), Some("disk")), 1, 0, "later", &["end", "nak 1"]);
+        check(part(vec![route()], Some("disk")), 1, 5 * 86_400, "bury", &["onward 1", "end", "alarm", "bury", "term"]);
     }
 
     #[test]

@@ -35,6 +35,19 @@ pub enum Outcome {
     Route(Vec<Route>),
     /// The mail is where it belongs.
     End(Ending),
+    /// Some of the mail is where it belongs; the rest is not.
+    Partly(Partly),
+}
+
+/// How far a copy with several targets has come.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Partly {
+    /// Targets that are done.
+    pub ended: Ending,
+    /// Targets that another node takes over.
+    pub onward: Vec<Route>,
+    /// Why the remaining targets have to wait, if there are any.
+    pub waits: Option<String>,
 }
 
 /// One copy, for one store node.

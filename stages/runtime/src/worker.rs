@@ -217,7 +217,8 @@ impl<S: Stage> Worker<S> {
                 (Step::Forward(verdict), Some(mail)) => self.forward(mail, verdict, &self.place.next).await?,
                 (Step::Divert(verdict), Some(mail)) => self.forward(mail, verdict, subjects::DELIVER_STAGE).await?,
                 (Step::Back(stage), Some(mail)) => self.back(mail, stage).await?,
-                (Step::Copies(routes), Some(mail)) => self.copies(mail, routes).await?,
+                (Step::Copies(routes), Some(mail)) => self.route(mail, routes).await?,
+                (Step::Onward(routes), Some(mail)) => self.copies(mail, routes, "onward").await?,
                 (Step::Arbitrate(verdict), Some(mail)) => self.arbitrate(mail, verdict).await?,
                 (Step::End(ending), Some(mail)) => self.end(mail, ending).await?,
                 (_, None) => anyhow::bail!("there is no envelope to do this with"),
@@ -243,20 +244,25 @@ impl<S: Stage> Worker<S> {
         Ok(self.shop.broker.publish(subjects::stage(stage), Some(&message_id), mail.encode()).await?)
     }
 
-    async fn copies(&self, mail: &Envelope, routes: &[Route]) -> anyhow::Result<()> {
+    async fn route(&self, mail: &Envelope, routes: &[Route]) -> anyhow::Result<()> {
+        self.copies(mail, routes, "store").await?;
+        // The sender may still be waiting. A mail that is held gets its 250, too, but it has not passed every check.
+        let notice = if mail.held.is_some() { Notice::Held(mail.id) } else { Notice::Cleared(mail.id) };
+        self.shop.broker.notify(subjects::notice(&mail.node), notice.encode()).await;
+        Ok(())
+    }
+
+    async fn copies(&self, mail: &Envelope, routes: &[Route], way: &str) -> anyhow::Result<()> {
         let publish = routes.iter().enumerate().map(|(number, route)| {
             let mut copy = mail.clone();
             copy.targets.clone_from(&route.targets);
             copy.held = copy.held.or_else(|| route.held.clone());
-            let hop = format!("store-{number}-{}-{}", route.node, u8::from(route.held.is_some()));
+            let hop = format!("{way}-{number}-{}-{}", route.node, u8::from(route.held.is_some()));
             let message_id = subjects::message_id(mail.id, &hop, mail.round);
             let subject = subjects::store(&route.node);
             async move { self.shop.broker.publish(subject, Some(&message_id), copy.encode()).await }
         });
         futures::future::try_join_all(publish).await?;
-        // The sender may still be waiting. A mail that is held gets its 250, too, but it has not passed every check.
-        let notice = if mail.held.is_some() { Notice::Held(mail.id) } else { Notice::Cleared(mail.id) };
-        self.shop.broker.notify(subjects::notice(&mail.node), notice.encode()).await;
         Ok(())
     }
 

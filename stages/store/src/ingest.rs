@@ -5,9 +5,9 @@
 
 use bytes::{Bytes, BytesMut};
 use directory::Directory;
-use futures::future::try_join_all;
+use futures::future::join_all;
 use proto::{Cut, Digest, End, EndKind, Ended, Envelope, Folder, NodeName, Target};
-use runtime::{Fault, Mail, OrNever as _, Outcome, Stage};
+use runtime::{Fault, Mail, OrNever as _, Outcome, Partly, Route, Stage};
 
 use crate::node::Node;
 use crate::shard::{Delivery, StoreError};
@@ -26,49 +26,52 @@ impl Ingest {
         Self { node, name, directory }
     }
 
-    async fn keep(&self, mail: &Envelope, target: &Target, body: &Bytes, digest: Digest) -> Result<End, Fault> {
+    async fn keep(&self, mail: &Envelope, target: &Target, body: &Bytes, digest: Digest) -> Result<Placed, Fault> {
         let kept = self.node.deliver(delivery(mail, target, body, digest)).await;
         let kind = match kept {
             Ok(_) if target.folder == Folder::Held => EndKind::Held,
             Ok(_) => EndKind::Stored,
-            Err(StoreError::OverQuota) => {
-                self.hold(mail, target, body, digest).await?;
-                EndKind::Held
-            }
+            Err(StoreError::OverQuota) => return self.overflow(mail, target, body, digest).await,
             Err(error) => return Err(error.into()),
         };
-        Ok(End {
-            recipient: target.recipient,
-            routing: target.routing,
-            target: target.address.clone(),
-            of: target.of,
-            kind,
-        })
+        Ok(Placed::Here(end(target, kind)))
     }
 
-    /// Puts a copy for a full mailbox into the quarantine, if that lives here; else the copy waits for room.
-    async fn hold(&self, mail: &Envelope, target: &Target, body: &Bytes, digest: Digest) -> Result<(), Fault> {
+    /// A copy for a full mailbox goes into the quarantine, wherever that lives. It is held for this mailbox, and not for
+    /// all that its recipient's address stands for.
+    async fn overflow(&self, mail: &Envelope, target: &Target, body: &Bytes, digest: Digest) -> Result<Placed, Fault> {
         let quarantine = self.directory.held_account().await?;
-        if quarantine.store != self.name.as_str() {
-            return Err(Fault::later(format!("the mailbox of {} is full", target.address)));
-        }
-        let mut mail = mail.clone();
-        mail.held = Some(format!("the mailbox of {} is full", target.address));
+        let reason = format!("the mailbox of {} is full", target.address);
         let held = Target {
             account: quarantine.id,
             address: quarantine.address.to_string(),
             folder: Folder::Held,
             quota_bytes: 0,
             quota_messages: 0,
+            held_for: target.address.clone(),
             ..target.clone()
         };
-        // It is held for this mailbox, and not for all that its recipient's address stands for.
-        let mut delivery = delivery(&mail, &held, body, digest);
-        delivery.target = format!("full:{}", target.address);
-        delivery.held_for.clone_from(&target.address);
-        self.node.deliver(delivery).await?;
-        Ok(())
+        if quarantine.store != self.name.as_str() {
+            let node = quarantine.store.parse().map_err(|error: String| Fault::later(error))?;
+            return Ok(Placed::Onward(Route { node, targets: vec![held], held: Some(reason) }));
+        }
+        let mut mail = mail.clone();
+        mail.held = Some(reason);
+        self.node.deliver(delivery(&mail, &held, body, digest)).await?;
+        Ok(Placed::Here(end(&held, EndKind::Held)))
     }
+}
+
+/// Where a target's copy is.
+enum Placed {
+    Here(End),
+    Onward(Route),
+}
+
+fn end(target: &Target, kind: EndKind) -> End {
+    // One of a set of mailboxes has ended, whichever mailbox holds its copy.
+    let name = if target.held_for.is_empty() { &target.address } else { &target.held_for };
+    End { recipient: target.recipient, routing: target.routing, target: name.clone(), of: target.of, kind }
 }
 
 impl Stage for Ingest {
@@ -76,15 +79,27 @@ impl Stage for Ingest {
         let envelope = mail.envelope();
         (!envelope.targets.is_empty()).then_some(()).or_never("a copy without mailboxes")?;
         let (body, digest) = deliverable(envelope, mail.body().await?);
-        let ends =
-            try_join_all(envelope.targets.iter().map(|target| self.keep(envelope, target, &body, digest))).await?;
-        Ok(Outcome::End(Ended { id: envelope.id, ends, burial: None }))
+        let all = join_all(envelope.targets.iter().map(|target| self.keep(envelope, target, &body, digest))).await;
+        let mut ended = Ended { id: envelope.id, ends: Vec::new(), burial: None };
+        let (mut onward, mut waits) = (Vec::new(), None);
+        for placed in all {
+            match placed {
+                Ok(Placed::Here(end)) => ended.ends.push(end),
+                Ok(Placed::Onward(route)) => onward.push(route),
+                Err(Fault::Later(error) | Fault::Never(error)) => waits = waits.or_else(|| Some(format!("{error:#}"))),
+            }
+        }
+        if onward.is_empty() && waits.is_none() {
+            return Ok(Outcome::End(ended));
+        }
+        Ok(Outcome::Partly(Partly { ended, onward, waits }))
     }
 }
 
 /// The body without the ranges that must not be delivered, and its digest.
 fn deliverable(envelope: &Envelope, body: Bytes) -> (Bytes, Digest) {
-    let cuts: Vec<&Cut> = envelope.verdicts.iter().flat_map(|verdict| &verdict.cuts).collect();
+    let mut cuts: Vec<&Cut> = envelope.verdicts.iter().flat_map(|verdict| &verdict.cuts).collect();
+    cuts.sort_by_key(|cut| cut.offset);
     if cuts.is_empty() {
         return (body, envelope.body.digest);
     }
@@ -102,14 +117,21 @@ fn deliverable(envelope: &Envelope, body: Bytes) -> (Bytes, Digest) {
 }
 
 fn delivery(mail: &Envelope, target: &Target, body: &Bytes, digest: Digest) -> Delivery {
-    let recipient = mail.recipients.get(target.recipient as usize).map_or("", |recipient| &recipient.address);
+    let recipient = match mail.recipients.get(target.recipient as usize) {
+        _ if !target.held_for.is_empty() => target.held_for.as_str(),
+        recipient => recipient.map_or("", |recipient| &recipient.address),
+    };
     let (folder, key, held) = match target.folder {
         Folder::Inbox => ("INBOX", target.address.clone(), String::new()),
         Folder::Junk => ("Junk", target.address.clone(), String::new()),
         // Each recipient of a held mail is decided about by itself.
         Folder::Held => {
             let reason = mail.held.clone().filter(|reason| !reason.is_empty());
-            ("INBOX", format!("held:{}", target.recipient), reason.unwrap_or_else(|| "held".to_owned()))
+            let key = match target.held_for.as_str() {
+                "" => format!("held:{}", target.recipient),
+                full => format!("full:{full}"),
+            };
+            ("INBOX", key, reason.unwrap_or_else(|| "held".to_owned()))
         }
     };
     Delivery {
@@ -192,6 +214,7 @@ mod tests {
             quota_bytes: 0,
             quota_messages: 0,
             tag: String::new(),
+            held_for: String::new(),
         }
     }
 
