@@ -7,7 +7,7 @@ use crate::verdict::Verdict;
 use crate::{Digest, Disposition, MailId, Malformed, Millis, NodeName, unknown, wire};
 
 /// The highest field number of `Envelope` in `mail.proto`; what lies above comes from a newer program.
-const LAST_FIELD: u32 = 16;
+const LAST_FIELD: u32 = 17;
 
 /// A mail on its way, without its body.
 #[derive(Debug, Clone, PartialEq)]
@@ -44,6 +44,8 @@ pub struct Envelope {
     pub envid: String,
     /// `FULL`, `HDRS` or empty (RFC 3461 section 4.3).
     pub ret: String,
+    /// Which recipients this round is for, as indexes: those that have not ended. Empty for all.
+    pub open: Vec<u32>,
     /// Fields that this program does not know, encoded.
     unknown: Bytes,
 }
@@ -193,6 +195,7 @@ impl Envelope {
             held: None,
             envid: arrival.envid,
             ret: arrival.ret,
+            open: Vec::new(),
             unknown: Bytes::new(),
         }
     }
@@ -243,6 +246,7 @@ impl Envelope {
             held: self.held.clone(),
             envid: self.envid.clone(),
             ret: self.ret.clone(),
+            open: self.open.clone(),
         }
     }
 
@@ -268,6 +272,7 @@ impl Envelope {
             held: raw.held,
             envid: raw.envid,
             ret: raw.ret,
+            open: raw.open,
             unknown,
         })
     }
@@ -408,6 +413,7 @@ mod tests {
             ret: "HDRS".into(),
         });
         envelope.round = 2;
+        envelope.open = vec![0];
         envelope.held = Some("why".into());
         let symbols = vec![Symbol { name: "S".into(), points: 0.5, detail: "d".into() }];
         let cuts = vec![Cut { offset: 1, length: 2 }];

@@ -220,10 +220,13 @@ impl Intake {
     }
 
     async fn try_send_round(&self, id: MailId) -> anyhow::Result<()> {
-        let Some(pending) = self.journal.pending(id) else { return Ok(()) };
+        // Without recipients that are open it has ended, or waits for an operator: an empty list would mean all.
+        let Some(pending) = self.journal.pending(id).filter(|pending| !pending.open.is_empty()) else { return Ok(()) };
         let (envelope, body) = self.journal.read(id).await?;
         let mut envelope = Envelope::decode(envelope)?;
         envelope.round = pending.round;
+        // Who has the mail is not asked again: a store does not remember for ever what it has delivered.
+        envelope.open = pending.open;
         envelope.held = pending.held;
         let stage = if envelope.held.is_some() { self.behind_checks(&envelope) } else { &self.first };
         Ok(self.hand_over(&envelope, &body, stage).await?)

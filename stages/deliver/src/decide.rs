@@ -47,7 +47,8 @@ pub fn is_unscanned(envelope: &Envelope, scanner: &str) -> bool {
 pub fn decide(envelope: &Envelope, found: &[Found], quarantine: &Mailbox) -> Outcome {
     let mut copies: BTreeMap<(NodeName, Option<String>), Vec<Target>> = BTreeMap::new();
     let folder = if envelope.disposition() == Disposition::Junk { Folder::Junk } else { Folder::Inbox };
-    for (index, found) in (0_u32..).zip(found) {
+    let is_open = |index: &u32| envelope.open.is_empty() || envelope.open.contains(index);
+    for (index, found) in (0_u32..).zip(found).filter(|(index, _)| is_open(index)) {
         let (mailboxes, folder, held) = match (&envelope.held, found) {
             (Some(reason), _) => (std::slice::from_ref(quarantine), Folder::Held, Some(reason.clone())),
             (None, Found::Nobody(reason)) => (std::slice::from_ref(quarantine), Folder::Held, Some(reason.clone())),
@@ -206,6 +207,14 @@ mod tests {
         let Outcome::Route(routes) = decide(&envelope(1), &found, &mailbox("q", "s9")) else { panic!("no route") };
         assert_eq!(routes.iter().map(|route| route.targets.len()).collect::<Vec<_>>(), [5000, 5000, 2000]);
         assert!(routes.iter().flat_map(|route| &route.targets).all(|target| target.of == 12_000));
+    }
+
+    #[test]
+    fn a_later_round_is_for_those_who_do_not_have_it() {
+        let mut mail = envelope(3);
+        mail.open = vec![1];
+        let found = [boxes(&[("a", "s1")]), boxes(&[("b", "s2")]), Found::Nobody("gone".into())];
+        check(&mail, &found, &[("s2", None, &["1 b Inbox 1"])]);
     }
 
     #[test]

@@ -91,8 +91,8 @@ impl Config {
                 .span(
                     "delivered_for",
                     "30days",
-                    "1h"..="365days",
-                    "For so long a delivered id is remembered. Longer than a journal keeps mail.",
+                    "7days"..="365days",
+                    "For so long a delivered id is remembered. Longer than a mail goes round; what is sent round later is sent only to those who do not have it.",
                 )
                 .0,
             listen: Listen::read(&mut section),

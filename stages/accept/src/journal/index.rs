@@ -21,6 +21,8 @@ pub struct Pending {
     pub round: u32,
     /// Why it goes on as held, if it does.
     pub held: Option<String>,
+    /// Its recipients that have not ended and are not buried, by their indexes.
+    pub open: Vec<u32>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -157,7 +159,10 @@ impl Index {
     }
 
     pub(super) fn pending_state(&self, id: MailId) -> Option<Pending> {
-        self.entries.get(&id).map(|entry| Pending { round: entry.round, held: entry.held.clone() })
+        let entry = self.entries.get(&id)?;
+        let open = (0..).zip(&entry.recipients).filter(|(_, recipient)| matches!(recipient, Recipient::Open(_)));
+        let open = open.map(|(index, _)| index).collect();
+        Some(Pending { round: entry.round, held: entry.held.clone(), open })
     }
 
     /// Every recipient that is open ends as rejected. Says whether any was. A sender that did not hear of it and comes

@@ -189,11 +189,11 @@ async fn what_has_not_ended_goes_round_again_with_growing_waits() {
     assert_eq!(journal.due(at(300), 9), [id]);
     assert!(journal.due(at(899), 9).is_empty());
     assert_eq!(journal.due(at(900), 9), [id]);
-    assert_eq!(journal.pending(id), Some(Pending { round: 2, held: None }));
+    assert_eq!(journal.pending(id), Some(Pending { round: 2, held: None, open: vec![0] }));
     journal.hold(id, "virus").await;
     journal.all_due(at(901));
     assert_eq!(journal.due(at(901), 9), [id]);
-    assert_eq!(journal.pending(id), Some(Pending { round: 3, held: Some("virus".into()) }));
+    assert_eq!(journal.pending(id), Some(Pending { round: 3, held: Some("virus".into()), open: vec![0] }));
 }
 
 #[tokio::test]
