@@ -25,6 +25,8 @@ pub(crate) enum Word {
 pub(crate) enum Stand {
     /// Its sender waits: it is refused, once that is recorded and told by [`Arbiter::decide`].
     Waiting,
+    /// It is being refused at this moment because of another round.
+    Deciding,
     /// Its sender had 250, and all checks had been passed in another round.
     Cleared,
     /// Its sender had 250, or nobody knows what it had.
@@ -93,11 +95,9 @@ impl Arbiter {
     /// A stage rejects the mail.
     pub(crate) fn reject(&self, id: MailId) -> Stand {
         let mut cases = self.cases();
-        if let Some(case) = cases.waiting.get_mut(&id)
-            && !case.deciding
-        {
-            case.deciding = true;
-            return Stand::Waiting;
+        if let Some(case) = cases.waiting.get_mut(&id) {
+            let is_second = std::mem::replace(&mut case.deciding, true);
+            return if is_second { Stand::Deciding } else { Stand::Waiting };
         }
         if cases.cleared.contains(&id) { Stand::Cleared } else { Stand::Answered }
     }
@@ -151,6 +151,7 @@ mod tests {
         let steps: &[fn(&Arbiter)] = &[
             |a| assert_eq!(a.reject(ID), Stand::Waiting),
             |a| assert!(!a.expire(ID)),
+            |a| assert_eq!(a.reject(ID), Stand::Deciding, "another round must not make it held"),
             |a| a.clear(ID),
             |a| a.decide(ID, Word::Failed),
         ];

@@ -62,14 +62,8 @@ impl Intake {
         let body = Bodies::describe(&message.body);
         let doubt = arrival::doubt(&message, peer, &body);
         let now = clock::now();
-        if let Some(first) = self.journal.doubtful(&doubt, now) {
-            telemetry::recognised();
-            tracing::info!(mail = %first, "its sender had not heard our 250 and sent it again");
-            let word = match self.arbiter.join(first) {
-                Some(heard) => self.hear(first, heard, deadline).await,
-                None => Word::Kept,
-            };
-            return (reply(&word, first), Some(Told { id: first, doubt }));
+        if let Some((first, word)) = self.recognise(&doubt, deadline).await {
+            return told(&word, first, doubt);
         }
         match self.peers.look(&self.broker, &doubt).await {
             Other::Nobody => {}
@@ -103,12 +97,28 @@ impl Intake {
             Err(error) => {
                 tracing::warn!(mail = %id, %error, "kept; it goes out when the broker takes it");
                 self.journal.due_again(id, clock::now().plus(HAND_AGAIN));
-                self.arbiter.expire(id);
-                Word::Kept
+                // It may have been handed over all the same, and a refusal be under way: then that is the answer.
+                self.hear(id, heard, tokio::time::Instant::now()).await
             }
         };
         telemetry::answered(if matches!(word, Word::Refused(_)) { "550" } else { "250" }, began.elapsed());
-        (reply(&word, id), Some(Told { id, doubt }))
+        told(&word, id, doubt)
+    }
+
+    /// The mail as which this one was kept before, and what its sender is told; none if it is a new one.
+    async fn recognise(&self, doubt: &Doubt, deadline: tokio::time::Instant) -> Option<(MailId, Word)> {
+        let first = self.journal.doubtful(doubt, clock::now())?;
+        let word = match self.arbiter.join(first) {
+            Some(heard) => self.hear(first, heard, deadline).await,
+            None => {
+                // Its refusal may have been completed since: then it is nowhere, and this is a new mail.
+                self.journal.doubtful(doubt, clock::now()).filter(|now| *now == first)?;
+                Word::Kept
+            }
+        };
+        telemetry::recognised();
+        tracing::info!(mail = %first, "its sender had not heard our 250 and sent it again");
+        Some((first, word))
     }
 
     /// The sender went on after our reply: it will not send this mail again.
@@ -125,11 +135,12 @@ impl Intake {
         let Some(first) = self.journal.doubtful(doubt, clock::now()) else {
             return Bytes::from_static(if is_taking { b"" } else { peers::NO });
         };
-        let is_decided = self.arbiter.join(first).is_none();
-        if is_decided || self.arbiter.expire(first) {
-            return Bytes::copy_from_slice(&first.to_bytes());
+        if self.arbiter.join(first).is_none() {
+            // Decided: it is kept, unless a refusal was completed since we looked.
+            let is_kept = self.journal.doubtful(doubt, clock::now()) == Some(first);
+            return if is_kept { Bytes::copy_from_slice(&first.to_bytes()) } else { Bytes::new() };
         }
-        Bytes::new()
+        if self.arbiter.expire(first) { Bytes::copy_from_slice(&first.to_bytes()) } else { Bytes::new() }
     }
 
     /// Puts body and envelope where the stages find them, and waits for both confirmations.
@@ -158,6 +169,11 @@ impl Intake {
             Err(_) => Word::Failed,
         }
     }
+}
+
+/// The reply, and what the sender shows by going on. After a failure it may be kept or not: it stays in doubt.
+fn told(word: &Word, id: MailId, doubt: Doubt) -> (Reply, Option<Told>) {
+    (reply(word, id), (*word != Word::Failed).then_some(Told { id, doubt }))
 }
 
 fn reply(word: &Word, id: MailId) -> Reply {

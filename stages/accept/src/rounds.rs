@@ -113,6 +113,7 @@ impl Intake {
         let reason = rejection(&mail);
         match self.arbiter.reject(id) {
             Stand::Waiting => self.refuse(id, reason).await,
+            Stand::Deciding => Decision::Undecided,
             Stand::Cleared if !self.is_by_scanner(&mail) => {
                 // Another round of the same body was passed by every check: this one must not hold what that one lost.
                 mail.verdicts.retain(|verdict| verdict.disposition != Disposition::Reject);

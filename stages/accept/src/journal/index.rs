@@ -2,12 +2,13 @@
 //!
 //! Bodies are not kept here. An entry takes some 300 bytes; how many there can be is a high-water mark.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::time::Duration;
 
 use proto::{EndKind, Ended, MailId, Millis};
 
 use super::books::{Books, Ledger, Unheard, is_young};
+use super::doubts::Doubts;
 use super::mark::{EndMark, Mark};
 use super::record::{Head, Place};
 
@@ -70,21 +71,17 @@ pub(super) struct Index {
     due: BTreeSet<(Millis, MailId)>,
     pub(super) segments: BTreeMap<u64, Segment>,
     ledger: Ledger,
-    /// By key, the first mail whose sender has not gone on.
-    doubts: HashMap<Doubt, MailId>,
-    /// In the order of arrival, to forget the oldest.
-    doubt_order: VecDeque<(MailId, Doubt)>,
-    doubt_most: usize,
-    doubt_for: Duration,
+    doubts: Doubts,
     /// Bytes free on the journal's disk.
     pub(super) free: u64,
 }
 
 impl Index {
     pub(super) fn new(ledger: Ledger, doubt_most: usize, doubt_for: Duration) -> Self {
-        let mut index = Self { ledger, doubt_most, doubt_for, free: u64::MAX, ..Self::default() };
+        let doubts = Doubts::new(doubt_most, doubt_for);
+        let mut index = Self { ledger, doubts, free: u64::MAX, ..Self::default() };
         for unheard in index.ledger.unheard.clone() {
-            index.doubt(unheard.id, unheard.key);
+            index.doubts.insert(unheard.id, unheard.key);
         }
         index
     }
@@ -97,40 +94,24 @@ impl Index {
         segment.open.insert(head.id);
         segment.books.accepted += u64::from(head.recipients);
         segment.unheard.insert(head.id, head.doubt);
-        self.doubt(head.id, head.doubt);
+        self.doubts.insert(head.id, head.doubt);
         self.due.insert((due, head.id));
         self.entries.insert(head.id, entry);
     }
 
-    fn doubt(&mut self, id: MailId, key: Doubt) {
-        self.doubts.entry(key).or_insert(id);
-        self.doubt_order.push_back((id, key));
-        while self.doubt_order.len() > self.doubt_most {
-            if let Some((id, key)) = self.doubt_order.pop_front() {
-                self.undoubt(id, &key);
-            }
-        }
-    }
-
-    fn undoubt(&mut self, id: MailId, key: &Doubt) {
-        if self.doubts.get(key) == Some(&id) {
-            self.doubts.remove(key);
-        }
-    }
-
     pub(super) fn all_doubts(&self) -> Vec<Doubt> {
-        self.doubts.keys().copied().collect()
+        self.doubts.keys()
     }
 
     pub(super) fn doubtful(&self, key: &Doubt, now: Millis) -> Option<MailId> {
-        self.doubts.get(key).copied().filter(|id| is_young(*id, now, self.doubt_for))
+        self.doubts.get(key, now)
     }
 
     /// The sender knows. Gives the segment for the mark, if the mail's record is still there.
     pub(super) fn went_on(&mut self, id: MailId) -> Option<u64> {
         if let Some(at) = self.ledger.unheard.iter().position(|unheard| unheard.id == id) {
             let unheard = self.ledger.unheard.swap_remove(at);
-            self.undoubt(id, &unheard.key);
+            self.doubts.remove(id, &unheard.key);
             return None;
         }
         let (number, key) = self
@@ -138,7 +119,7 @@ impl Index {
             .iter_mut()
             .rev()
             .find_map(|(number, segment)| segment.unheard.remove(&id).map(|key| (*number, key)))?;
-        self.undoubt(id, &key);
+        self.doubts.remove(id, &key);
         Some(number)
     }
 
@@ -347,14 +328,14 @@ impl Index {
     pub(super) fn folded(&self, numbers: &[u64], now: Millis) -> Ledger {
         let mut ledger = self.ledger.clone();
         ledger.folded.extend_from_slice(numbers);
-        ledger.unheard.retain(|unheard| is_young(unheard.id, now, self.doubt_for));
+        ledger.unheard.retain(|unheard| is_young(unheard.id, now, self.doubts.lasts));
         for segment in numbers.iter().filter_map(|number| self.segments.get(number)) {
             ledger.books.add(&segment.books);
-            let young = segment.unheard.iter().filter(|(id, _)| is_young(**id, now, self.doubt_for));
+            let young = segment.unheard.iter().filter(|(id, _)| is_young(**id, now, self.doubts.lasts));
             ledger.unheard.extend(young.map(|(id, key)| Unheard { key: *key, id: *id }));
         }
         ledger.unheard.sort_unstable_by_key(|unheard| unheard.id);
-        let surplus = ledger.unheard.len().saturating_sub(self.doubt_most);
+        let surplus = ledger.unheard.len().saturating_sub(self.doubts.most);
         ledger.unheard.drain(..surplus);
         ledger
     }
@@ -365,7 +346,7 @@ impl Index {
             self.segments.remove(&number);
         }
         // Senders may have gone on while it was written.
-        ledger.unheard.retain(|unheard| self.doubts.get(&unheard.key) == Some(&unheard.id));
+        ledger.unheard.retain(|unheard| self.doubts.is_first(unheard.id, &unheard.key));
         self.ledger = ledger;
     }
 

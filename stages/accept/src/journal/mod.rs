@@ -18,6 +18,7 @@
 
 mod books;
 mod config;
+mod doubts;
 mod index;
 mod mark;
 mod record;

@@ -1,0 +1,96 @@
+//! Mails whose senders may not know that we have them, by what they are recognised by; so many at most, the oldest go.
+
+use std::collections::{HashMap, VecDeque};
+use std::time::Duration;
+
+use proto::{MailId, Millis};
+
+use super::books::is_young;
+use super::index::Doubt;
+
+/// Mails that are not in doubt any more and of which the order may still speak.
+const SWEEP: usize = 1000;
+
+/// The doubtful mails.
+#[derive(Debug, Default)]
+pub(super) struct Doubts {
+    /// By key, the first mail whose sender has not gone on.
+    first: HashMap<Doubt, MailId>,
+    /// In the order of arrival, to forget the oldest.
+    order: VecDeque<(MailId, Doubt)>,
+    pub(super) most: usize,
+    pub(super) lasts: Duration,
+}
+
+impl Doubts {
+    pub(super) fn new(most: usize, lasts: Duration) -> Self {
+        Self { most, lasts, ..Self::default() }
+    }
+
+    pub(super) fn insert(&mut self, id: MailId, key: Doubt) {
+        self.first.entry(key).or_insert(id);
+        self.order.push_back((id, key));
+        while self.first.len() > self.most {
+            let Some((id, key)) = self.order.pop_front() else { break };
+            self.remove(id, &key);
+        }
+        // Nearly all senders go on at once: those must not push out the few that have not.
+        if self.order.len() > 2 * self.first.len() + SWEEP {
+            let first = &self.first;
+            self.order.retain(|(id, key)| first.get(key) == Some(id));
+        }
+    }
+
+    pub(super) fn remove(&mut self, id: MailId, key: &Doubt) {
+        if self.is_first(id, key) {
+            self.first.remove(key);
+        }
+    }
+
+    pub(super) fn is_first(&self, id: MailId, key: &Doubt) -> bool {
+        self.first.get(key) == Some(&id)
+    }
+
+    pub(super) fn get(&self, key: &Doubt, now: Millis) -> Option<MailId> {
+        self.first.get(key).copied().filter(|id| is_young(*id, now, self.lasts))
+    }
+
+    pub(super) fn keys(&self) -> Vec<Doubt> {
+        self.first.keys().copied().collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: Millis = Millis(1_800_000_000_000);
+
+    fn mail(number: u32) -> (MailId, Doubt) {
+        let mut key = [0; 32];
+        key[..4].copy_from_slice(&number.to_le_bytes());
+        (MailId::new(NOW, number.into()), key)
+    }
+
+    #[test]
+    fn those_who_go_on_push_nobody_out() {
+        let mut doubts = Doubts::new(10, Duration::from_secs(60));
+        let (first, key) = mail(0);
+        doubts.insert(first, key);
+        for (id, key) in (1..5_000).map(mail) {
+            doubts.insert(id, key);
+            doubts.remove(id, &key);
+        }
+        assert_eq!(doubts.get(&key, NOW), Some(first));
+        assert!(doubts.order.len() <= SWEEP + 3);
+        assert_eq!(doubts.get(&key, NOW.plus(Duration::from_secs(61))), None);
+    }
+
+    #[test]
+    fn the_oldest_go_when_there_are_too_many() {
+        let mut doubts = Doubts::new(10, Duration::from_secs(60));
+        (0..15).map(mail).for_each(|(id, key)| doubts.insert(id, key));
+        let known = (0..15).filter(|number| doubts.get(&mail(*number).1, NOW).is_some()).collect::<Vec<_>>();
+        assert_eq!(known, (5..15).collect::<Vec<_>>());
+    }
+}
