@@ -4,4 +4,5 @@
 pub mod chain;
 pub mod clients;
 pub mod corpora;
+pub mod ports;
 pub mod servers;

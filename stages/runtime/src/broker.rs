@@ -22,6 +22,10 @@ use crate::config::{ByteSize, Section};
 /// The header by which the broker knows a duplicate.
 const MESSAGE_ID: &str = "Nats-Msg-Id";
 
+/// How long something without confirmation may wait to be sent. While a broker is away that nobody has noticed yet, senders
+/// wait for this: mail is taken all the same.
+const NOTICE: Duration = Duration::from_secs(1);
+
 /// How the broker is reached and what its streams may take.
 #[derive(Debug, Clone)]
 pub struct Config {
@@ -165,8 +169,10 @@ impl Broker {
 
     /// Sends without confirmation. Only for what costs nothing but time when it is lost.
     pub async fn notify(&self, subject: String, payload: Bytes) {
-        if let Err(error) = self.client.publish(subject, payload).await {
-            tracing::debug!(%error, "a notice was not sent");
+        match tokio::time::timeout(NOTICE, self.client.publish(subject, payload)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::debug!(%error, "a notice was not sent"),
+            Err(_) => tracing::debug!("a notice was not sent: the broker takes nothing"),
         }
     }
 
@@ -204,8 +210,10 @@ impl Broker {
     /// Sends without confirmation, and waits until it is on its way: for a program that ends right afterwards.
     pub async fn announce(&self, subject: String, payload: Bytes) {
         self.notify(subject, payload).await;
-        if let Err(error) = self.client.flush().await {
-            tracing::debug!(%error, "an announcement may not have been sent");
+        match tokio::time::timeout(NOTICE, self.client.flush()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::debug!(%error, "an announcement may not have been sent"),
+            Err(_) => tracing::debug!("an announcement may not have been sent: the broker takes nothing"),
         }
     }
 
