@@ -15,6 +15,9 @@ pub enum Notice {
     Rejected(Box<Envelope>),
     /// The mail is held: the waiting sender can have its 250, but no check was passed by that.
     Held(MailId),
+    /// The body of this mail is nowhere. Answered with a [`Decision`]: settled when the mail has ended, and undecided as long
+    /// as accept sends it round.
+    Missed(MailId),
 }
 
 /// What the accept node, the arbiter, made of a rejected mail.
@@ -37,6 +40,7 @@ impl Notice {
             Self::Cleared(id) => wire::notice::What::Cleared(id.to_bytes().to_vec()),
             Self::Rejected(envelope) => wire::notice::What::Rejected(envelope.encode().to_vec()),
             Self::Held(id) => wire::notice::What::Held(id.to_bytes().to_vec()),
+            Self::Missed(id) => wire::notice::What::Missed(id.to_bytes().to_vec()),
         };
         wire::Notice { what: Some(what) }.encode_to_vec().into()
     }
@@ -49,6 +53,7 @@ impl Notice {
                 Ok(Self::Rejected(Box::new(Envelope::decode(envelope.into())?)))
             }
             Some(wire::notice::What::Held(id)) => Ok(Self::Held(MailId::checked(&id, "held")?)),
+            Some(wire::notice::What::Missed(id)) => Ok(Self::Missed(MailId::checked(&id, "missed")?)),
             None => Err(Malformed::Missing("what")),
         }
     }
@@ -100,7 +105,8 @@ mod tests {
     #[test]
     fn a_notice_about_nothing_is_refused() {
         assert_eq!(Notice::decode(Bytes::new()), Err(Malformed::Missing("what")));
-        for notice in [Notice::Cleared(MailId::from_bytes([1; 16])), Notice::Held(MailId::from_bytes([1; 16]))] {
+        let id = MailId::from_bytes([1; 16]);
+        for notice in [Notice::Cleared(id), Notice::Held(id), Notice::Missed(id)] {
             assert_eq!(Notice::decode(notice.encode()).unwrap(), notice);
         }
     }

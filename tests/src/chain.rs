@@ -350,10 +350,14 @@ impl Chain {
         done.status.success().then(|| serde_json::from_slice(&done.stdout).unwrap())
     }
 
-    /// Waits until nothing is on its way any more.
+    /// Waits until nothing is on its way any more, and no copy of what has ended either.
     pub fn settles(&self) {
+        let is_idle = |stage: &Value| stage["waiting"] == 0 || stage["waiting"].is_null();
         wait_for("the books to settle", || {
             self.status().is_some_and(|status| status["in_flight"] == 0 && status["balanced"] == true)
+        });
+        wait_for("the streams to run empty", || {
+            self.status().is_some_and(|status| status["stages"].as_object().unwrap().values().all(is_idle))
         });
     }
 

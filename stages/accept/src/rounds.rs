@@ -50,6 +50,13 @@ pub(crate) async fn notices(intake: Arc<Intake>, tasks: Tasks) -> anyhow::Result
                     }
                 });
             }
+            Ok(Notice::Missed(id)) => {
+                let is_over = intake.journal.pending(id).is_none();
+                if let Some(reply) = message.reply {
+                    let decision = if is_over { Decision::Settled } else { Decision::Undecided };
+                    intake.broker.reply(reply, decision.encode()).await;
+                }
+            }
             Err(error) => tracing::warn!(%error, "a notice cannot be read"),
         }
     }

@@ -10,6 +10,8 @@ use anyhow::anyhow;
 pub enum Fault {
     /// Try again: something that the mail needs is not there at the moment.
     Later(anyhow::Error),
+    /// The mail's body is nowhere: either the mail has ended by another round, or its body comes again.
+    Missed(anyhow::Error),
     /// Trying again would end the same way.
     Never(anyhow::Error),
 }

@@ -6,7 +6,8 @@
 //! | `Reject` | ask the arbiter, wait for its answer, ack |
 //! | `End` | publish the end, wait, ack |
 //! | `Partly` | publish what goes onward and what has ended, wait; then ack, or as `Later` for what remains |
-//! | `Later` | nak with our backoff; from `warn_after` an alarm; older than `give_up_after`: bury |
+//! | its body is nowhere, and accept says that the mail has ended | ack |
+//! | `Later`, or its body is nowhere | nak with our backoff; from `warn_after` an alarm; older than `give_up_after`: bury |
 //! | `Never`, unreadable | bury: to the dead letters, wait, term |
 //! | panic, time limit | nak with backoff; at the third delivery: bury |
 //!
@@ -24,6 +25,8 @@ use crate::stage::{Ending, Outcome, Partly, Route};
 pub enum Answer {
     /// The stage answered.
     Outcome(Outcome),
+    /// The mail has ended by another round, its body is gone: there is nothing to do.
+    Over,
     /// The stage could not.
     Fault(Fault),
     /// The stage panicked.
@@ -90,7 +93,7 @@ pub enum Step {
 /// What to do, and how it is named in logs and metrics.
 #[derive(Debug, PartialEq)]
 pub struct Plan {
-    /// `pass`, `divert`, `back`, `route`, `reject`, `end`, `later`, `bury`.
+    /// `pass`, `divert`, `back`, `route`, `reject`, `end`, `over`, `later`, `bury`.
     pub name: &'static str,
     /// Why, for people; empty when there is nothing to say.
     pub reason: String,
@@ -120,9 +123,10 @@ pub fn settle(answer: Answer, attempt: Attempt, patience: &Patience) -> Plan {
         Answer::Outcome(Outcome::Route(routes)) => plan("route", String::new(), vec![Step::Copies(routes), Step::Ack]),
         Answer::Outcome(Outcome::End(ending)) => plan("end", String::new(), vec![Step::End(ending), Step::Ack]),
         Answer::Outcome(Outcome::Partly(partly)) => settle_part(partly, attempt, patience),
+        Answer::Over => plan("over", "the mail has ended by another round".to_owned(), vec![Step::Ack]),
         Answer::Fault(Fault::Never(error)) => bury(format!("{error:#}")),
         Answer::Unreadable(reason) => bury(format!("unreadable: {reason}")),
-        Answer::Fault(Fault::Later(error)) => later(format!("{error:#}"), attempt, patience),
+        Answer::Fault(Fault::Later(error) | Fault::Missed(error)) => later(format!("{error:#}"), attempt, patience),
         Answer::Panicked => crashed("the stage panicked", attempt, patience),
         Answer::TimedOut => crashed("the stage took longer than its time limit", attempt, patience),
     }
@@ -280,6 +284,14 @@ mod tests {
         check(later_fault(), 4, 599, "later", &["nak 8"]);
         check(later_fault(), 4, 600, "later", &["alarm", "nak 8"]);
         check(later_fault(), u64::MAX, 5 * 86_400 - 1, "later", &["alarm", "nak 60"]);
+    }
+
+    #[test]
+    fn a_body_that_is_nowhere() {
+        check(Answer::Over, 7, 600, "over", &["ack"]);
+        let missed = || Answer::Fault(Fault::Missed(anyhow::anyhow!("not there")));
+        check(missed(), 2, 600, "later", &["alarm", "nak 2"]);
+        check(missed(), 2, 5 * 86_400, "bury", &["alarm", "bury", "term"]);
     }
 
     #[test]

@@ -89,9 +89,10 @@ impl Mail {
     /// broker. Its digest has been checked. Waits while the mails in the stage's hands have as many bytes as they may.
     ///
     /// # Errors
-    /// [`Fault::Later`] when it cannot be had at the moment.
+    /// [`Fault::Missed`] when it is not there at the moment, to be passed on as it is.
     pub async fn body(&self) -> Result<Bytes, Fault> {
         self.taken.get_or_init(|| self.room.take(&self.envelope.body)).await;
-        Ok(self.bodies.get(self.envelope.id, &self.envelope.body).await?)
+        let body = self.bodies.get(self.envelope.id, &self.envelope.body).await;
+        body.map_err(|error| Fault::Missed(error.into()))
     }
 }

@@ -18,6 +18,7 @@ use crate::bodies::{Bodies, Room};
 use crate::broker::Broker;
 use crate::clock;
 use crate::config::Section;
+use crate::fault::Fault;
 use crate::pull::{InHand, Pull, Settings};
 use crate::settle::{Answer, Attempt, Patience, Plan, Step, settle};
 use crate::stage::{Mail, Route, Stage};
@@ -26,6 +27,9 @@ use crate::telemetry;
 
 /// How long accept may take to decide about a rejected mail. It may have to send it on.
 const ARBITRATION: Duration = Duration::from_secs(10);
+
+/// How long accept may take to say whether a mail has ended.
+const INQUIRY: Duration = Duration::from_secs(2);
 
 /// The wait before a message is tried again whose steps could not be carried out.
 const STEP_FAILED: Duration = Duration::from_secs(1);
@@ -148,7 +152,7 @@ impl<S: Stage> Worker<S> {
         let attempt = attempt(in_hand);
         let (envelope, answer) = match Envelope::decode(in_hand.message.payload.clone()) {
             Ok(envelope) => {
-                let answer = self.ask(&envelope).await;
+                let answer = self.unless_over(&envelope, self.ask(&envelope).await).await;
                 (Some(envelope), answer)
             }
             Err(error) => (None, Answer::Unreadable(error.to_string())),
@@ -181,6 +185,20 @@ impl<S: Stage> Worker<S> {
             Ok(Ok(Err(fault))) => Answer::Fault(fault),
             Ok(Err(_)) => Answer::Panicked,
             Err(_) => Answer::TimedOut,
+        }
+    }
+
+    /// A mail that went round twice leaves a copy behind when it ends, whose body is gone. Only accept knows that of one
+    /// whose body is late.
+    async fn unless_over(&self, mail: &Envelope, answer: Answer) -> Answer {
+        if !matches!(answer, Answer::Fault(Fault::Missed(_))) {
+            return answer;
+        }
+        let notice = Notice::Missed(mail.id).encode();
+        match self.shop.broker.ask(subjects::notice(&mail.node), notice, INQUIRY).await.map(Decision::decode) {
+            Ok(Ok(Decision::Settled)) => Answer::Over,
+            // Not ended, or nobody says so: it waits.
+            _ => answer,
         }
     }
 

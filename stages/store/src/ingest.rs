@@ -86,7 +86,9 @@ impl Stage for Ingest {
             match placed {
                 Ok(Placed::Here(end)) => ended.ends.push(end),
                 Ok(Placed::Onward(route)) => onward.push(route),
-                Err(Fault::Later(error) | Fault::Never(error)) => waits = waits.or_else(|| Some(format!("{error:#}"))),
+                Err(Fault::Later(error) | Fault::Missed(error) | Fault::Never(error)) => {
+                    waits = waits.or_else(|| Some(format!("{error:#}")))
+                }
             }
         }
         if onward.is_empty() && waits.is_none() {
