@@ -12,6 +12,7 @@ use nix::unistd::Pid;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
+pub use crate::clamd::Clamd;
 use crate::clients;
 pub use crate::ports::free_port;
 
@@ -49,72 +50,6 @@ pub fn chainmail() -> PathBuf {
     let binary = own.parent().and_then(Path::parent).unwrap().join("chainmail");
     assert!(binary.is_file(), "{} is not there: run cargo build -p chainmail", binary.display());
     binary
-}
-
-/// A real clamd that knows the EICAR test file.
-pub struct Clamd {
-    folder: TempDir,
-    child: Child,
-}
-
-impl Clamd {
-    pub fn start() -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let socket = folder.path().join("clamd.sock");
-        let settings = fs::read_to_string(root().join("ops/clamd.conf")).unwrap();
-        let database = root().join("ops/clamav");
-        let own = format!("LocalSocket {}\nDatabaseDirectory {}\nUser root\n", socket.display(), database.display());
-        fs::write(folder.path().join("clamd.conf"), settings + &own).unwrap();
-        let child = Self::spawn(folder.path());
-        let clamd = Self { folder, child };
-        clamd.wait();
-        clamd
-    }
-
-    fn spawn(folder: &Path) -> Child {
-        let log = File::create(folder.join("clamd.log")).unwrap();
-        let mut command = Command::new(program("clamd"));
-        command.arg("-c").arg(folder.join("clamd.conf")).stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap()
-    }
-
-    fn wait(&self) {
-        wait_for("clamd", || std::os::unix::net::UnixStream::connect(self.socket()).is_ok());
-    }
-
-    fn socket(&self) -> PathBuf {
-        self.folder.path().join("clamd.sock")
-    }
-
-    fn signal(&self, signal: Signal) {
-        kill(Pid::from_raw(i32::try_from(self.child.id()).unwrap()), signal).unwrap();
-    }
-
-    /// It takes connections and answers nothing.
-    pub fn pause(&self) {
-        self.signal(Signal::SIGSTOP);
-    }
-
-    pub fn resume(&self) {
-        self.signal(Signal::SIGCONT);
-    }
-
-    pub fn kill(&mut self) {
-        self.child.kill().unwrap();
-        self.child.wait().unwrap();
-        // Its socket stays behind and refuses.
-    }
-
-    pub fn restart(&mut self) {
-        self.child = Self::spawn(self.folder.path());
-        self.wait();
-    }
-}
-
-impl Drop for Clamd {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
 }
 
 /// The programs of a chain.

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, missing_docs)]
 
 pub mod chain;
+pub mod clamd;
 pub mod clients;
 pub mod corpora;
 pub mod ports;
