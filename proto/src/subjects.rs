@@ -34,6 +34,15 @@ pub fn stream(stage: &str) -> String {
     stage.to_ascii_uppercase()
 }
 
+/// The stream that takes what is published on a subject of ours.
+pub fn stream_of(subject: &str) -> String {
+    let mut words = subject.split('.');
+    match (words.next(), words.next()) {
+        (Some("mail"), Some(stage)) => stream(stage),
+        _ => BODIES.to_owned(),
+    }
+}
+
 /// The subject that feeds a stage: `mail.score` for `score`.
 pub fn stage(stage: &str) -> String {
     format!("mail.{stage}")
@@ -113,4 +122,24 @@ pub fn ask_store(node: &NodeName) -> String {
 /// a new round does not.
 pub fn message_id(id: MailId, hop: &str, round: u32) -> String {
     format!("{id}.{hop}.{round}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_subject_has_its_stream() {
+        let node: NodeName = "n1".parse().expect("a name");
+        for (subject, want) in [
+            (stage("score"), "SCORE"),
+            (stage(DELIVER_STAGE), "DELIVER"),
+            (store(&node), STORE),
+            (ended(&node), ENDED),
+            (dead("scan"), DEAD),
+            (body(MailId::from_bytes([0; 16]), 3), BODIES),
+        ] {
+            assert_eq!(stream_of(&subject), want, "{subject}");
+        }
+    }
 }

@@ -56,7 +56,8 @@ pub fn chainmail() -> PathBuf {
 pub struct Chain {
     folder: TempDir,
     children: BTreeMap<&'static str, Vec<Child>>,
-    journal_disk: Option<String>,
+    /// A folder that is a disk of its own, and what it holds at most.
+    small_disk: Option<(&'static str, &'static str)>,
     pub smtp: u16,
     pub pop3: u16,
     pub imap: u16,
@@ -88,9 +89,19 @@ impl Chain {
     }
 
     /// The same, with a journal on a disk of its own that holds no more than `size`, like `8m`.
-    pub fn start_all_on_small_disk(clamd: &Clamd, size: &str, different: &[(&str, Value)]) -> Self {
+    pub fn start_all_on_small_disk(clamd: &Clamd, size: &'static str, different: &[(&str, Value)]) -> Self {
+        Self::start_all_with_small_disk(clamd, "var/journal", size, different)
+    }
+
+    /// The same, with a disk of its own for any folder.
+    pub fn start_all_with_small_disk(
+        clamd: &Clamd,
+        folder: &'static str,
+        size: &'static str,
+        different: &[(&str, Value)],
+    ) -> Self {
         let mut chain = Self::new(clamd, true, different);
-        chain.journal_disk = Some(size.to_owned());
+        chain.small_disk = Some((folder, size));
         chain.start("all");
         chain
     }
@@ -135,7 +146,7 @@ impl Chain {
         });
         different.iter().for_each(|(pointer, value)| set(&mut settings, pointer, value));
         fs::write(folder.path().join("pipeline.yaml"), settings.to_string()).unwrap();
-        Self { folder, children: BTreeMap::new(), journal_disk: None, smtp, pop3, imap, nats, admin }
+        Self { folder, children: BTreeMap::new(), small_disk: None, smtp, pop3, imap, nats, admin }
     }
 
     fn settings(&self) -> Value {
@@ -172,7 +183,7 @@ impl Chain {
         self.start_again(part);
         match part {
             "nats" => wait_for("nats-server", || TcpStream::connect(("127.0.0.1", self.nats)).is_ok()),
-            "all" => wait_for("/ready", || clients::http(self.admin, "/ready").starts_with("HTTP/1.1 200")),
+            "all" => wait_for("/ready", || self.ready().starts_with("HTTP/1.1 200")),
             _ => {}
         }
     }
@@ -204,11 +215,11 @@ impl Chain {
         self.children.entry(part).or_default().push(child);
     }
 
-    /// The binary under test; where the journal has a small disk, in a mount namespace of its own.
+    /// The binary under test; where a folder is a small disk, in a mount namespace of its own.
     fn chainmail_command(&self) -> Command {
-        let Some(size) = &self.journal_disk else { return Command::new(chainmail()) };
-        fs::create_dir_all(self.folder.path().join("var/journal")).unwrap();
-        let mount = format!("mount -t tmpfs -o size={size} none var/journal && exec \"$0\" \"$@\"");
+        let Some((folder, size)) = self.small_disk else { return Command::new(chainmail()) };
+        fs::create_dir_all(self.folder.path().join(folder)).unwrap();
+        let mount = format!("mount -t tmpfs -o size={size} none {folder} && exec \"$0\" \"$@\"");
         let mut command = Command::new("unshare");
         command.args(["--map-root-user", "--mount", "sh", "-c", &mount]).arg(chainmail());
         command
@@ -218,6 +229,11 @@ impl Chain {
     pub fn path_within(&self, part: &str, path: &str) -> PathBuf {
         let process = self.children[part][0].id();
         Path::new(&format!("/proc/{process}/root")).join(self.folder.path().strip_prefix("/").unwrap()).join(path)
+    }
+
+    /// What the whole chain answers to `/ready`.
+    pub fn ready(&self) -> String {
+        clients::http(self.admin, "/ready")
     }
 
     /// The memory that the first process of a part has, in bytes.

@@ -1,8 +1,10 @@
-//! The journal's disk is full, and the directory is locked: senders are told to come again, what was answered with 250 is
+//! The journal's disk is full, or the broker's, or the directory is locked: senders are told to come again, what was answered with 250 is
 //! delivered, and all is well again when the cause ends.
 #![allow(clippy::unwrap_used)]
 
 use std::fs;
+use std::path::Path;
+use std::time::{Duration, Instant};
 
 use serde_json::json;
 use tests::chain::{Chain, Clamd, wait_for};
@@ -11,6 +13,13 @@ use tests::clients::{Load, Smtp};
 fn send(chain: &Chain, number: usize) -> String {
     let body = format!("Subject: mail {number}\r\n\r\n{}\r\n", "text ".repeat(4000));
     Smtp::connect(chain).send("s@elsewhere.example", &["alice@example.org"], body.as_bytes())
+}
+
+/// A sector at a time, until nothing fits any more.
+fn fill(filler: &Path) -> fs::File {
+    let mut full = fs::File::create(filler).unwrap();
+    while std::io::Write::write_all(&mut full, &[0; 4096]).is_ok() {}
+    full
 }
 
 /// `min_free` is given: 0 leaves the disk to fill up to its last byte, so that the journal's write itself fails.
@@ -25,9 +34,7 @@ fn fills_up(min_free: &str) {
     let filler = chain.path_within("all", "var/journal/filler");
     assert!(send(&chain, 0).starts_with("250 "));
     let mut kept = 1;
-    // A sector at a time, until nothing fits any more.
-    let mut full = fs::File::create(&filler).unwrap();
-    while std::io::Write::write_all(&mut full, &[0; 4096]).is_ok() {}
+    let full = fill(&filler);
     let mut refused = 0;
     for number in 1..20 {
         let reply = send(&chain, number);
@@ -59,6 +66,28 @@ fn the_journal_leaves_room_on_its_disk() {
 #[test]
 fn the_journals_disk_is_full_to_the_last_byte() {
     fills_up("0");
+}
+
+/// The streams of a broker whose disk was full take nothing until it is started again. That is done as soon as there is
+/// room; until then mail is kept in the journal.
+#[test]
+fn the_brokers_disk_is_full() {
+    let clamd = Clamd::start();
+    let settings = [("/broker/publish_timeout", json!("1s")), ("/stages/accept/verdict_wait", json!("300ms"))];
+    let chain = Chain::start_all_with_small_disk(&clamd, "var/nats", "64m", &settings);
+    let load = Load::start(&chain, 8);
+    wait_for("mail to flow", || load.so_far() > 50);
+    let filler = chain.path_within("all", "var/nats/filler");
+    let full = fill(&filler);
+    wait_for("/ready to say so", || chain.ready().contains("KiB left: make room; mail waits in the journal"));
+    let before = load.so_far();
+    wait_for("mail to be kept meanwhile", || load.so_far() > before + 20);
+    drop(full);
+    fs::remove_file(&filler).unwrap();
+    let freed = Instant::now();
+    wait_for("the chain to be well again", || chain.ready().starts_with("HTTP/1.1 200"));
+    assert!(freed.elapsed() < Duration::from_secs(20), "only after {:?}", freed.elapsed());
+    load.proves(&chain);
 }
 
 /// Somebody writes to the directory's database and does not end: readers go on, writers are told.

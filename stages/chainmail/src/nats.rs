@@ -1,4 +1,7 @@
 //! The nats-server of `run all`: a child process, started anew when it ends, and gone with its parent.
+//!
+//! It is watched, too: once its disk was full, a stream stays shut until the server is started again, so that is done as
+//! soon as there is room. A server that an operator runs is left alone; `/ready` says what is wrong with it.
 
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
@@ -9,6 +12,11 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, bail};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use runtime::admin::Readiness;
+use runtime::broker::Broker;
+use runtime::health::Trouble;
+use runtime::tasks::Tasks;
+use runtime::telemetry;
 
 use crate::config::Config;
 
@@ -17,12 +25,26 @@ const HEALTHY: Duration = Duration::from_secs(5);
 const PAUSE: Duration = Duration::from_millis(500);
 /// How long it may take to end.
 const GRACE: Duration = Duration::from_secs(10);
+/// How often the broker is looked at.
+const PROBE: Duration = Duration::from_secs(1);
+/// Between two restarts of a server that takes nothing. It may have a large store to read before it takes anything again.
+const BETWEEN_RESTARTS: Duration = Duration::from_secs(20);
+/// With less room than this on its disk a server that takes nothing is not started again: it would be shut again at once.
+const LEAST_ROOM: u64 = 16 << 20;
 
 /// The child, as long as it is wanted.
 pub(crate) struct NatsServer {
+    child: Child,
+    thread: Option<std::thread::JoinHandle<()>>,
+}
+
+/// What can be done to the child from outside its thread.
+#[derive(Clone)]
+pub(crate) struct Child {
     wanted: Arc<AtomicBool>,
     pid: Arc<AtomicU32>,
-    thread: Option<std::thread::JoinHandle<()>>,
+    /// Where its streams are.
+    folder: PathBuf,
 }
 
 impl NatsServer {
@@ -34,26 +56,34 @@ impl NatsServer {
         let program = program(config)?;
         let settings = write_settings(config)?;
         let (wanted, pid) = (Arc::new(AtomicBool::new(true)), Arc::new(AtomicU32::new(0)));
-        let (thread_wanted, thread_pid) = (Arc::clone(&wanted), Arc::clone(&pid));
-        let keep = move || keep_running(&program, &settings, &thread_wanted, &thread_pid);
+        let child = Child { wanted, pid, folder: folder(config) };
+        let theirs = child.clone();
+        let keep = move || keep_running(&program, &settings, &theirs.wanted, &theirs.pid);
         let thread = std::thread::Builder::new().name("nats-server".into()).spawn(keep)?;
-        Ok(Self { wanted, pid, thread: Some(thread) })
+        Ok(Self { child, thread: Some(thread) })
+    }
+
+    /// The child, for who watches it.
+    pub(crate) fn child(&self) -> Child {
+        self.child.clone()
     }
 
     /// Ends the server and waits for that.
     pub(crate) fn stop(mut self) {
-        self.wanted.store(false, Ordering::Release);
-        self.signal(Signal::SIGTERM);
+        self.child.wanted.store(false, Ordering::Release);
+        self.child.signal(Signal::SIGTERM);
         let deadline = Instant::now() + GRACE;
         let Some(thread) = self.thread.take() else { return };
         while !thread.is_finished() && Instant::now() < deadline {
             std::thread::sleep(Duration::from_millis(20));
         }
         if !thread.is_finished() {
-            self.signal(Signal::SIGKILL);
+            self.child.signal(Signal::SIGKILL);
         }
     }
+}
 
+impl Child {
     fn signal(&self, signal: Signal) {
         let pid = self.pid.load(Ordering::Acquire);
         if let Ok(pid @ 1..) = i32::try_from(pid) {
@@ -61,6 +91,60 @@ impl NatsServer {
             let _ = kill(Pid::from_raw(pid), signal);
         }
     }
+
+    /// How many bytes its disk has left; none when that cannot be found out.
+    fn room(&self) -> u64 {
+        let Ok(disk) = nix::sys::statvfs::statvfs(&self.folder) else { return 0 };
+        disk.blocks_available().saturating_mul(disk.fragment_size())
+    }
+
+    /// Ends the server, so that it is started again, if that helps and was not done just now. `told` is which process was
+    /// told to end, and when.
+    fn mend(&self, trouble: &Trouble, told: &mut Option<(u32, Instant)>) {
+        let is_early = told.is_some_and(|(_, at)| at.elapsed() < BETWEEN_RESTARTS);
+        if is_early || !trouble.wants_restart() || self.room() < LEAST_ROOM {
+            return;
+        }
+        tracing::warn!(%trouble, "nats-server is told to end, to be started again");
+        telemetry::broker_restarted();
+        let pid = self.pid.load(Ordering::Acquire);
+        // One that did not end when it was asked to is not asked a second time.
+        let is_deaf = told.is_some_and(|(before, _)| before == pid);
+        self.signal(if is_deaf { Signal::SIGKILL } else { Signal::SIGTERM });
+        *told = Some((pid, Instant::now()));
+    }
+}
+
+/// Says in `/ready` what is wrong with the broker, until the shutdown, and starts the child again where that helps.
+pub(crate) async fn watch(broker: Broker, child: Option<Child>, readiness: Readiness, tasks: Tasks) {
+    let mut told = None;
+    while !tasks.is_stopping() {
+        if !broker.is_connected() {
+            readiness.waiting("broker", "not connected; mail waits in the journal");
+        } else if let Some(trouble) = broker.trouble() {
+            readiness.waiting("broker", explain(&trouble, child.as_ref().map(Child::room)));
+            if let Some(child) = &child {
+                child.mend(&trouble, &mut told);
+            }
+        } else {
+            readiness.ready("broker");
+        }
+        tokio::select! {
+            () = tasks.stopping() => {}
+            () = tokio::time::sleep(PROBE) => {}
+        }
+    }
+}
+
+/// What is wrong and what will be done about it. `room` is known of the disk of a child.
+fn explain(trouble: &Trouble, room: Option<u64>) -> String {
+    let what = match room {
+        _ if !trouble.wants_restart() => String::new(),
+        None => "; has its disk room? When it has, start nats-server again".to_owned(),
+        Some(room) if room < LEAST_ROOM => format!("; its disk has {} KiB left: make room", room / 1024),
+        Some(_) => "; nats-server is started again".to_owned(),
+    };
+    format!("{trouble}{what}; mail waits in the journal")
 }
 
 /// The child belongs to this thread: `setpriv` has the kernel end it when the thread, and with it the process, ends in
@@ -101,6 +185,10 @@ fn program(config: &Config) -> anyhow::Result<PathBuf> {
     found.context("there is no nats-server: run ops/setup, or set broker.embedded to false and run one yourself")
 }
 
+fn folder(config: &Config) -> PathBuf {
+    config.var.join("nats")
+}
+
 fn write_settings(config: &Config) -> anyhow::Result<PathBuf> {
     let url = config.broker.url.strip_prefix("nats://").unwrap_or(&config.broker.url);
     let Ok(address) = url.parse::<std::net::SocketAddr>() else {
@@ -111,7 +199,7 @@ fn write_settings(config: &Config) -> anyhow::Result<PathBuf> {
             "broker.url {address} leaves loopback, and the server of `run all` asks for no password; run one yourself"
         );
     }
-    let folder = config.var.join("nats");
+    let folder = folder(config);
     std::fs::create_dir_all(&folder)?;
     let folder = folder.canonicalize()?;
     let path = folder.join("server.conf");
@@ -122,6 +210,30 @@ fn write_settings(config: &Config) -> anyhow::Result<PathBuf> {
         log = folder.join("server.log").display(),
         store = folder.display(),
     );
-    std::fs::write(&path, text).with_context(|| format!("writing {}", path.display()))?;
+    // Its disk may be full: what is there already serves as well.
+    if std::fs::read_to_string(&path).ok().as_deref() != Some(&text) {
+        std::fs::write(&path, text).with_context(|| format!("writing {}", path.display()))?;
+    }
     Ok(path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(trouble: Trouble, room: Option<u64>, want: &str) {
+        assert_eq!(explain(&trouble, room), format!("{want}; mail waits in the journal"));
+    }
+
+    #[test]
+    fn what_ready_says() {
+        let shut = || Trouble::Shut("SCAN".to_owned());
+        let takes = "the stream SCAN takes nothing";
+        check(shut(), None, &format!("{takes}; has its disk room? When it has, start nats-server again"));
+        check(shut(), Some(8192), &format!("{takes}; its disk has 8 KiB left: make room"));
+        check(shut(), Some(LEAST_ROOM), &format!("{takes}; nats-server is started again"));
+        check(Trouble::NoStreams, Some(LEAST_ROOM), "JetStream does not answer; nats-server is started again");
+        check(Trouble::Disorder("odd".to_owned()), Some(0), "the streams are not in order: odd");
+    }
 }

@@ -16,7 +16,7 @@ use runtime::{Stage, streams, telemetry, tls};
 use tokio_rustls::TlsAcceptor;
 
 use crate::config::Config;
-use crate::nats::NatsServer;
+use crate::nats::{self, NatsServer};
 use crate::{bounds, first_run, reports};
 
 /// What is run.
@@ -67,7 +67,8 @@ pub(crate) async fn run(config: Config, part: Part) -> anyhow::Result<()> {
     tasks.spawn_vital("admin", admin::run(socket, readiness.clone(), metrics, tasks.clone()));
     let server = if part == Part::All && config.broker.embedded { Some(NatsServer::start(&config)?) } else { None };
     let grace = config.grace;
-    let started = start(config, part, tasks.clone(), readiness.clone()).await;
+    let child = server.as_ref().map(NatsServer::child);
+    let started = start(config, part, child, tasks.clone(), readiness.clone()).await;
     if started.is_ok() {
         readiness.ready("start");
         tokio::select! {
@@ -94,7 +95,13 @@ pub(crate) async fn run(config: Config, part: Part) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn start(config: Config, part: Part, tasks: Tasks, readiness: Readiness) -> anyhow::Result<()> {
+async fn start(
+    config: Config,
+    part: Part,
+    child: Option<nats::Child>,
+    tasks: Tasks,
+    readiness: Readiness,
+) -> anyhow::Result<()> {
     let broker = Broker::connect(config.broker.clone(), "chainmail", BROKER_START).await?;
     streams::ensure(&broker, &config.chain).await?;
     tasks.spawn("streams", streams::keep(broker.clone(), config.chain.clone(), tasks.clone()));
@@ -111,7 +118,8 @@ async fn start(config: Config, part: Part, tasks: Tasks, readiness: Readiness) -
         "directory",
         reports::changes(process.broker.clone(), process.directory.clone(), process.tasks.clone()),
     );
-    process.watch_broker();
+    let watch = nats::watch(process.broker.clone(), child, process.readiness.clone(), process.tasks.clone());
+    process.tasks.spawn("broker", watch);
     let journal = if process.runs(Part::Accept) { Some(process.accept()?) } else { None };
     process.tasks.spawn_vital(
         "reports",
@@ -226,23 +234,6 @@ impl Process {
         };
         self.tasks.spawn_vital("quarantine", quarantine.answer(self.tasks.clone()));
         store::serve(&self.config.store, &node, &self.directory, &self.tls, &self.tasks)
-    }
-
-    fn watch_broker(&self) {
-        let (broker, readiness, tasks) = (self.broker.clone(), self.readiness.clone(), self.tasks.clone());
-        self.tasks.spawn("broker", async move {
-            while !tasks.is_stopping() {
-                if broker.is_connected() {
-                    readiness.ready("broker");
-                } else {
-                    readiness.waiting("broker", "not connected; mail waits in the journal");
-                }
-                tokio::select! {
-                    () = tasks.stopping() => {}
-                    () = tokio::time::sleep(PROBE) => {}
-                }
-            }
-        });
     }
 }
 

@@ -6,7 +6,7 @@
 //! its pending mail round again.
 #![allow(clippy::disallowed_methods)]
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -15,9 +15,12 @@ use async_nats::jetstream::{self, context::PublishErrorKind};
 use async_nats::{Client, ConnectOptions, Event, HeaderMap, Subscriber};
 use bytes::Bytes;
 use futures::{StreamExt as _, TryStreamExt as _};
+use proto::subjects;
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 use crate::config::{ByteSize, Section};
+use crate::health::{Health, Trouble};
 
 /// The header by which the broker knows a duplicate.
 const MESSAGE_ID: &str = "Nats-Msg-Id";
@@ -25,6 +28,9 @@ const MESSAGE_ID: &str = "Nats-Msg-Id";
 /// How long something without confirmation may wait to be sent. While a broker is away that nobody has noticed yet, senders
 /// wait for this: mail is taken all the same.
 const NOTICE: Duration = Duration::from_secs(1);
+
+/// How long the broker may take to say whether it has streams at all.
+const LOOK: Duration = Duration::from_secs(2);
 
 /// How the broker is reached and what its streams may take.
 #[derive(Debug, Clone)]
@@ -94,8 +100,26 @@ pub struct Broker {
     client: Client,
     jetstream: jetstream::Context,
     config: Arc<Config>,
+    signs: Arc<Signs>,
     epoch: watch::Receiver<u64>,
-    lost: Arc<tokio::sync::Notify>,
+}
+
+/// What is heard of the connection and of the streams behind it.
+#[derive(Debug)]
+struct Signs {
+    rise: watch::Sender<u64>,
+    lost: tokio::sync::Notify,
+    health: Mutex<Health>,
+}
+
+impl Signs {
+    fn rise(&self) {
+        self.rise.send_modify(|epoch| *epoch += 1);
+    }
+
+    fn health<T>(&self, look: impl FnOnce(&mut Health) -> T) -> T {
+        look(&mut self.health.lock().unwrap_or_else(PoisonError::into_inner))
+    }
 }
 
 impl Broker {
@@ -105,14 +129,15 @@ impl Broker {
     /// When the broker cannot be reached in that time.
     pub async fn connect(config: Config, name: &str, patience: Duration) -> anyhow::Result<Self> {
         let (rise, epoch) = watch::channel(0_u64);
+        let signs = Arc::new(Signs { rise, lost: tokio::sync::Notify::new(), health: Mutex::default() });
         let url = config.url.clone();
         let attempt = || {
-            let rise = rise.clone();
+            let signs = Arc::clone(&signs);
             ConnectOptions::new()
                 .name(name)
                 .event_callback(move |event| {
-                    let rise = rise.clone();
-                    async move { on_event(&event, &rise) }
+                    let signs = Arc::clone(&signs);
+                    async move { on_event(&event, &signs) }
                 })
                 .reconnect_delay_callback(|attempts| Duration::from_millis(50 * (1 + attempts.min(19)) as u64))
                 .ping_interval(Duration::from_secs(5))
@@ -120,11 +145,11 @@ impl Broker {
                 .connection_timeout(Duration::from_secs(2))
                 .connect(config.url.split(',').map(str::trim).collect::<Vec<_>>())
         };
-        let deadline = tokio::time::Instant::now() + patience;
+        let deadline = Instant::now() + patience;
         let client = loop {
             match attempt().await {
                 Ok(client) => break client,
-                Err(error) if tokio::time::Instant::now() < deadline => {
+                Err(error) if Instant::now() < deadline => {
                     tracing::debug!(%error, "the broker is not there yet");
                     tokio::time::sleep(Duration::from_millis(100)).await;
                 }
@@ -132,7 +157,7 @@ impl Broker {
             }
         };
         let jetstream = jetstream::ContextBuilder::new().timeout(config.publish_timeout).build(client.clone());
-        Ok(Self { client, jetstream, config: Arc::new(config), epoch, lost: Arc::default() })
+        Ok(Self { client, jetstream, config: Arc::new(config), signs, epoch })
     }
 
     /// Publishes and waits for the broker's confirmation. `message_id` makes a repetition within the broker's duplicate
@@ -148,20 +173,27 @@ impl Broker {
         if let Some(id) = message_id {
             headers.insert(MESSAGE_ID, id);
         }
+        let began = Instant::now();
         let published = async { self.jetstream.publish_with_headers(subject.clone(), headers, payload).await?.await };
         match published.await {
-            Ok(_) => Ok(()),
-            Err(error) => Err(self.explain(subject, &error)),
+            Ok(confirmed) => {
+                self.signs.health(|health| health.confirmed(&confirmed.stream, Instant::now()));
+                Ok(())
+            }
+            Err(error) => Err(self.explain(subject, began, &error)),
         }
     }
 
-    fn explain(&self, subject: String, error: &jetstream::context::PublishError) -> PublishError {
+    fn explain(&self, subject: String, began: Instant, error: &jetstream::context::PublishError) -> PublishError {
         match error.kind() {
             PublishErrorKind::StreamNotFound => {
-                self.lost.notify_one();
+                self.signs.lost.notify_one();
                 PublishError::NoStream(subject)
             }
-            PublishErrorKind::TimedOut => PublishError::TimedOut(subject),
+            PublishErrorKind::TimedOut => {
+                self.signs.health(|health| health.silent(&subjects::stream_of(&subject), began));
+                PublishError::TimedOut(subject)
+            }
             PublishErrorKind::BrokenPipe => PublishError::Disconnected,
             _ => PublishError::Refused { subject, reason: error.to_string() },
         }
@@ -196,7 +228,7 @@ impl Broker {
         let inbox = self.client.new_inbox();
         let mut answers = self.client.subscribe(inbox.clone()).await?;
         self.client.publish_with_reply(subject, inbox, Bytes::new()).await?;
-        let deadline = tokio::time::Instant::now() + window;
+        let deadline = Instant::now() + window;
         let mut gathered = Vec::new();
         while let Ok(Some(answer)) = tokio::time::timeout_at(deadline, answers.next()).await {
             // Nobody listens: the broker's own word, not an answer.
@@ -256,7 +288,27 @@ impl Broker {
 
     /// Resolves when a publish has met a subject without a stream.
     pub async fn streams_lost(&self) {
-        self.lost.notified().await;
+        self.signs.lost.notified().await;
+    }
+
+    /// The streams were looked after, and could be brought in order or not.
+    pub(crate) async fn looked_after(&self, result: Result<(), &anyhow::Error>) {
+        let trouble = match result {
+            Ok(()) => None,
+            Err(error) => {
+                let answers = tokio::time::timeout(LOOK, self.jetstream.query_account()).await;
+                let has_streams = answers.is_ok_and(|answer| answer.is_ok());
+                Some(if has_streams { Trouble::Disorder(format!("{error:#}")) } else { Trouble::NoStreams })
+            }
+        };
+        self.signs.health(|health| health.looked_after(trouble));
+    }
+
+    /// What is wrong with the broker, if it is connected.
+    pub fn trouble(&self) -> Option<Trouble> {
+        // A publish fails after one such time. Only when nothing is confirmed for as long again is it not mere slowness.
+        let patience = self.config.publish_timeout * 2;
+        self.signs.health(|health| health.trouble(Instant::now(), patience))
     }
 
     /// Whether there is a connection now.
@@ -279,10 +331,11 @@ impl Broker {
     }
 }
 
-fn on_event(event: &Event, rise: &watch::Sender<u64>) {
+fn on_event(event: &Event, signs: &Signs) {
     match event {
         Event::Connected => {
-            rise.send_modify(|epoch| *epoch += 1);
+            signs.health(|health| health.connected(Instant::now()));
+            signs.rise();
             tracing::info!("the broker is connected");
         }
         Event::Disconnected => tracing::warn!("the broker is gone; mail waits in the journal"),

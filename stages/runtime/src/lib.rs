@@ -12,6 +12,7 @@ pub mod config;
 pub mod dns;
 pub mod driver;
 pub mod fault;
+pub mod health;
 pub mod listener;
 pub mod pull;
 pub mod settle;

@@ -36,7 +36,10 @@ pub async fn keep(broker: Broker, chain: Vec<String>, tasks: Tasks) {
             changed = epoch.changed() => if changed.is_err() { return },
             () = broker.streams_lost() => {}
         }
-        while let Err(error) = ensure(&broker, &chain).await {
+        loop {
+            let done = ensure(&broker, &chain).await;
+            broker.looked_after(done.as_ref().copied()).await;
+            let Err(error) = done else { break };
             tracing::warn!(error = format!("{error:#}"), "the streams are not in order");
             tokio::select! {
                 () = tasks.stopping() => return,

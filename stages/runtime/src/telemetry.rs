@@ -115,6 +115,11 @@ pub fn watchdog(stream: &str) {
     counter!("chainmail_watchdog_total", "stream" => stream.to_owned()).increment(1);
 }
 
+/// The broker that `run all` has as its child was started again, because its streams took nothing.
+pub fn broker_restarted() {
+    counter!("chainmail_broker_restarts_total").increment(1);
+}
+
 /// A body was fetched from the broker instead of the cache.
 pub fn body_fetched() {
     counter!("chainmail_bodies_fetched_total").increment(1);
