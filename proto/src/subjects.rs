@@ -26,6 +26,8 @@ pub const STORE_STAGE: &str = "store";
 pub const DOUBTFUL: &str = "doubtful";
 /// Announces changes of the directory.
 pub const DIRECTORY_CHANGED: &str = "directory.changed";
+/// Announces streams that were made, by their names: what was in them before is lost.
+pub const STREAMS_MADE: &str = "streams.made";
 /// Asks every program for its state; each answers by itself.
 pub const STATUS: &str = "ask.status";
 

@@ -268,6 +268,15 @@ impl Chain {
         fs::remove_dir_all(self.folder.path().join("broker")).unwrap();
     }
 
+    /// Deletes one of the broker's streams under everybody's hands.
+    pub fn delete_stream(&self, name: &str) {
+        let mut broker = TcpStream::connect(("127.0.0.1", self.nats)).unwrap();
+        let asked = format!("CONNECT {{}}\r\nPUB $JS.API.STREAM.DELETE.{name} 0\r\n\r\nPING\r\n");
+        std::io::Write::write_all(&mut broker, asked.as_bytes()).unwrap();
+        let lines = std::io::BufRead::lines(std::io::BufReader::new(broker));
+        assert!(lines.map_while(Result::ok).any(|line| line == "PONG"), "the broker did not hear it");
+    }
+
     pub fn log(&self, part: &str) -> String {
         fs::read_to_string(self.folder.path().join(format!("{part}.log"))).unwrap_or_default()
     }

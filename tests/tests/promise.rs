@@ -9,7 +9,8 @@ use std::time::Duration;
 
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
-use tests::chain::{Chain, Clamd, PARTS};
+use serde_json::json;
+use tests::chain::{Chain, Clamd, PARTS, wait_for};
 use tests::clients::{Load, Smtp, eicar};
 
 /// Kills in each test. Over all tests of this file there are more than fifty.
@@ -153,6 +154,29 @@ fn the_broker_loses_its_disk() {
         chain.wipe_broker();
         chain.start("nats");
     }
+    load.proves(&chain);
+}
+
+/// What was in it comes again at once, not when the journal would have sent it round anyway.
+#[test]
+fn a_stream_is_deleted() {
+    let clamd = Clamd::start();
+    let settings = [("/stages/scan/work", json!({"workers": 1})), ("/stages/accept/verdict_wait", json!("300ms"))];
+    let mut chain = Chain::start_parts_with(&clamd, &settings);
+    let load = Load::start(&chain, 12);
+    for stream in ["SCAN", "BODIES", "STORE", "ENDED"] {
+        let before = load.so_far();
+        wait_for("mail to flow", || load.so_far() > before + 20);
+        // More than the stage has in hand waits in the stream.
+        clamd.pause();
+        let before = load.so_far();
+        wait_for("mail to wait", || load.so_far() > before + 20);
+        chain.delete_stream(stream);
+        clamd.resume();
+    }
+    chain.kill("score");
+    chain.delete_stream("SCORE");
+    chain.start("score");
     load.proves(&chain);
 }
 

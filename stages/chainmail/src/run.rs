@@ -104,7 +104,7 @@ async fn start(
 ) -> anyhow::Result<()> {
     let broker = Broker::connect(config.broker.clone(), "chainmail", BROKER_START).await?;
     streams::ensure(&broker, &config.chain).await?;
-    tasks.spawn("streams", streams::keep(broker.clone(), config.chain.clone(), tasks.clone()));
+    tasks.spawn_vital("streams", streams::keep(broker.clone(), config.chain.clone(), tasks.clone()));
     let directory = Directory::open(config.directory.clone()).await?;
     if part == Part::All {
         first_run::make(&config, &directory).await?;

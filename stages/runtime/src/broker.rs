@@ -2,8 +2,8 @@
 //!
 //! It outlives restarts of the broker. While the broker is away, publishing fails at once instead of piling up in
 //! memory; whoever publishes has the mail in the journal or in a stream, so nothing is lost by that. Each time the
-//! connection comes back, the *epoch* rises: streams are verified again, pulls are bound again, and the journal sends
-//! its pending mail round again.
+//! connection comes back, or lost streams were made anew, the *epoch* rises: streams are verified again, pulls are bound
+//! again, and the journal sends its pending mail round again.
 #![allow(clippy::disallowed_methods)]
 
 use std::sync::{Arc, Mutex, PoisonError};
@@ -113,10 +113,6 @@ struct Signs {
 }
 
 impl Signs {
-    fn rise(&self) {
-        self.rise.send_modify(|epoch| *epoch += 1);
-    }
-
     fn health<T>(&self, look: impl FnOnce(&mut Health) -> T) -> T {
         look(&mut self.health.lock().unwrap_or_else(PoisonError::into_inner))
     }
@@ -187,7 +183,7 @@ impl Broker {
     fn explain(&self, subject: String, began: Instant, error: &jetstream::context::PublishError) -> PublishError {
         match error.kind() {
             PublishErrorKind::StreamNotFound => {
-                self.signs.lost.notify_one();
+                self.miss_stream();
                 PublishError::NoStream(subject)
             }
             PublishErrorKind::TimedOut => {
@@ -286,7 +282,18 @@ impl Broker {
         self.epoch.clone()
     }
 
-    /// Resolves when a publish has met a subject without a stream.
+    /// Says that whatever was under way may be lost, and why.
+    pub(crate) fn raise_epoch(&self, why: &'static str) {
+        tracing::warn!(why, "what is under way comes again");
+        self.signs.rise.send_modify(|epoch| *epoch += 1);
+    }
+
+    /// Says that a stream is missing.
+    pub(crate) fn miss_stream(&self) {
+        self.signs.lost.notify_one();
+    }
+
+    /// Resolves when a stream was found missing.
     pub async fn streams_lost(&self) {
         self.signs.lost.notified().await;
     }
@@ -335,7 +342,7 @@ fn on_event(event: &Event, signs: &Signs) {
     match event {
         Event::Connected => {
             signs.health(|health| health.connected(Instant::now()));
-            signs.rise();
+            signs.rise.send_modify(|epoch| *epoch += 1);
             tracing::info!("the broker is connected");
         }
         Event::Disconnected => tracing::warn!("the broker is gone; mail waits in the journal"),

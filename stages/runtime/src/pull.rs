@@ -1,8 +1,8 @@
 //! Pulls messages off a consumer: as many as there is room for, whatever happens to the broker.
 //!
 //! Room first, message second. Errors are looked at one by one: most are not the end. The consumer is bound anew when the
-//! connection came back, when the server says that it is gone, and by the watchdog: when it has messages pending and none
-//! arrives for a while.
+//! connection or lost streams came back, when the server says that it is gone, and by the watchdog: when it has messages pending and none
+//! arrives for a while. A stream that is found missing then is made anew by `streams`.
 #![allow(clippy::disallowed_methods)]
 
 use std::sync::Arc;
@@ -11,7 +11,8 @@ use std::time::Duration;
 use anyhow::Context as _;
 use async_nats::jetstream::consumer::pull::{BatchConfig, Config as ConsumerConfig};
 use async_nats::jetstream::consumer::{AckPolicy, Consumer, DeliverPolicy};
-use async_nats::jetstream::{AckKind, Message};
+use async_nats::jetstream::stream::ConsumerErrorKind;
+use async_nats::jetstream::{AckKind, ErrorCode, Message};
 use async_nats::{StatusCode, Subscriber};
 use futures::StreamExt as _;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -112,7 +113,7 @@ impl Pull {
             }
             if self.epoch.has_changed().unwrap_or(false) {
                 self.epoch.mark_unchanged();
-                self.unbind("the connection came back");
+                self.unbind("the connection came back, or lost streams did");
             }
             if self.bound.is_none() && !self.bind().await {
                 continue;
@@ -168,7 +169,14 @@ impl Pull {
             ..ConsumerConfig::default()
         };
         let stream = self.broker.jetstream().get_stream_no_info(&self.settings.stream).await?;
-        let consumer = stream.create_consumer(wanted).await.context("making the consumer")?;
+        let consumer = stream.create_consumer(wanted).await.inspect_err(|error| {
+            // Perhaps nobody publishes to it, who would find that out.
+            if matches!(error.kind(), ConsumerErrorKind::JetStream(why) if why.error_code() == ErrorCode::STREAM_NOT_FOUND)
+            {
+                self.broker.miss_stream();
+            }
+        });
+        let consumer = consumer.context("making the consumer")?;
         let inbox = self.broker.client().new_inbox();
         let messages = self.broker.client().subscribe(inbox.clone()).await?;
         Ok(Bound { consumer, inbox, messages, taken: None, asked: 0, last: Instant::now() })

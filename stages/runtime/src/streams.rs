@@ -1,12 +1,18 @@
 //! The streams: made when they are absent, verified when they are there, made again when the broker has lost them.
 //!
+//! Whoever makes one tells every process: what was in a lost stream must come again out of the journals, and at once.
+//!
 //! A stream that could discard mail silently is refused: the program does not run on it.
 
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
+use async_nats::jetstream::ErrorCode;
+use async_nats::jetstream::context::GetStreamErrorKind;
 use async_nats::jetstream::stream::{Config, DiscardPolicy, RetentionPolicy, StorageType};
+use futures::StreamExt as _;
 use proto::subjects;
+use tokio::time::Instant;
 
 use crate::broker::Broker;
 use crate::tasks::Tasks;
@@ -15,26 +21,65 @@ use crate::tasks::Tasks;
 /// remembered id costs the broker memory.
 const DUPLICATE_WINDOW: Duration = Duration::from_secs(30);
 
-/// Makes or verifies every stream of the chain.
+/// How long tidings of streams that were made anew are gathered. A broker that has lost its disk has lost them all, and
+/// each process may make some.
+const GATHER: Duration = Duration::from_millis(500);
+
+/// Makes or verifies every stream of the chain. Tells every process when some were made.
 ///
 /// # Errors
 /// When a stream exists with settings that could lose mail, or the broker does not do as asked.
 pub async fn ensure(broker: &Broker, chain: &[String]) -> anyhow::Result<()> {
+    let mut made = Vec::new();
+    let mut result = Ok(());
     for wanted in wanted(broker, chain) {
         let name = wanted.name.clone();
-        ensure_one(broker, wanted).await.with_context(|| format!("stream {name}"))?;
+        match ensure_one(broker, wanted).await.with_context(|| format!("stream {name}")) {
+            Ok(true) => made.push(name),
+            Ok(false) => {}
+            Err(error) => {
+                result = Err(error);
+                break;
+            }
+        }
     }
-    Ok(())
+    if !made.is_empty() {
+        tracing::info!(streams = made.join(" "), "made");
+        broker.announce(subjects::STREAMS_MADE.to_owned(), made.join(" ").into()).await;
+    }
+    result
 }
 
-/// Keeps the streams there: verifies them after each reconnect, and when a publish finds none.
-pub async fn keep(broker: Broker, chain: Vec<String>, tasks: Tasks) {
+/// Keeps the streams there: verifies them after each reconnect, and when somebody finds one missing. Raises the epoch when
+/// any process has made one anew.
+///
+/// # Errors
+/// When the client is closed.
+pub async fn keep(broker: Broker, chain: Vec<String>, tasks: Tasks) -> anyhow::Result<()> {
     let mut epoch = broker.epoch();
+    let mut made = broker.subscribe(subjects::STREAMS_MADE.to_owned()).await?;
+    let mut raise_at: Option<Instant> = None;
     loop {
+        let gathered = async {
+            match raise_at {
+                Some(at) => tokio::time::sleep_until(at).await,
+                None => std::future::pending().await,
+            }
+        };
         tokio::select! {
-            () = tasks.stopping() => return,
-            changed = epoch.changed() => if changed.is_err() { return },
+            () = tasks.stopping() => return Ok(()),
+            changed = epoch.changed() => changed?,
             () = broker.streams_lost() => {}
+            tidings = made.next() => {
+                tidings.context("the subscription ended")?;
+                raise_at.get_or_insert(Instant::now() + GATHER);
+                continue;
+            }
+            () = gathered => {
+                raise_at = None;
+                broker.raise_epoch("streams were made anew");
+                continue;
+            }
         }
         loop {
             let done = ensure(&broker, &chain).await;
@@ -42,7 +87,7 @@ pub async fn keep(broker: Broker, chain: Vec<String>, tasks: Tasks) {
             let Err(error) = done else { break };
             tracing::warn!(error = format!("{error:#}"), "the streams are not in order");
             tokio::select! {
-                () = tasks.stopping() => return,
+                () = tasks.stopping() => return Ok(()),
                 () = tokio::time::sleep(Duration::from_millis(500)) => {}
             }
         }
@@ -83,9 +128,16 @@ fn wanted(broker: &Broker, chain: &[String]) -> Vec<Config> {
     streams
 }
 
-async fn ensure_one(broker: &Broker, wanted: Config) -> anyhow::Result<()> {
-    let stream = broker.jetstream().get_or_create_stream(wanted.clone()).await?;
-    let found = stream.cached_info().config.clone();
+/// Says whether it had to be made.
+async fn ensure_one(broker: &Broker, wanted: Config) -> anyhow::Result<bool> {
+    let found = match broker.jetstream().get_stream(&wanted.name).await {
+        Ok(stream) => stream.cached_info().config.clone(),
+        Err(error) if is_missing(&error.kind()) => {
+            broker.jetstream().create_stream(wanted).await?;
+            return Ok(true);
+        }
+        Err(error) => return Err(error.into()),
+    };
     if found.storage != StorageType::File {
         bail!("it keeps its messages in memory; delete it or set storage to file");
     }
@@ -106,5 +158,9 @@ async fn ensure_one(broker: &Broker, wanted: Config) -> anyhow::Result<()> {
         let wanted = Config { max_messages: -1, max_messages_per_subject: each, ..wanted };
         broker.jetstream().update_stream(wanted).await?;
     }
-    Ok(())
+    Ok(false)
+}
+
+fn is_missing(kind: &GetStreamErrorKind) -> bool {
+    matches!(kind, GetStreamErrorKind::JetStream(error) if error.error_code() == ErrorCode::STREAM_NOT_FOUND)
 }
