@@ -1,8 +1,8 @@
 //! Pulls messages off a consumer: as many as there is room for, whatever happens to the broker.
 //!
 //! Room first, message second. Errors are looked at one by one: most are not the end. The consumer is bound anew when the
-//! connection or lost streams came back, when the server says that it is gone, and by the watchdog: when it has messages pending and none
-//! arrives for a while. A stream that is found missing then is made anew by `streams`.
+//! connection or lost streams came back, when the server says that it is gone, and by the watchdog: when it has messages
+//! pending and none arrives for a while. A stream that is found missing then is made anew by `streams`.
 #![allow(clippy::disallowed_methods)]
 
 use std::sync::Arc;
@@ -22,8 +22,11 @@ use crate::broker::Broker;
 use crate::tasks::Tasks;
 use crate::telemetry;
 
-/// The server forgets a pull request after that; a lost one costs no longer.
+/// The server forgets a pull request after that, and says so.
 const REQUEST_LIFE: Duration = Duration::from_secs(30);
+
+/// How much later that must have been heard.
+const REQUEST_LATE: Duration = Duration::from_secs(5);
 
 /// How long between two attempts to bind.
 const BIND_AGAIN: Duration = Duration::from_millis(300);
@@ -94,6 +97,9 @@ struct Bound {
     taken: Option<OwnedSemaphorePermit>,
     /// Messages asked for that have not come. At most what `taken` holds.
     asked: usize,
+    /// When the latest request was made.
+    requested: Instant,
+    /// When something was heard, or the watchdog looked.
     last: Instant,
 }
 
@@ -179,7 +185,8 @@ impl Pull {
         let consumer = consumer.context("making the consumer")?;
         let inbox = self.broker.client().new_inbox();
         let messages = self.broker.client().subscribe(inbox.clone()).await?;
-        Ok(Bound { consumer, inbox, messages, taken: None, asked: 0, last: Instant::now() })
+        let now = Instant::now();
+        Ok(Bound { consumer, inbox, messages, taken: None, asked: 0, requested: now, last: now })
     }
 
     /// Asks for as many messages as there is room for. Says whether there is anything to wait for.
@@ -206,6 +213,7 @@ impl Pull {
         match bound.consumer.request_batch(batch, bound.inbox.clone().into()).await {
             Ok(()) => {
                 bound.asked += ask;
+                bound.requested = Instant::now();
                 true
             }
             Err(error) => {
@@ -265,26 +273,55 @@ impl Pull {
         }
     }
 
-    /// Nothing came for a while. When there is something pending, the consumer is bound anew.
+    /// Nothing came for a while, although something was asked for.
     async fn watch(&mut self) {
         let Some(bound) = self.bound.as_mut() else { return };
         if bound.asked == 0 || bound.last.elapsed() < self.settings.watchdog {
             return;
         }
         bound.last = Instant::now();
-        match bound.consumer.get_info().await {
-            Ok(info) if info.num_pending == 0 => {}
-            Ok(info) => {
-                telemetry::watchdog(&self.settings.stream);
-                tracing::warn!(
-                    consumer = self.settings.consumer,
-                    pending = info.num_pending,
-                    "messages wait and none arrives"
-                );
-                self.unbind("messages wait and none arrives");
-            }
-            Err(error) => self.unbind(&error.to_string()),
+        let info = match bound.consumer.get_info().await {
+            Ok(info) => info,
+            Err(error) => return self.unbind(&error.to_string()),
+        };
+        let is_over = bound.requested.elapsed() > REQUEST_LIFE + REQUEST_LATE;
+        let Some(wrong) = what_is_wrong(info.num_pending, info.num_waiting, is_over) else { return };
+        telemetry::watchdog(&self.settings.stream);
+        let (consumer, pending) = (&self.settings.consumer, info.num_pending);
+        tracing::warn!(consumer, pending, "{}", wrong.why());
+        match wrong {
+            // Should the request live after all, its messages still find their way here.
+            Wrong::RequestLost => bound.asked = 0,
+            Wrong::NoneArrives => self.unbind(wrong.why()),
         }
+    }
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Wrong {
+    /// Nobody has asked the server for messages.
+    RequestLost,
+    /// It has messages and requests, and does not bring them together.
+    NoneArrives,
+}
+
+impl Wrong {
+    fn why(&self) -> &'static str {
+        match self {
+            Self::RequestLost => "the request for messages was lost; asking again",
+            Self::NoneArrives => "messages wait and none arrives",
+        }
+    }
+}
+
+/// What is wrong with a consumer that was asked and has sent nothing for a while. Messages that wait to be delivered again
+/// are not among the pending ones, so a lost request is told by the requests that the server knows, of this process or of
+/// another; and when it must have been over and was not heard of.
+fn what_is_wrong(pending: u64, requests: usize, is_over: bool) -> Option<Wrong> {
+    match (pending, requests, is_over) {
+        (_, 0, _) | (_, _, true) => Some(Wrong::RequestLost),
+        (0, _, false) => None,
+        (_, _, false) => Some(Wrong::NoneArrives),
     }
 }
 
@@ -299,4 +336,24 @@ fn merge(taken: &mut Option<OwnedSemaphorePermit>, more: Option<OwnedSemaphorePe
 /// How many messages of a pull request the server did not serve, as it says in its last word about the request.
 fn unserved(message: &async_nats::Message) -> Option<usize> {
     message.headers.as_ref()?.get("Nats-Pending-Messages")?.as_str().parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_watchdog_makes_of_it() {
+        for (pending, requests, is_over, want) in [
+            (0, 1, false, None),
+            (0, 0, false, Some(Wrong::RequestLost)),
+            (7, 0, false, Some(Wrong::RequestLost)),
+            // The requests are those of another process.
+            (0, 3, true, Some(Wrong::RequestLost)),
+            (7, 1, false, Some(Wrong::NoneArrives)),
+        ] {
+            let found = what_is_wrong(pending, requests, is_over);
+            assert_eq!(found, want, "{pending} pending, {requests} requests, over: {is_over}");
+        }
+    }
 }
