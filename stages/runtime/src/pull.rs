@@ -183,6 +183,14 @@ impl Pull {
             }
         });
         let consumer = consumer.context("making the consumer")?;
+        // What was confirmed lies up to there. A broker that has met a full disk may have noted that and not have deleted the
+        // message: it would lie there for ever, and look like mail that waits.
+        let floor = consumer.cached_info().ack_floor.stream_sequence;
+        if floor > 0
+            && let Err(error) = stream.purge().filter(&self.settings.subject).sequence(floor + 1).await
+        {
+            tracing::debug!(stream = self.settings.stream, %error, "what was confirmed may still lie there");
+        }
         let inbox = self.broker.client().new_inbox();
         let messages = self.broker.client().subscribe(inbox.clone()).await?;
         let now = Instant::now();
