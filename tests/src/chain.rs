@@ -255,6 +255,11 @@ impl Chain {
         child.wait().unwrap();
     }
 
+    /// Stops the first process of a part, or has it go on.
+    pub fn signal(&self, part: &str, signal: Signal) {
+        kill(Pid::from_raw(i32::try_from(self.children[part][0].id()).unwrap()), signal).unwrap();
+    }
+
     /// Asks a part to end, and waits until it has.
     fn stop(&mut self, part: &str) {
         let mut child = self.children.get_mut(part).unwrap().remove(0);

@@ -5,8 +5,9 @@
 //! in CHAINMAIL_SEED.
 #![allow(clippy::unwrap_used)]
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use nix::sys::signal::Signal;
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
 use serde_json::json;
@@ -193,6 +194,32 @@ fn the_scanner_is_taken_away() {
         clamd.restart();
     }
     load.proves(&chain);
+}
+
+/// A rejected mail waits for its accept node to decide, and others are scanned meanwhile.
+#[test]
+fn accept_decides_nothing_for_a_while() {
+    let clamd = Clamd::start();
+    let settings = [("/stages/scan/work", json!({"workers": 2})), ("/stages/accept/verdict_wait", json!("100ms"))];
+    let chain = Chain::start_parts_with(&clamd, &settings);
+    clamd.pause();
+    let clean = b"Subject: clean\r\n\r\nclean\r\n".to_vec();
+    for (number, body) in [eicar(), eicar(), eicar(), clean].iter().enumerate() {
+        let sender = format!("s{number}@elsewhere.example");
+        wait_for("a 250", || {
+            Smtp::try_connect(chain.smtp)
+                .and_then(|mut smtp| smtp.try_send(&sender, &["alice@example.org"], body))
+                .is_ok_and(|reply| reply.starts_with("250 "))
+        });
+    }
+    chain.signal("accept", Signal::SIGSTOP);
+    let began = Instant::now();
+    clamd.resume();
+    wait_for("the clean mail", || chain.read("alice@example.org").len() == 1);
+    assert!(began.elapsed() < Duration::from_secs(8), "it waited for {:?}", began.elapsed());
+    chain.signal("accept", Signal::SIGCONT);
+    chain.settles();
+    chain.books(&[("accepted", 4), ("held", 3), ("stored", 1)]);
 }
 
 #[test]

@@ -18,6 +18,7 @@ pub mod pull;
 pub mod settle;
 pub mod stage;
 pub mod streams;
+mod suspects;
 pub mod tasks;
 pub mod telemetry;
 pub mod tls;

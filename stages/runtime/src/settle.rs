@@ -9,7 +9,8 @@
 //! | its body is nowhere, and accept says that the mail has ended | ack |
 //! | `Later`, or its body is nowhere | nak with our backoff; from `warn_after` an alarm; older than `give_up_after`: bury |
 //! | `Never`, unreadable | bury: to the dead letters, wait, term |
-//! | panic, time limit | nak with backoff; at the third delivery: bury |
+//! | panic, time limit | nak with backoff; at the third panic or time limit: bury |
+//! | overdue: it should have been given up, and came back without a word | bury, unseen |
 //!
 //! Whoever carries the steps out stops at the first that fails and leaves the message alone: it comes back.
 
@@ -35,6 +36,8 @@ pub enum Answer {
     TimedOut,
     /// The message is not an envelope.
     Unreadable(String),
+    /// It was not handed to the stage: see [`is_overdue`].
+    Overdue,
 }
 
 /// What is known of the message itself.
@@ -42,6 +45,8 @@ pub enum Answer {
 pub struct Attempt {
     /// How often the broker has delivered it, this time included.
     pub delivered: u64,
+    /// How often it is known to have made the stage panic or hang, this time included.
+    pub crashes: u64,
     /// For how long it has been waiting for this stage.
     pub age: Duration,
 }
@@ -57,7 +62,7 @@ pub struct Patience {
     pub warn_after: Duration,
     /// A message that has waited for longer is buried.
     pub give_up_after: Duration,
-    /// At this delivery a message that makes the stage panic or hang is buried.
+    /// At this panic or time limit of its stage a message is buried.
     pub crashes: u64,
 }
 
@@ -127,9 +132,23 @@ pub fn settle(answer: Answer, attempt: Attempt, patience: &Patience) -> Plan {
         Answer::Fault(Fault::Never(error)) => bury(format!("{error:#}")),
         Answer::Unreadable(reason) => bury(format!("unreadable: {reason}")),
         Answer::Fault(Fault::Later(error) | Fault::Missed(error)) => later(format!("{error:#}"), attempt, patience),
+        Answer::Overdue => bury(format!(
+            "given up after {}: it came {} times, and what became of it was not told at last",
+            humantime::format_duration(whole_seconds(attempt.age)),
+            attempt.delivered
+        )),
         Answer::Panicked => crashed("the stage panicked", attempt, patience),
         Answer::TimedOut => crashed("the stage took longer than its time limit", attempt, patience),
     }
+}
+
+/// Whether a message is not to be handed to its stage any more. A stage that answers is told at `give_up_after` to give up;
+/// a message that is still there when every wait after that is over has been taking the whole process with it (a stack
+/// that overflows, memory that runs out), of which nothing in the process can keep count. The deliveries cannot tell it
+/// from mail that waits for a scanner, nor from the innocent mails that were in hand beside it: only time can. A first
+/// delivery is no such thing, however late: the stage was away.
+pub fn is_overdue(attempt: Attempt, patience: &Patience) -> bool {
+    attempt.delivered > 1 && attempt.age >= patience.give_up_after.saturating_add(patience.backoff_most * 2)
 }
 
 /// What is done is told first: it must neither be done again nor be given up with the rest.
@@ -164,8 +183,8 @@ fn later(reason: String, attempt: Attempt, patience: &Patience) -> Plan {
 }
 
 fn crashed(what: &str, attempt: Attempt, patience: &Patience) -> Plan {
-    if attempt.delivered >= patience.crashes {
-        return bury(format!("{what}, at delivery {}", attempt.delivered));
+    if attempt.crashes >= patience.crashes {
+        return bury(format!("{what}, {} times in all", attempt.crashes));
     }
     let steps = vec![Step::Alarm, Step::Nak(backoff(attempt.delivered, patience))];
     Plan { name: "later", reason: what.to_owned(), steps }
@@ -195,7 +214,15 @@ mod tests {
 
     #[track_caller]
     fn check(answer: Answer, delivered: u64, age_seconds: u64, name: &str, want: &[&str]) {
-        let attempt = Attempt { delivered, age: Duration::from_secs(age_seconds) };
+        check_attempt(answer, attempt(delivered, age_seconds), name, want);
+    }
+
+    fn attempt(delivered: u64, age_seconds: u64) -> Attempt {
+        Attempt { delivered, crashes: 0, age: Duration::from_secs(age_seconds) }
+    }
+
+    #[track_caller]
+    fn check_attempt(answer: Answer, attempt: Attempt, name: &str, want: &[&str]) {
         let plan = settle(answer, attempt, &PATIENCE);
         let steps: Vec<String> = plan.steps.iter().map(short).collect();
         assert_eq!((plan.name, steps), (name, want.iter().map(|&s| s.to_owned()).collect()));
@@ -311,11 +338,28 @@ mod tests {
     }
 
     #[test]
-    fn panic_and_time_limit_are_buried_at_the_third_delivery() {
+    fn panic_and_time_limit_are_buried_at_the_third() {
         for answer in [|| Answer::Panicked, || Answer::TimedOut] {
-            check(answer(), 1, 0, "later", &["alarm", "nak 1"]);
-            check(answer(), 2, 0, "later", &["alarm", "nak 2"]);
-            check(answer(), 3, 0, "bury", &["alarm", "bury", "term"]);
+            let crashed = |delivered, crashes| Attempt { crashes, ..attempt(delivered, 0) };
+            check_attempt(answer(), crashed(1, 1), "later", &["alarm", "nak 1"]);
+            check_attempt(answer(), crashed(2, 2), "later", &["alarm", "nak 2"]);
+            check_attempt(answer(), crashed(3, 3), "bury", &["alarm", "bury", "term"]);
         }
+    }
+
+    /// Mail that has waited for a scanner many times was buried at its first panic.
+    #[test]
+    fn deliveries_are_no_crashes() {
+        let crashed = Attempt { crashes: 1, ..attempt(40, 0) };
+        check_attempt(Answer::Panicked, crashed, "later", &["alarm", "nak 60"]);
+    }
+
+    #[test]
+    fn what_takes_the_process_with_it_is_given_up_by_age() {
+        let limit = 5 * 86_400 + 120;
+        for (delivered, age, want) in [(1, limit, false), (2, limit - 1, false), (2, limit, true)] {
+            assert_eq!(is_overdue(attempt(delivered, age), &PATIENCE), want, "{delivered} {age}");
+        }
+        check(Answer::Overdue, 2, limit, "bury", &["alarm", "bury", "term"]);
     }
 }

@@ -1,10 +1,13 @@
 //! What a stage is: it takes a mail, looks, decides, and says what becomes of it.
 
 use std::future::Future;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use bytes::Bytes;
 use proto::{Ended, Envelope, NodeName, Target, Verdict};
 use tokio::sync::{OnceCell, OwnedSemaphorePermit};
+use tokio::time::Instant;
 
 use crate::bodies::{Bodies, Room};
 use crate::fault::Fault;
@@ -72,12 +75,21 @@ pub struct Mail {
     room: Room,
     /// What of the room this mail has taken, until it is let go.
     taken: OnceCell<Option<OwnedSemaphorePermit>>,
+    wait: Mutex<Wait>,
+}
+
+/// A wait for room.
+#[derive(Debug, Clone, Copy)]
+enum Wait {
+    Not,
+    Since(Instant),
+    Was(Duration),
 }
 
 impl Mail {
     /// A mail whose body is looked up in `bodies`, once there is room for it.
     pub fn new(envelope: Envelope, bodies: Bodies, room: Room) -> Self {
-        Self { envelope, bodies, room, taken: OnceCell::new() }
+        Self { envelope, bodies, room, taken: OnceCell::new(), wait: Mutex::new(Wait::Not) }
     }
 
     /// Everything about the mail but its body.
@@ -91,8 +103,29 @@ impl Mail {
     /// # Errors
     /// [`Fault::Missed`] when it is not there at the moment, to be passed on as it is.
     pub async fn body(&self) -> Result<Bytes, Fault> {
-        self.taken.get_or_init(|| self.room.take(&self.envelope.body)).await;
+        self.taken.get_or_init(|| self.take_room()).await;
         let body = self.bodies.get(self.envelope.id, &self.envelope.body).await;
         body.map_err(|error| Fault::Missed(error.into()))
+    }
+
+    async fn take_room(&self) -> Option<OwnedSemaphorePermit> {
+        let began = Instant::now();
+        self.set_wait(Wait::Since(began));
+        let taken = self.room.take(&self.envelope.body).await;
+        self.set_wait(Wait::Was(began.elapsed()));
+        taken
+    }
+
+    fn set_wait(&self, wait: Wait) {
+        *self.wait.lock().unwrap_or_else(PoisonError::into_inner) = wait;
+    }
+
+    /// For how long it has been waiting for room. That is the fault of others, and no sign of a stage that hangs.
+    pub(crate) fn waited(&self) -> Duration {
+        match *self.wait.lock().unwrap_or_else(PoisonError::into_inner) {
+            Wait::Not => Duration::ZERO,
+            Wait::Since(began) => began.elapsed(),
+            Wait::Was(span) => span,
+        }
     }
 }

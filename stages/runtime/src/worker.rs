@@ -5,6 +5,7 @@
 //! message's attempt, not the process.
 
 use std::panic::AssertUnwindSafe;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,6 +14,7 @@ use async_nats::jetstream::AckKind;
 use futures::FutureExt as _;
 use proto::{Burial, DeadLetter, Decision, Disposition, Ended, Envelope, Millis, Notice, Verdict, subjects};
 use tokio::sync::Semaphore;
+use tokio::time::Instant;
 
 use crate::bodies::{Bodies, Room};
 use crate::broker::Broker;
@@ -20,8 +22,9 @@ use crate::clock;
 use crate::config::Section;
 use crate::fault::Fault;
 use crate::pull::{InHand, Pull, Settings};
-use crate::settle::{Answer, Attempt, Patience, Plan, Step, settle};
+use crate::settle::{Answer, Attempt, Patience, Plan, Step, backoff, is_overdue, settle};
 use crate::stage::{Mail, Route, Stage};
+use crate::suspects::Suspects;
 use crate::tasks::Tasks;
 use crate::telemetry;
 
@@ -30,9 +33,6 @@ const ARBITRATION: Duration = Duration::from_secs(10);
 
 /// How long accept may take to say whether a mail has ended.
 const INQUIRY: Duration = Duration::from_secs(2);
-
-/// The wait before a message is tried again whose steps could not be carried out.
-const STEP_FAILED: Duration = Duration::from_secs(1);
 
 /// What every worker loop can be told.
 #[derive(Debug, Clone)]
@@ -63,7 +63,7 @@ impl Config {
                 backoff_most: section.span("backoff_most", "1min", "10ms"..="1day", "The longest wait between two attempts. Short enough that mail flows soon after an outage.").0,
                 warn_after: section.span("warn_after", "10min", "1s"..="5days", "Mail that waits for longer raises the alarm metric.").0,
                 give_up_after: section.span("give_up_after", "5days", "1s"..="30days", "Mail that has waited for longer is put to the dead letters. The usual life of a queue, RFC 5321 section 4.5.4.1.").0,
-                crashes: section.count("crashes", 3, 1..=100, "At this delivery, mail that makes the stage panic or hang is put to the dead letters."),
+                crashes: section.count("crashes", 3, 1..=100, "Mail that has made the stage of one process panic or hang so often is put to the dead letters."),
             },
         };
         section.finish();
@@ -104,6 +104,7 @@ struct Worker<S> {
     shop: Workshop,
     free: Semaphore,
     room: Room,
+    suspects: Suspects,
 }
 
 /// Runs a stage until the shutdown: what is in hand then is finished, nothing new is pulled.
@@ -125,7 +126,7 @@ pub async fn run<S: Stage>(stage: S, place: Place, config: Config, shop: Worksho
     telemetry::workers(&place.stage, config.workers);
     let free = Semaphore::new(config.workers);
     let room = Room::new(shop.broker.config().in_hand);
-    let worker = Arc::new(Worker { stage, place, config, shop, free, room });
+    let worker = Arc::new(Worker { stage, place, config, shop, free, room, suspects: Suspects::default() });
     while let Some(in_hand) = pull.next().await {
         let worker = Arc::clone(&worker);
         tasks.spawn("message", async move { worker.work(&in_hand).await });
@@ -135,28 +136,32 @@ pub async fn run<S: Stage>(stage: S, place: Place, config: Config, shop: Worksho
 
 impl<S: Stage> Worker<S> {
     async fn work(&self, in_hand: &InHand) {
-        let plan_and_steps = async {
-            let _turn = self.free.acquire().await;
-            if self.shop.tasks.is_stopping() {
-                // Not begun: another process can have it at once.
-                in_hand.tell(AckKind::Nak(None)).await;
-                return;
-            }
-            self.attend(in_hand).await;
-        };
-        in_hand.during(plan_and_steps).await;
+        in_hand.during(self.attend(in_hand)).await;
     }
 
     async fn attend(&self, in_hand: &InHand) {
-        let began = tokio::time::Instant::now();
-        let attempt = attempt(in_hand);
-        let (envelope, answer) = match Envelope::decode(in_hand.message.payload.clone()) {
+        let turn = self.free.acquire().await;
+        if self.shop.tasks.is_stopping() {
+            // Not begun: another process can have it at once.
+            return in_hand.tell(AckKind::Nak(None)).await;
+        }
+        let began = Instant::now();
+        let mut attempt = attempt(in_hand);
+        let (envelope, mut answer) = match Envelope::decode(in_hand.message.payload.clone()) {
+            Ok(envelope) if is_overdue(attempt, &self.config.patience) => (Some(envelope), Answer::Overdue),
             Ok(envelope) => {
-                let answer = self.unless_over(&envelope, self.ask(&envelope).await).await;
+                let answer = self.ask(&envelope).await;
+                attempt.crashes = self.suspects.after(envelope.id, &answer);
                 (Some(envelope), answer)
             }
             Err(error) => (None, Answer::Unreadable(error.to_string())),
         };
+        // What follows is the broker's work and accept's, and may take long while they are away: others have their turn.
+        // How many are in hand is bounded by the pull's room.
+        drop(turn);
+        if let Some(envelope) = &envelope {
+            answer = self.unless_over(envelope, answer).await;
+        }
         let elapsed = began.elapsed();
         let mut plan = settle(answer, attempt, &self.config.patience);
         stamp(&mut plan, &self.place.stage, elapsed);
@@ -180,11 +185,11 @@ impl<S: Stage> Worker<S> {
     async fn ask(&self, envelope: &Envelope) -> Answer {
         let mail = Mail::new(envelope.clone(), self.shop.bodies.clone(), self.room.clone());
         let handled = AssertUnwindSafe(self.stage.handle(&mail)).catch_unwind();
-        match tokio::time::timeout(self.config.time_limit, handled).await {
-            Ok(Ok(Ok(outcome))) => Answer::Outcome(outcome),
-            Ok(Ok(Err(fault))) => Answer::Fault(fault),
-            Ok(Err(_)) => Answer::Panicked,
-            Err(_) => Answer::TimedOut,
+        match within(self.config.time_limit, || mail.waited(), handled).await {
+            Some(Ok(Ok(outcome))) => Answer::Outcome(outcome),
+            Some(Ok(Err(fault))) => Answer::Fault(fault),
+            Some(Err(_)) => Answer::Panicked,
+            None => Answer::TimedOut,
         }
     }
 
@@ -212,7 +217,8 @@ impl<S: Stage> Worker<S> {
         }
         let is_buried =
             attempt.age >= patience.give_up_after && self.bury(&reason, in_hand, envelope, attempt).await.is_ok();
-        in_hand.tell(if is_buried { AckKind::Term } else { AckKind::Nak(Some(STEP_FAILED)) }).await;
+        let again = AckKind::Nak(Some(backoff(attempt.delivered, patience)));
+        in_hand.tell(if is_buried { AckKind::Term } else { again }).await;
     }
 
     async fn carry_out(
@@ -328,6 +334,20 @@ impl<S: Stage> Worker<S> {
     }
 }
 
+/// Does `work`, if it takes no longer than `limit` beside what it has `waited` for others.
+async fn within<T>(limit: Duration, waited: impl Fn() -> Duration, work: impl Future<Output = T>) -> Option<T> {
+    let mut work = pin!(work);
+    let began = Instant::now();
+    loop {
+        let until = began + limit + waited();
+        match tokio::time::timeout_at(until, &mut work).await {
+            Ok(done) => return Some(done),
+            Err(_) if began + limit + waited() > until => {}
+            Err(_) => return None,
+        }
+    }
+}
+
 /// Which recipients a copy stands for: those of its targets, or all before it was routed.
 fn concerned(mail: &Envelope) -> Vec<u32> {
     let all = u32::try_from(mail.recipients.len()).unwrap_or(u32::MAX);
@@ -341,9 +361,10 @@ fn concerned(mail: &Envelope) -> Vec<u32> {
 }
 
 fn attempt(in_hand: &InHand) -> Attempt {
-    let Ok(info) = in_hand.message.info() else { return Attempt { delivered: 1, age: Duration::ZERO } };
+    let Ok(info) = in_hand.message.info() else { return Attempt { delivered: 1, crashes: 0, age: Duration::ZERO } };
     let published = u64::try_from(info.published.unix_timestamp_nanos() / 1_000_000).unwrap_or(0);
-    Attempt { delivered: u64::try_from(info.delivered).unwrap_or(1), age: clock::now().since(Millis(published)) }
+    let age = clock::now().since(Millis(published));
+    Attempt { delivered: u64::try_from(info.delivered).unwrap_or(1), crashes: 0, age }
 }
 
 /// Puts the stage's name and its time into the verdicts of a plan.
@@ -353,5 +374,33 @@ fn stamp(plan: &mut Plan, stage: &str, elapsed: Duration) {
             stage.clone_into(&mut verdict.stage);
             verdict.millis = u32::try_from(elapsed.as_millis()).unwrap_or(u32::MAX);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU64, Ordering};
+
+    use super::*;
+
+    /// Work that waits for others for so many seconds and then works for so many, within five.
+    async fn check(waits: u64, works: u64) -> Option<()> {
+        let waited = AtomicU64::new(0);
+        let work = async {
+            for _ in 0..waits {
+                tokio::time::sleep(Duration::from_secs(1)).await;
+                waited.fetch_add(1, Ordering::Relaxed);
+            }
+            tokio::time::sleep(Duration::from_secs(works)).await;
+        };
+        within(Duration::from_secs(5), || Duration::from_secs(waited.load(Ordering::Relaxed)), work).await
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_waits_for_others_does_not_hang() {
+        assert_eq!(check(0, 4).await, Some(()));
+        assert_eq!(check(0, 6).await, None);
+        assert_eq!(check(60, 4).await, Some(()));
+        assert_eq!(check(60, 6).await, None);
     }
 }
