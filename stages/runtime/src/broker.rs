@@ -21,6 +21,7 @@ use tokio::time::Instant;
 
 use crate::config::{ByteSize, Section};
 use crate::health::{Health, Trouble};
+use crate::trace;
 
 /// The header by which the broker knows a duplicate.
 const MESSAGE_ID: &str = "Nats-Msg-Id";
@@ -157,7 +158,7 @@ impl Broker {
     }
 
     /// Publishes and waits for the broker's confirmation. `message_id` makes a repetition within the broker's duplicate
-    /// window count once.
+    /// window count once, and the message part of its mail's trace.
     ///
     /// # Errors
     /// See [`PublishError`]; after any of them the message may or may not be on the stream.
@@ -168,6 +169,9 @@ impl Broker {
         let mut headers = HeaderMap::new();
         if let Some(id) = message_id {
             headers.insert(MESSAGE_ID, id);
+            if let Some(parent) = trace::parent(id) {
+                headers.insert(trace::HEADER, parent);
+            }
         }
         let began = Instant::now();
         let published = async { self.jetstream.publish_with_headers(subject.clone(), headers, payload).await?.await };

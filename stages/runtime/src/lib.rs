@@ -22,6 +22,7 @@ mod suspects;
 pub mod tasks;
 pub mod telemetry;
 pub mod tls;
+mod trace;
 pub mod worker;
 
 pub use fault::{Fault, OrNever};

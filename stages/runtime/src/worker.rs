@@ -15,6 +15,8 @@ use futures::FutureExt as _;
 use proto::{Burial, DeadLetter, Decision, Disposition, Ended, Envelope, Millis, Notice, Verdict, subjects};
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
+use tracing::field::{Empty, display};
+use tracing::{Instrument as _, Span};
 
 use crate::bodies::{Bodies, Room};
 use crate::broker::Broker;
@@ -27,6 +29,7 @@ use crate::stage::{Mail, Route, Stage};
 use crate::suspects::Suspects;
 use crate::tasks::Tasks;
 use crate::telemetry;
+use crate::trace;
 
 /// How long accept may take to decide about a rejected mail. It may have to send it on.
 const ARBITRATION: Duration = Duration::from_secs(10);
@@ -136,10 +139,25 @@ pub async fn run<S: Stage>(stage: S, place: Place, config: Config, shop: Worksho
 
 impl<S: Stage> Worker<S> {
     async fn work(&self, in_hand: &InHand) {
-        in_hand.during(self.attend(in_hand)).await;
+        let envelope = Envelope::decode(in_hand.message.payload.clone()).map_err(|error| error.to_string());
+        let span = self.span(in_hand, envelope.as_ref().ok());
+        in_hand.during(self.attend(in_hand, envelope).instrument(span)).await;
     }
 
-    async fn attend(&self, in_hand: &InHand) {
+    /// Every line that is logged within carries the mail's id.
+    fn span(&self, in_hand: &InHand, envelope: Option<&Envelope>) -> Span {
+        let span = tracing::info_span!("mail", stage = self.place.stage, mail = Empty, trace = Empty, parent = Empty);
+        if let Some(envelope) = envelope {
+            span.record("mail", display(envelope.id));
+        }
+        let header = in_hand.message.headers.as_ref().and_then(|headers| headers.get(trace::HEADER));
+        if let Some((trace, parent)) = header.and_then(|header| trace::read(header.as_str())) {
+            span.record("trace", trace).record("parent", parent);
+        }
+        span
+    }
+
+    async fn attend(&self, in_hand: &InHand, envelope: Result<Envelope, String>) {
         let turn = self.free.acquire().await;
         if self.shop.tasks.is_stopping() {
             // Not begun: another process can have it at once.
@@ -147,14 +165,14 @@ impl<S: Stage> Worker<S> {
         }
         let began = Instant::now();
         let mut attempt = attempt(in_hand);
-        let (envelope, mut answer) = match Envelope::decode(in_hand.message.payload.clone()) {
+        let (envelope, mut answer) = match envelope {
             Ok(envelope) if is_overdue(attempt, &self.config.patience) => (Some(envelope), Answer::Overdue),
             Ok(envelope) => {
                 let answer = self.ask(&envelope).await;
                 attempt.crashes = self.suspects.after(envelope.id, &answer);
                 (Some(envelope), answer)
             }
-            Err(error) => (None, Answer::Unreadable(error.to_string())),
+            Err(error) => (None, Answer::Unreadable(error)),
         };
         // What follows is the broker's work and accept's, and may take long while they are away: others have their turn.
         // How many are in hand is bounded by the pull's room.
@@ -172,8 +190,6 @@ impl<S: Stage> Worker<S> {
         let name = if done.is_ok() { plan.name } else { "undone" };
         telemetry::settled(&self.place.stage, name, elapsed);
         tracing::info!(
-            stage = self.place.stage,
-            mail = envelope.as_ref().map(|envelope| envelope.id.to_string()),
             attempt = attempt.delivered,
             outcome = name,
             reason = plan.reason,
@@ -211,7 +227,7 @@ impl<S: Stage> Worker<S> {
     async fn come_back(&self, error: &anyhow::Error, in_hand: &InHand, envelope: Option<&Envelope>, attempt: Attempt) {
         let (stage, patience) = (self.place.stage.as_str(), &self.config.patience);
         let reason = format!("{error:#}");
-        tracing::warn!(stage, reason, "a step failed; the message comes back");
+        tracing::warn!(reason, "a step failed; the message comes back");
         if attempt.age >= patience.warn_after {
             telemetry::alarm(stage);
         }
@@ -235,7 +251,7 @@ impl<S: Stage> Worker<S> {
                 (Step::Term, _) => in_hand.tell(AckKind::Term).await,
                 (Step::Alarm, _) => {
                     telemetry::alarm(&self.place.stage);
-                    tracing::warn!(stage = self.place.stage, reason = plan.reason, "mail waits or is given up");
+                    tracing::warn!(reason = plan.reason, "mail waits or is given up");
                 }
                 (Step::Bury(reason), _) => self.bury(reason, in_hand, envelope, attempt).await?,
                 (Step::Forward(verdict), Some(mail)) => self.forward(mail, verdict, &self.place.next).await?,
