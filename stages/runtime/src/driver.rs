@@ -11,6 +11,7 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
+use tokio::time::Instant;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use wire::session::{Farewell, Session, Step};
@@ -23,6 +24,9 @@ const READ: usize = 16 * 1024;
 /// Output is written when this much has gathered, even if the session has more; and bytes at once, so that a slow peer's
 /// progress through a large mail is seen.
 const WRITE: usize = 64 * 1024;
+
+/// How long a peer that never pauses is heard after the shutdown has begun. What it had sent by then is long read.
+const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// Answers a session's questions.
 pub trait Backend<S: Session>: Send {
@@ -130,8 +134,9 @@ pub async fn drive<S: Session, B: Backend<S>>(
 ) -> io::Result<()> {
     let mut buffer = vec![0; READ];
     let mut output = BytesMut::new();
-    let began = tokio::time::Instant::now();
+    let began = Instant::now();
     let mut may_say_farewell = true;
+    let mut last_words = None;
     if !first.is_empty() {
         session.input(&first);
     }
@@ -155,7 +160,8 @@ pub async fn drive<S: Session, B: Backend<S>>(
                 flush(&mut socket, &mut output, terms).await?;
                 backend.sent();
                 let most = if session.is_established() { terms.life } else { terms.login };
-                match listen(&mut socket, &mut buffer, terms, began + most, may_say_farewell).await? {
+                let ear = Ear { deadline: began + most, may_say_farewell, last_words: &mut last_words };
+                match ear.listen(&mut socket, &mut buffer, terms).await? {
                     Heard::Bytes(count) => session.input(&buffer[..count]),
                     Heard::End => session.end_of_input(),
                     Heard::Farewell(why) => {
@@ -186,26 +192,38 @@ enum Heard {
     Farewell(Farewell),
 }
 
-async fn listen(
-    socket: &mut Conversation,
-    buffer: &mut [u8],
-    terms: &Terms,
-    deadline: tokio::time::Instant,
+/// When the peer is not listened to any more.
+struct Ear<'a> {
+    deadline: Instant,
     may_say_farewell: bool,
-) -> io::Result<Heard> {
-    if !may_say_farewell {
-        return Ok(Heard::End);
-    }
-    let until = deadline.min(tokio::time::Instant::now() + terms.idle);
-    tokio::select! {
-        // What the peer has sent already is heard before a shutdown is.
-        biased;
-        read = socket.read(buffer) => Ok(match read? {
-            0 => Heard::End,
-            count => Heard::Bytes(count),
-        }),
-        () = terms.tasks.stopping() => Ok(Heard::Farewell(Farewell::ShuttingDown)),
-        () = tokio::time::sleep_until(until) => Ok(Heard::Farewell(Farewell::TimedOut)),
+    /// Until then it is heard in the shutdown, once that has begun.
+    last_words: &'a mut Option<Instant>,
+}
+
+impl Ear<'_> {
+    async fn listen(self, socket: &mut Conversation, buffer: &mut [u8], terms: &Terms) -> io::Result<Heard> {
+        if !self.may_say_farewell {
+            return Ok(Heard::End);
+        }
+        let now = Instant::now();
+        // One that never pauses would meet the limits below only by luck.
+        if terms.tasks.is_stopping() && now >= *self.last_words.get_or_insert(now + LAST_WORDS) {
+            return Ok(Heard::Farewell(Farewell::ShuttingDown));
+        }
+        if now >= self.deadline {
+            return Ok(Heard::Farewell(Farewell::TimedOut));
+        }
+        let until = self.deadline.min(now + terms.idle);
+        tokio::select! {
+            // What the peer has sent already is heard before a shutdown is.
+            biased;
+            read = socket.read(buffer) => Ok(match read? {
+                0 => Heard::End,
+                count => Heard::Bytes(count),
+            }),
+            () = terms.tasks.stopping() => Ok(Heard::Farewell(Farewell::ShuttingDown)),
+            () = tokio::time::sleep_until(until) => Ok(Heard::Farewell(Farewell::TimedOut)),
+        }
     }
 }
 
@@ -377,5 +395,31 @@ mod tests {
     #[tokio::test]
     async fn a_waiting_connection_hears_of_the_shutdown() {
         assert_eq!(talk(terms(5_000), b"ab", |terms| terms.tasks.stop()).await, "XABdown");
+    }
+
+    /// How a connection ends whose peer sends and sends; nothing, if it does not end. The peer has threads of its own, so
+    /// that there is always something to be read.
+    async fn flooded(terms: Terms, then: impl FnOnce(&Terms)) -> Option<io::Result<()>> {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut says = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let mut hears = says.try_clone().unwrap();
+        let (server, _) = listener.accept().await.unwrap();
+        std::thread::spawn(move || while io::Write::write_all(&mut says, &[b'a'; READ]).is_ok() {});
+        std::thread::spawn(move || {
+            let mut buffer = vec![0; READ];
+            while io::Read::read(&mut hears, &mut buffer).is_ok_and(|count| count > 0) {}
+        });
+        then(&terms);
+        let (session, mut backend, first) = (Echo::default(), Upper, Bytes::new());
+        let driven = drive(Conversation::Clear(server), session, &mut backend, &terms, first);
+        tokio::time::timeout(Duration::from_secs(10), driven).await.ok()
+    }
+
+    #[tokio::test]
+    async fn who_never_pauses_meets_the_limits_too() {
+        let terms = Terms { life: Duration::from_millis(200), ..terms(5_000) };
+        assert!(flooded(terms.clone(), |_| {}).await.is_some(), "its life had no end");
+        let terms = Terms { life: Duration::from_secs(60), ..terms };
+        assert!(flooded(terms, |terms| terms.tasks.stop()).await.is_some(), "it did not hear of the shutdown");
     }
 }
