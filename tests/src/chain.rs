@@ -275,9 +275,14 @@ impl Chain {
 
     /// Deletes one of the broker's streams under everybody's hands.
     pub fn delete_stream(&self, name: &str) {
+        self.publish(&format!("$JS.API.STREAM.DELETE.{name}"), "");
+    }
+
+    /// Says something to the broker.
+    pub fn publish(&self, subject: &str, what: &str) {
         let mut broker = TcpStream::connect(("127.0.0.1", self.nats)).unwrap();
-        let asked = format!("CONNECT {{}}\r\nPUB $JS.API.STREAM.DELETE.{name} 0\r\n\r\nPING\r\n");
-        std::io::Write::write_all(&mut broker, asked.as_bytes()).unwrap();
+        let said = format!("CONNECT {{}}\r\nPUB {subject} {}\r\n{what}\r\nPING\r\n", what.len());
+        std::io::Write::write_all(&mut broker, said.as_bytes()).unwrap();
         let lines = std::io::BufRead::lines(std::io::BufReader::new(broker));
         assert!(lines.map_while(Result::ok).any(|line| line == "PONG"), "the broker did not hear it");
     }

@@ -7,7 +7,7 @@ use accept::journal::Books;
 use anyhow::{Context as _, bail};
 use async_nats::jetstream::stream::RawMessageErrorKind;
 use clap::Subcommand;
-use proto::{DeadLetter, Envelope, subjects};
+use proto::{DeadLetter, Envelope, Malformed, subjects};
 use runtime::broker::Broker;
 use runtime::clock;
 use runtime::telemetry::StageFigures;
@@ -183,6 +183,10 @@ pub(crate) async fn dead(config: &Config, command: Dead) -> anyhow::Result<()> {
                 eprintln!("there are no dead letters");
             }
             for (number, letter) in letters {
+                let Ok(letter) = letter else {
+                    println!("{number} unreadable; `chainmail dead drop {number}` removes the letter alone");
+                    continue;
+                };
                 let mail = envelope(&letter).map_or("unreadable".to_owned(), |mail| mail.id.to_string());
                 println!("{number} {mail} {} after {} attempts: {}", letter.stage, letter.attempts, letter.reason);
             }
@@ -194,7 +198,10 @@ pub(crate) async fn dead(config: &Config, command: Dead) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn letters(broker: &Broker) -> anyhow::Result<Vec<(u64, DeadLetter)>> {
+/// A letter, or why it cannot be read: one that is damaged must not hide the others.
+type Letter = Result<DeadLetter, Malformed>;
+
+async fn letters(broker: &Broker) -> anyhow::Result<Vec<(u64, Letter)>> {
     let stream = broker.jetstream().get_stream(subjects::DEAD).await?;
     let state = stream.cached_info().state.clone();
     let mut letters = Vec::new();
@@ -203,7 +210,7 @@ async fn letters(broker: &Broker) -> anyhow::Result<Vec<(u64, DeadLetter)>> {
     }
     for number in state.first_sequence..=state.last_sequence {
         match stream.get_raw_message(number).await {
-            Ok(message) => letters.push((number, DeadLetter::decode(message.payload)?)),
+            Ok(message) => letters.push((number, DeadLetter::decode(message.payload))),
             // It was replayed or dropped.
             Err(error) if error.kind() == RawMessageErrorKind::NoMessageFound => {}
             Err(error) => return Err(error).with_context(|| format!("reading dead letter {number}")),
@@ -216,7 +223,7 @@ fn envelope(letter: &DeadLetter) -> Option<Envelope> {
     Envelope::decode(letter.payload.clone()).ok()
 }
 
-async fn find(broker: &Broker, number: u64) -> anyhow::Result<DeadLetter> {
+async fn find(broker: &Broker, number: u64) -> anyhow::Result<Letter> {
     let found = letters(broker).await?.into_iter().find(|(found, _)| *found == number);
     found
         .map(|(_, letter)| letter)
@@ -224,7 +231,7 @@ async fn find(broker: &Broker, number: u64) -> anyhow::Result<DeadLetter> {
 }
 
 async fn show(broker: &Broker, number: u64) -> anyhow::Result<()> {
-    let letter = find(broker, number).await?;
+    let letter = find(broker, number).await?.with_context(|| format!("dead letter {number} is unreadable"))?;
     println!("stage:      {}\nreason:     {}\nattempts:   {}", letter.stage, letter.reason, letter.attempts);
     println!("age:        {} s when it was buried", letter.age.as_secs());
     match envelope(&letter) {
@@ -243,8 +250,8 @@ async fn show(broker: &Broker, number: u64) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn each(broker: &Broker, number: &str, request: fn(String) -> Request) -> anyhow::Result<()> {
-    let chosen = match number {
+async fn each(broker: &Broker, which: &str, request: fn(String) -> Request) -> anyhow::Result<()> {
+    let chosen = match which {
         "all" => letters(broker).await?,
         number => {
             let number = number.parse().with_context(|| format!("{number:?} is neither a number nor `all`"))?;
@@ -253,13 +260,19 @@ async fn each(broker: &Broker, number: &str, request: fn(String) -> Request) -> 
     };
     let stream = broker.jetstream().get_stream(subjects::DEAD).await?;
     for (number, letter) in chosen {
-        match envelope(&letter) {
-            Some(mail) => println!("{number} {}: {}", mail.id, decided(broker, &mail, request).await?),
-            None => {
+        match letter.as_ref().map(envelope) {
+            Ok(Some(mail)) => println!("{number} {}: {}", mail.id, decided(broker, &mail, request).await?),
+            Ok(None) => {
                 println!(
                     "{number}: its mail cannot be read here; the letter goes, its journal sends the mail round again"
                 )
             }
+            // Nobody knows which mail it stands for, so it stays until somebody means it by its number.
+            Err(error) if which == "all" => {
+                println!("{number} is left: {error}");
+                continue;
+            }
+            Err(error) => println!("{number}: {error}; the letter goes, its mail stays buried while there are others"),
         }
         stream.delete_message(number).await?;
     }
