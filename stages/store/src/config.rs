@@ -20,7 +20,7 @@ pub struct Config {
     pub pack: ByteSize,
     /// Deliveries that share a commit.
     pub batch: usize,
-    /// For so long a delivered id is remembered.
+    /// For so long after its delivery a delivered id is remembered.
     pub delivered_for: Duration,
     /// Where readers are served.
     pub listen: Listen,
@@ -92,7 +92,7 @@ impl Config {
                     "delivered_for",
                     "30days",
                     "7days"..="365days",
-                    "For so long a delivered id is remembered. Longer than a mail goes round; what is sent round later is sent only to those who do not have it.",
+                    "For so long after its delivery a delivered id is remembered. Longer than a mail goes round; what is sent round later is sent only to those who do not have it.",
                 )
                 .0,
             listen: Listen::read(&mut section),

@@ -1,5 +1,6 @@
 //! A shard: one database, its packs, one writer, any number of readers.
 
+mod delivered;
 mod reader;
 pub(crate) mod schema;
 mod writer;

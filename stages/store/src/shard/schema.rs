@@ -1,13 +1,18 @@
 //! A shard's database: everything about its mail that is small.
+//!
+//! A database of an earlier version is brought to this one when its writer opens it, in one transaction: it is of the one
+//! version or of the other, whenever that breaks off. One of a later version is refused.
 
 use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
+use proto::Millis;
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
 
 /// Raised with every change of the tables.
-const VERSION: i64 = 1;
+const VERSION: i64 = 2;
 /// Pages of a connection's cache, in KiB, negative as SQLite wants it.
 const CACHE: i64 = -4096;
 
@@ -58,22 +63,45 @@ CREATE TABLE messages (
     held_for TEXT NOT NULL,
     PRIMARY KEY (mailbox, uid)
 ) WITHOUT ROWID;
--- What was delivered, so that it is not delivered again.
+-- What was delivered or turned away, so that it is not delivered again.
 CREATE TABLE delivered (
     mail BLOB NOT NULL,
     target TEXT NOT NULL,
+    -- When that was, in milliseconds since 1970. A mail may be much older: it may have been buried.
+    at INTEGER NOT NULL,
+    -- Why it was turned away, and went to the quarantine; 0: it is in the mailbox.
+    turned INTEGER NOT NULL,
     PRIMARY KEY (mail, target)
 ) WITHOUT ROWID;
+CREATE INDEX delivered_by_age ON delivered (at);
 CREATE TABLE tombstones (
     mailbox INTEGER NOT NULL,
     modseq INTEGER NOT NULL,
     uid INTEGER NOT NULL,
     PRIMARY KEY (mailbox, modseq, uid)
 ) WITHOUT ROWID;
+CREATE INDEX bodies_by_pack ON bodies (pack);
+-- Packs that no row names any more, until their files are gone.
+CREATE TABLE retired (
+    pack INTEGER PRIMARY KEY
+);
 ";
 
-/// Opens the database for its one writer, and makes its tables on the first occasion.
-pub(crate) fn open_writer(path: &Path) -> anyhow::Result<Connection> {
+/// From version 1. It did not say when something was delivered: that is remembered from this moment on, so nothing is
+/// forgotten too soon. The default is a number, so that the rows themselves need not be written.
+fn second(now: Millis) -> String {
+    format!(
+        "ALTER TABLE delivered ADD COLUMN at INTEGER NOT NULL DEFAULT {};
+         ALTER TABLE delivered ADD COLUMN turned INTEGER NOT NULL DEFAULT 0;
+         CREATE INDEX delivered_by_age ON delivered (at);
+         CREATE INDEX bodies_by_pack ON bodies (pack);
+         CREATE TABLE retired (pack INTEGER PRIMARY KEY);",
+        now.0
+    )
+}
+
+/// Opens the database for its one writer, makes its tables on the first occasion, and brings older ones up to date.
+pub(crate) fn open_writer(path: &Path, now: Millis) -> anyhow::Result<Connection> {
     let connection = Connection::open(path).with_context(|| format!("opening {}", path.display()))?;
     connection.busy_timeout(Duration::from_secs(10))?;
     connection.pragma_update(None, "journal_mode", "WAL")?;
@@ -82,11 +110,17 @@ pub(crate) fn open_writer(path: &Path) -> anyhow::Result<Connection> {
     connection.pragma_update(None, "cache_size", CACHE)?;
     connection.set_prepared_statement_cache_capacity(64);
     let version: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
-    match version {
-        0 => connection.execute_batch(&format!("BEGIN;{TABLES}PRAGMA user_version = {VERSION};COMMIT;"))?,
-        VERSION => {}
+    let change = match version {
+        0 => TABLES.to_owned(),
+        1 => second(now),
+        VERSION => return Ok(connection),
         other => bail!("{} has version {other}; this program knows {VERSION}", path.display()),
+    };
+    if version > 0 {
+        tracing::info!(database = %path.display(), from = version, to = VERSION, "bringing a database up to date");
     }
+    let change = format!("BEGIN IMMEDIATE;{change}PRAGMA user_version = {VERSION};COMMIT;");
+    connection.execute_batch(&change).with_context(|| format!("bringing {} up to date", path.display()))?;
     Ok(connection)
 }
 
@@ -97,6 +131,53 @@ pub(crate) fn open_reader(path: &Path) -> anyhow::Result<Connection> {
     connection.busy_timeout(Duration::from_secs(10))?;
     connection.pragma_update(None, "query_only", true)?;
     connection.pragma_update(None, "cache_size", CACHE)?;
+    // Whoever closes the database last would write what is committed into it; a reader leaves that to the writer.
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
     connection.set_prepared_statement_cache_capacity(32);
     Ok(connection)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    /// The tables of a database, and the columns of each.
+    fn form(database: &Connection) -> Vec<(String, Vec<String>)> {
+        let names = "SELECT name FROM sqlite_schema WHERE name NOT LIKE 'sqlite_%' ORDER BY name";
+        let mut names = database.prepare(names).unwrap();
+        let names = names.query_map([], |row| row.get(0)).unwrap().collect::<Result<Vec<String>, _>>().unwrap();
+        let columns = |name: &String| {
+            let mut columns = database.prepare("SELECT name || type || pk FROM pragma_table_info(?)").unwrap();
+            columns.query_map([name], |row| row.get(0)).unwrap().collect::<Result<Vec<String>, _>>().unwrap()
+        };
+        names.iter().map(|name| (name.clone(), columns(name))).collect()
+    }
+
+    #[test]
+    fn a_database_of_version_1_is_brought_up_to_date() {
+        let folder = tempfile::tempdir().unwrap();
+        let (old, new) = (folder.path().join("old.db"), folder.path().join("new.db"));
+        Connection::open(&old).unwrap().execute_batch(include_str!("version_1.sql")).unwrap();
+        let database = open_writer(&old, Millis(1_800_000_000_000)).unwrap();
+        assert_eq!(form(&database), form(&open_writer(&new, Millis(0)).unwrap()));
+        let rows = |mut rows: rusqlite::Statement<'_>| {
+            rows.query_map([], |row| row.get(0)).unwrap().collect::<Result<Vec<String>, _>>().unwrap()
+        };
+        let delivered = "SELECT target || ' ' || at || ' ' || turned FROM delivered ORDER BY target";
+        assert_eq!(rows(database.prepare(delivered).unwrap()), ["a@x 1800000000000 0", "b@x 1800000000000 0"]);
+        drop(database);
+        let again = open_writer(&old, Millis(1_900_000_000_000)).unwrap();
+        let kept = "SELECT count(*) FROM messages JOIN bodies ON bodies.id = body";
+        assert_eq!(again.query_row(kept, [], |row| row.get::<_, i64>(0)).unwrap(), 2);
+    }
+
+    #[test]
+    fn a_database_of_a_later_version_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("shard.db");
+        open_writer(&path, Millis(0)).unwrap().pragma_update(None, "user_version", VERSION + 1).unwrap();
+        let error = open_writer(&path, Millis(0)).unwrap_err().to_string();
+        assert!(error.contains("this program knows 2"), "{error}");
+    }
 }

@@ -7,11 +7,12 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use bytes::{Bytes, BytesMut};
-use proto::{MailId, Millis};
+use proto::Millis;
+use runtime::clock;
 use rusqlite::{Connection, OptionalExtension as _, Transaction, params};
 use tokio::sync::{mpsc, oneshot};
 
-use super::{Change, Delivery, FlagChange, Kept, Settings, StoreError};
+use super::{Change, Delivery, FlagChange, Kept, Settings, StoreError, delivered};
 use crate::pack::{self, Current};
 
 /// What the writer is asked to do.
@@ -32,8 +33,6 @@ pub(super) struct Writer {
 
 /// How often delivered ids that are too old are looked for.
 const FORGET_EVERY: Duration = Duration::from_secs(60);
-/// Ids that are forgotten in one go, so that deliveries do not wait for it: a million a day from each shard.
-const FORGET_MOST: u32 = 1000;
 
 /// The flag that counts for `unseen`.
 pub(crate) const SEEN: i64 = 1;
@@ -42,7 +41,7 @@ const DELETED: i64 = 8;
 
 impl Writer {
     pub(super) fn open(settings: Settings) -> anyhow::Result<Self> {
-        let database = super::schema::open_writer(&settings.database())?;
+        let database = super::schema::open_writer(&settings.database(), clock::now())?;
         let last: Option<i64> = database.query_row("SELECT max(pack) FROM bodies", [], |row| row.get(0))?;
         let pack = Current::open_last(&settings.packs(), last.unwrap_or(1))?;
         Ok(Self { settings, database, pack, forgotten: Instant::now() })
@@ -60,18 +59,13 @@ impl Writer {
             self.work(std::mem::take(&mut batch));
             if self.forgotten.elapsed() >= FORGET_EVERY {
                 self.forgotten = Instant::now();
-                self.forget(runtime::clock::now());
+                self.forget(clock::now());
             }
         }
     }
 
-    /// Forgets delivered ids of mail that arrived longer ago than `delivered_for`: an id begins with the time of arrival.
-    fn forget(&mut self, now: Millis) {
-        let keep = u64::try_from(self.settings.delivered_for.as_millis()).unwrap_or(u64::MAX);
-        let first = MailId::new(Millis(now.0.saturating_sub(keep)), 0);
-        let old = "DELETE FROM delivered WHERE (mail, target) IN
-             (SELECT mail, target FROM delivered WHERE mail < ? ORDER BY mail LIMIT ?)";
-        match self.database.execute(old, params![first.to_bytes(), FORGET_MOST]) {
+    fn forget(&self, now: Millis) {
+        match delivered::forget(&self.database, now, self.settings.delivered_for) {
             Ok(0) => {}
             Ok(count) => tracing::debug!(shard = self.settings.number, count, "forgot old delivered ids"),
             Err(error) => tracing::warn!(shard = self.settings.number, %error, "old delivered ids stay a while longer"),
@@ -123,6 +117,7 @@ impl Writer {
         };
         let mut gathering = Gathering {
             transaction: &transaction,
+            now: clock::now(),
             pack: (self.pack.number, self.pack.length),
             records,
             new: HashMap::new(),
@@ -175,6 +170,7 @@ fn refuse_all(rest: &mut impl Iterator<Item = Command>, delivered: &mut Vec<Answ
 /// A batch while its rows are being written.
 struct Gathering<'a> {
     transaction: &'a Transaction<'a>,
+    now: Millis,
     /// The current pack's number and committed length.
     pack: (i64, i64),
     records: &'a mut BytesMut,
@@ -184,17 +180,14 @@ struct Gathering<'a> {
 
 impl Gathering<'_> {
     fn deliver(&mut self, delivery: &Delivery) -> rusqlite::Result<Result<Kept, StoreError>> {
-        let known = "SELECT 1 FROM delivered WHERE mail = ? AND target = ?";
-        let known = self.transaction.prepare_cached(known)?.exists(params![delivery.mail, delivery.target])?;
-        if known {
+        if delivered::is_known(self.transaction, &delivery.mail, &delivery.target, self.now)? {
             return Ok(Ok(Kept::Already));
         }
         let size = i64::try_from(delivery.prefix.len() + delivery.body.len()).unwrap_or(i64::MAX);
         if self.is_over_quota(delivery, size)? {
             return Ok(Err(StoreError::OverQuota));
         }
-        let insert = "INSERT INTO delivered (mail, target) VALUES (?, ?)";
-        self.transaction.prepare_cached(insert)?.execute(params![delivery.mail, delivery.target])?;
+        delivered::note(self.transaction, &delivery.mail, &delivery.target, self.now)?;
         let body = self.body(&delivery.body, &delivery.digest)?;
         let (mailbox, uid, modseq) = self.next_uid(delivery)?;
         let insert = "INSERT INTO messages (mailbox, uid, modseq, body, size, received, flags, keywords, prefix, mail, held, held_for)
@@ -359,29 +352,5 @@ impl Gathering<'_> {
             count += 1;
         }
         Ok(count)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used)]
-    use super::*;
-
-    #[test]
-    fn old_ids_are_forgotten_young_ones_are_not() {
-        let folder = tempfile::tempdir().unwrap();
-        let day = Duration::from_secs(86_400);
-        let settings =
-            Settings { folder: folder.path().into(), number: 0, batch: 1, pack: 1 << 20, delivered_for: day };
-        let mut writer = Writer::open(settings).unwrap();
-        let now = Millis(1_800_000_000_000);
-        for age in [2, 1] {
-            let arrived = Millis(now.0 - age * 86_400_000);
-            let row = params![MailId::new(arrived, 7).to_bytes(), "t"];
-            writer.database.execute("INSERT INTO delivered (mail, target) VALUES (?, ?)", row).unwrap();
-        }
-        writer.forget(now);
-        let left: u32 = writer.database.query_row("SELECT count(*) FROM delivered", [], |row| row.get(0)).unwrap();
-        assert_eq!(left, 1);
     }
 }
