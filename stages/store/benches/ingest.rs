@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use runtime::config::{Section, Sheet};
-use store::shard::Delivery;
+use store::shard::{Admission, Delivery};
 use store::{Config, Node};
 
 const ACCOUNTS: u64 = 20_000;
@@ -30,8 +30,7 @@ fn delivery(number: u64) -> Delivery {
         digest: *blake3::hash(&body).as_bytes(),
         body: body.into(),
         received: 1_800_000_000_000,
-        quota_bytes: 0,
-        quota_messages: 0,
+        admission: Admission::IfRoom { bytes: 0, messages: 0 },
         held: String::new(),
         held_for: String::new(),
     }

@@ -16,7 +16,7 @@ use runtime::tasks::Tasks;
 use serde::{Deserialize, Serialize};
 
 use crate::node::Node;
-use crate::shard::{Change, Delivery};
+use crate::shard::{Admission, Change, Delivery};
 
 /// How long another store node may take to keep a released mail.
 const KEEP: Duration = Duration::from_secs(20);
@@ -243,9 +243,7 @@ impl Keep {
             body,
             digest: self.digest,
             received: self.received,
-            // An operator has decided: a full mailbox takes it all the same.
-            quota_bytes: 0,
-            quota_messages: 0,
+            admission: Admission::Released,
             held: String::new(),
             held_for: String::new(),
         }

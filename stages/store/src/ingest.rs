@@ -10,7 +10,7 @@ use proto::{Cut, Digest, End, EndKind, Ended, Envelope, Folder, NodeName, Target
 use runtime::{Fault, Mail, OrNever as _, Outcome, Partly, Route, Stage};
 
 use crate::node::Node;
-use crate::shard::{Delivery, StoreError};
+use crate::shard::{Admission, Delivery, StoreError, Why};
 
 /// The ingest of a node.
 #[derive(Clone)]
@@ -27,21 +27,33 @@ impl Ingest {
     }
 
     async fn keep(&self, mail: &Envelope, target: &Target, body: &Bytes, digest: Digest) -> Result<Placed, Fault> {
-        let kept = self.node.deliver(delivery(mail, target, body, digest)).await;
+        let admission = Admission::IfRoom { bytes: target.quota_bytes, messages: target.quota_messages };
+        let kept = self.node.deliver(delivery(mail, target, body, digest, admission)).await;
         let kind = match kept {
             Ok(_) if target.folder == Folder::Held => EndKind::Held,
             Ok(_) => EndKind::Stored,
-            Err(StoreError::OverQuota) => return self.overflow(mail, target, body, digest).await,
+            Err(StoreError::TurnedAway(why)) => return self.turned_away(mail, target, why, body, digest).await,
             Err(error) => return Err(error.into()),
         };
         Ok(Placed::Here(end(target, kind)))
     }
 
-    /// A copy for a full mailbox goes into the quarantine, wherever that lives. It is held for this mailbox, and not for
-    /// all that its recipient's address stands for.
-    async fn overflow(&self, mail: &Envelope, target: &Target, body: &Bytes, digest: Digest) -> Result<Placed, Fault> {
+    /// A copy that its mailbox does not take goes into the quarantine, wherever that lives. It is held for this mailbox,
+    /// and not for all that its recipient's address stands for. The shard has decided so and says the same each time: see
+    /// `delivered.rs`.
+    async fn turned_away(
+        &self,
+        mail: &Envelope,
+        target: &Target,
+        why: Why,
+        body: &Bytes,
+        digest: Digest,
+    ) -> Result<Placed, Fault> {
         let quarantine = self.directory.held_account().await?;
-        let reason = format!("the mailbox of {} is full", target.address);
+        let reason = match why {
+            Why::Full => format!("the mailbox of {} is full", target.address),
+            Why::Removed => format!("the account {} was removed", target.address),
+        };
         let held = Target {
             account: quarantine.id,
             address: quarantine.address.to_string(),
@@ -57,7 +69,8 @@ impl Ingest {
         }
         let mut mail = mail.clone();
         mail.held = Some(reason);
-        self.node.deliver(delivery(&mail, &held, body, digest)).await?;
+        let admission = Admission::IfRoom { bytes: 0, messages: 0 };
+        self.node.deliver(delivery(&mail, &held, body, digest, admission)).await?;
         Ok(Placed::Here(end(&held, EndKind::Held)))
     }
 }
@@ -118,7 +131,7 @@ fn deliverable(envelope: &Envelope, body: Bytes) -> (Bytes, Digest) {
     (kept.freeze(), digest)
 }
 
-fn delivery(mail: &Envelope, target: &Target, body: &Bytes, digest: Digest) -> Delivery {
+fn delivery(mail: &Envelope, target: &Target, body: &Bytes, digest: Digest, admission: Admission) -> Delivery {
     let recipient = match mail.recipients.get(target.recipient as usize) {
         _ if !target.held_for.is_empty() => target.held_for.as_str(),
         recipient => recipient.map_or("", |recipient| &recipient.address),
@@ -145,8 +158,7 @@ fn delivery(mail: &Envelope, target: &Target, body: &Bytes, digest: Digest) -> D
         body: body.clone(),
         digest: digest.0,
         received: i64::try_from(mail.arrived.0).unwrap_or(i64::MAX),
-        quota_bytes: target.quota_bytes,
-        quota_messages: target.quota_messages,
+        admission,
         held,
         held_for: recipient.to_owned(),
     }
@@ -178,9 +190,17 @@ fn prefix(mail: &Envelope, target: &Target, recipient: &str, held: &str, body: &
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+    use std::cell::RefCell;
+    use std::rc::Rc;
+
+    use directory::NewAccount;
     use proto::{Arrival, BodyRef, Client, GateFacts, MailId, Millis, Recipient, Verdict};
+    use runtime::config::{Section, Sheet};
 
     use super::*;
+    use crate::shard::{Change, Kept};
+
+    const ANY: Admission = Admission::IfRoom { bytes: 0, messages: 0 };
 
     fn envelope() -> Envelope {
         Envelope::new(Arrival {
@@ -222,7 +242,7 @@ mod tests {
 
     #[track_caller]
     fn check(mail: &Envelope, folder: Folder, want: &str, key: &str) {
-        let delivery = delivery(mail, &target(folder), &Bytes::new(), Digest([0; 32]));
+        let delivery = delivery(mail, &target(folder), &Bytes::new(), Digest([0; 32]), ANY);
         assert_eq!((std::str::from_utf8(&delivery.prefix).unwrap(), delivery.target.as_str()), (want, key));
     }
 
@@ -241,7 +261,7 @@ mod tests {
     #[test]
     fn a_mail_does_not_continue_what_we_say_of_it() {
         let body = Bytes::from_static(b"\tby mx.example.org\r\nSubject: x\r\n\r\n");
-        let delivery = delivery(&envelope(), &target(Folder::Inbox), &body, Digest([0; 32]));
+        let delivery = delivery(&envelope(), &target(Folder::Inbox), &body, Digest([0; 32]), ANY);
         assert!(delivery.prefix.ends_with(b"Received: r\r\nX-Chainmail-Stray: what follows\r\n"));
         assert_eq!(delivery.body, body);
     }
@@ -270,5 +290,73 @@ mod tests {
             let (kept, digest) = deliverable(&mail, body.clone());
             assert_eq!((&kept[..], digest.0), (want.as_bytes(), *blake3::hash(want.as_bytes()).as_bytes()));
         }
+    }
+
+    /// A node with the quarantine and dave, who may have one message.
+    async fn site() -> (tempfile::TempDir, Ingest, Target) {
+        let folder = tempfile::tempdir().unwrap();
+        let section = |value| Section::root(value, Rc::new(RefCell::new(Sheet::default())));
+        let config = directory::Config::read(section(serde_json::json!({})), folder.path());
+        let directory = Directory::open(config).await.unwrap();
+        directory.add_domain("x.example", None, None).await.unwrap();
+        for (address, kind) in
+            [("quarantine@x.example", directory::Kind::System), ("dave@x.example", directory::Kind::User)]
+        {
+            let (quota_bytes, quota_messages) = (0, 0);
+            let new = NewAccount { address, password: "secret", store: "s1", kind, quota_bytes, quota_messages };
+            directory.add_account(new).await.unwrap();
+        }
+        let node = Node::open(&crate::Config::read(section(serde_json::json!({})), folder.path()), "s1").unwrap();
+        let account = directory.account("dave@x.example").await.unwrap().unwrap().id;
+        let dave = Target { account, address: "dave@x.example".into(), quota_messages: 1, ..target(Folder::Inbox) };
+        (folder, Ingest::new(node, "s1".parse().unwrap(), directory), dave)
+    }
+
+    async fn keep(ingest: &Ingest, id: u8, target: &Target) -> EndKind {
+        let mut mail = envelope();
+        mail.id = MailId::from_bytes([id; 16]);
+        let body = Bytes::from(format!("Subject: {id}\r\n\r\n"));
+        let digest = Digest(*blake3::hash(&body).as_bytes());
+        match ingest.keep(&mail, target, &body, digest).await.unwrap() {
+            Placed::Here(end) => end.kind,
+            Placed::Onward(route) => panic!("{route:?}"),
+        }
+    }
+
+    /// The UIDs in an account's INBOX, and its id.
+    async fn inbox(ingest: &Ingest, account: i64) -> (i64, Vec<i64>) {
+        let reader = &ingest.node.shard(account).reader;
+        let inbox = reader.mailboxes(account).await.unwrap().into_iter().find(|mailbox| mailbox.name == "INBOX");
+        let Some(inbox) = inbox else { return (0, Vec::new()) };
+        (inbox.id, reader.messages(inbox.id).await.unwrap().iter().map(|message| message.uid).collect())
+    }
+
+    /// Its end was lost, and the mailbox had room when it came round again.
+    #[tokio::test]
+    async fn what_was_turned_away_is_not_delivered_when_it_comes_again() {
+        let (_folder, ingest, dave) = site().await;
+        let quarantine = ingest.directory.held_account().await.unwrap().id;
+        assert_eq!(keep(&ingest, 1, &dave).await, EndKind::Stored);
+        assert_eq!(keep(&ingest, 2, &dave).await, EndKind::Held);
+        let (mailbox, uids) = inbox(&ingest, dave.account).await;
+        let expunge = Change::Expunge { account: dave.account, mailbox, uids, only_deleted: false };
+        ingest.node.change(dave.account, expunge).await.unwrap();
+        let unlimited = Target { quota_messages: 0, ..dave.clone() };
+        for again in [&dave, &unlimited] {
+            assert_eq!(keep(&ingest, 2, again).await, EndKind::Held);
+        }
+        assert!(inbox(&ingest, dave.account).await.1.is_empty());
+        assert_eq!(inbox(&ingest, quarantine).await.1, [1]);
+        // A release brings it into the mailbox; then that is where it is.
+        let body = Bytes::from_static(b"Subject: 2\r\n\r\n");
+        let mut mail = envelope();
+        mail.id = MailId::from_bytes([2; 16]);
+        let digest = Digest(*blake3::hash(&body).as_bytes());
+        for kept in [Kept::New, Kept::Already] {
+            let released = delivery(&mail, &dave, &body, digest, Admission::Released);
+            assert_eq!(ingest.node.deliver(released).await, Ok(kept));
+        }
+        assert_eq!(keep(&ingest, 2, &dave).await, EndKind::Stored);
+        assert_eq!(inbox(&ingest, dave.account).await.1, [2]);
     }
 }

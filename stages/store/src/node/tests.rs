@@ -8,7 +8,7 @@ use bytes::Bytes;
 use runtime::config::{Section, Sheet};
 
 use super::*;
-use crate::shard::{FlagChange, FlagMode, SEEN};
+use crate::shard::{Admission, FlagChange, FlagMode, SEEN, Why};
 
 fn config(folder: &Path) -> Config {
     let sheet = std::rc::Rc::new(std::cell::RefCell::new(Sheet::default()));
@@ -40,8 +40,7 @@ fn delivery(mail: u8, target: &str, account: i64, body: &str) -> Delivery {
         body: Bytes::from(body.to_owned()),
         digest: *blake3::hash(body.as_bytes()).as_bytes(),
         received: 1_800_000_000_000,
-        quota_bytes: 0,
-        quota_messages: 0,
+        admission: Admission::IfRoom { bytes: 0, messages: 0 },
         held: String::new(),
         held_for: String::new(),
     }
@@ -93,14 +92,15 @@ async fn one_body_is_kept_once_for_each_shard() {
 async fn a_full_account_takes_no_more() {
     let folder = tempfile::tempdir().unwrap();
     let node = open(folder.path());
-    let limited = |mail| Delivery { quota_messages: 2, ..delivery(mail, "a@x", 3, "body") };
+    let limited =
+        |mail| Delivery { admission: Admission::IfRoom { bytes: 0, messages: 2 }, ..delivery(mail, "a@x", 3, "body") };
     for (mail, want) in
-        [(1, Ok(Kept::New)), (2, Ok(Kept::New)), (3, Err(StoreError::OverQuota)), (1, Ok(Kept::Already))]
+        [(1, Ok(Kept::New)), (2, Ok(Kept::New)), (3, Err(StoreError::TurnedAway(Why::Full))), (1, Ok(Kept::Already))]
     {
         assert_eq!(node.deliver(limited(mail)).await, want);
     }
-    let narrow = Delivery { quota_bytes: 60, ..delivery(9, "a@x", 3, "body") };
-    assert_eq!(node.deliver(narrow).await, Err(StoreError::OverQuota));
+    let narrow = Delivery { admission: Admission::IfRoom { bytes: 60, messages: 0 }, ..delivery(9, "a@x", 3, "body") };
+    assert_eq!(node.deliver(narrow).await, Err(StoreError::TurnedAway(Why::Full)));
 }
 
 #[tokio::test]

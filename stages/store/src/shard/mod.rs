@@ -41,14 +41,39 @@ pub struct Delivery {
     pub digest: [u8; 32],
     /// Milliseconds since 1970.
     pub received: i64,
-    /// Limit of the account in bytes; 0 is none.
-    pub quota_bytes: u64,
-    /// Limit of the account in messages; 0 is none.
-    pub quota_messages: u64,
+    /// Whether the mailbox takes it.
+    pub admission: Admission,
     /// Why it is held; empty for all other mail.
     pub held: String,
     /// The recipient for whom it is held.
     pub held_for: String,
+}
+
+/// Whether a mailbox takes a mail.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Admission {
+    /// If there is room for it.
+    IfRoom {
+        /// Limit of the account in bytes; 0 is none.
+        bytes: u64,
+        /// Limit of the account in messages; 0 is none.
+        messages: u64,
+    },
+    /// However full it is, and also if it was turned away before: an operator has released it.
+    Released,
+    /// Not at all: the account was removed.
+    Removed,
+}
+
+/// Why a mailbox does not take a mail.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Why {
+    /// There is no room.
+    #[error("the mailbox is full")]
+    Full,
+    /// The account was removed.
+    #[error("the account was removed")]
+    Removed,
 }
 
 /// What became of a delivery.
@@ -63,9 +88,9 @@ pub enum Kept {
 /// Why something is not stored.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum StoreError {
-    /// The account is full.
-    #[error("the mailbox is full")]
-    OverQuota,
+    /// The mailbox does not take it, now and whenever it comes again.
+    #[error("turned away: {0}")]
+    TurnedAway(Why),
     /// Messages that would have more keywords than a message may have are left as they were.
     #[error("a message has at most {MOST_KEYWORDS} keywords")]
     TooManyKeywords,

@@ -12,7 +12,8 @@ use runtime::clock;
 use rusqlite::{Connection, OptionalExtension as _, Transaction, params};
 use tokio::sync::{mpsc, oneshot};
 
-use super::{Change, Delivery, FlagChange, Kept, Settings, StoreError, delivered};
+use super::delivered::{self, Decided};
+use super::{Admission, Change, Delivery, FlagChange, Kept, Settings, StoreError, Why};
 use crate::pack::{self, Current};
 
 /// What the writer is asked to do.
@@ -180,14 +181,21 @@ struct Gathering<'a> {
 
 impl Gathering<'_> {
     fn deliver(&mut self, delivery: &Delivery) -> rusqlite::Result<Result<Kept, StoreError>> {
-        if delivered::is_known(self.transaction, &delivery.mail, &delivery.target, self.now)? {
-            return Ok(Ok(Kept::Already));
+        let before = delivered::before(self.transaction, &delivery.mail, &delivery.target, self.now)?;
+        match before {
+            Some(Decided::Kept) => return Ok(Ok(Kept::Already)),
+            Some(Decided::Turned(why)) if delivery.admission != Admission::Released => {
+                return Ok(Err(StoreError::TurnedAway(why)));
+            }
+            Some(Decided::Turned(_)) | None => {}
         }
         let size = i64::try_from(delivery.prefix.len() + delivery.body.len()).unwrap_or(i64::MAX);
-        if self.is_over_quota(delivery, size)? {
-            return Ok(Err(StoreError::OverQuota));
+        let why = self.turns_away(delivery, size)?;
+        let decided = why.map_or(Decided::Kept, Decided::Turned);
+        delivered::note(self.transaction, &delivery.mail, &delivery.target, decided, self.now)?;
+        if let Some(why) = why {
+            return Ok(Err(StoreError::TurnedAway(why)));
         }
-        delivered::note(self.transaction, &delivery.mail, &delivery.target, self.now)?;
         let body = self.body(&delivery.body, &delivery.digest)?;
         let (mailbox, uid, modseq) = self.next_uid(delivery)?;
         let insert = "INSERT INTO messages (mailbox, uid, modseq, body, size, received, flags, keywords, prefix, mail, held, held_for)
@@ -210,10 +218,12 @@ impl Gathering<'_> {
         Ok(Ok(Kept::New))
     }
 
-    fn is_over_quota(&self, delivery: &Delivery, size: i64) -> rusqlite::Result<bool> {
-        if delivery.quota_bytes == 0 && delivery.quota_messages == 0 {
-            return Ok(false);
-        }
+    fn turns_away(&self, delivery: &Delivery, size: i64) -> rusqlite::Result<Option<Why>> {
+        let (most_bytes, most_messages) = match delivery.admission {
+            Admission::Removed => return Ok(Some(Why::Removed)),
+            Admission::Released | Admission::IfRoom { bytes: 0, messages: 0 } => return Ok(None),
+            Admission::IfRoom { bytes, messages } => (bytes, messages),
+        };
         let usage = "SELECT bytes, messages FROM accounts WHERE account = ?";
         let usage = self
             .transaction
@@ -222,7 +232,7 @@ impl Gathering<'_> {
             .optional()?;
         let (bytes, messages): (i64, i64) = usage.unwrap_or_default();
         let over = |used: i64, limit: u64| limit > 0 && i64::try_from(limit).is_ok_and(|limit| used > limit);
-        Ok(over(bytes + size, delivery.quota_bytes) || over(messages + 1, delivery.quota_messages))
+        Ok((over(bytes + size, most_bytes) || over(messages + 1, most_messages)).then_some(Why::Full))
     }
 
     /// The row of a body: one that is there already, or a new one whose record goes into the pack with this batch.
