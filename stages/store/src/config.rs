@@ -18,6 +18,8 @@ pub struct Config {
     pub shards: u32,
     /// A pack of this size is sealed.
     pub pack: ByteSize,
+    /// A sealed pack of which less than this percentage is alive is rewritten.
+    pub rewrite_below: u64,
     /// Deliveries that share a commit.
     pub batch: usize,
     /// For so long after its delivery a delivered id is remembered.
@@ -80,6 +82,12 @@ impl Config {
                 "256MiB",
                 "1MiB"..="64GiB",
                 "A pack file of this size is sealed and never changes afterwards.",
+            ),
+            rewrite_below: section.count(
+                "rewrite_below",
+                30,
+                0..=90,
+                "A sealed pack of which less than this percentage is alive is rewritten, so that the space of expunged mail comes back. A higher one gives back more and writes more; 0 turns it off.",
             ),
             batch: count(section.count(
                 "batch",

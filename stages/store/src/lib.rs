@@ -11,6 +11,7 @@ mod logins;
 pub mod node;
 mod pack;
 mod pop3;
+mod rewrite;
 mod serve;
 pub mod shard;
 mod texts;

@@ -62,6 +62,11 @@ impl Node {
         &self.name
     }
 
+    /// Its shards, in their order.
+    pub(crate) fn shards(&self) -> &[Shard] {
+        &self.shards
+    }
+
     /// The shard of an account. Accounts are numbered one behind the other, so they spread evenly.
     pub(crate) fn shard(&self, account: i64) -> &Shard {
         let count = self.shards.len();

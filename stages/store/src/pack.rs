@@ -1,8 +1,8 @@
 //! Pack files: bodies, one behind the other, only ever appended.
 //!
 //! A record is written and synced before the rows that name it are committed, and what was written is never cut off: what
-//! no row names is dead. A damaged record is an error that names file and offset, and
-//! costs that record only.
+//! no row names is dead. A pack that is mostly dead is rewritten: what lives in it is copied to the current one, and its
+//! file goes. A damaged record is an error that names file and offset, and costs that record only.
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
@@ -50,36 +50,57 @@ pub(crate) fn record(body: &[u8], digest: &[u8; 32]) -> Bytes {
     record.freeze()
 }
 
-fn path(folder: &Path, number: i64) -> PathBuf {
+/// The file of a pack.
+pub(crate) fn path(folder: &Path, number: i64) -> PathBuf {
     folder.join(format!("{number:06}.pack"))
 }
 
 /// Reads a body and verifies its digest.
 pub(crate) fn read(folder: &Path, place: Place, digest: &[u8; 32]) -> anyhow::Result<Bytes> {
+    Ok(load(folder, place, digest)?.1)
+}
+
+/// Reads a body's record as it lies there, and verifies it.
+pub(crate) fn read_record(folder: &Path, place: Place, digest: &[u8; 32]) -> anyhow::Result<Bytes> {
+    Ok(load(folder, place, digest)?.0)
+}
+
+/// Whether a body could not be read because its pack is not there.
+pub(crate) fn is_gone(error: &anyhow::Error) -> bool {
+    let cause = error.root_cause().downcast_ref::<io::Error>();
+    cause.is_some_and(|cause| cause.kind() == io::ErrorKind::NotFound)
+}
+
+fn load(folder: &Path, place: Place, digest: &[u8; 32]) -> anyhow::Result<(Bytes, Bytes)> {
     let path = path(folder, place.pack);
     let named = || format!("the body in {} at offset {}", path.display(), place.offset);
     let mut record = vec![0; usize::try_from(place.length)?];
     File::open(&path)
         .and_then(|file| file.read_exact_at(&mut record, u64::try_from(place.offset).unwrap_or(u64::MAX)))
         .with_context(named)?;
+    let record = Bytes::from(record);
     let body = unpack(&record).with_context(named)?;
     if blake3::hash(&body).as_bytes() != digest {
         bail!("{} is damaged", named());
     }
-    Ok(body)
+    Ok((record, body))
 }
 
-fn unpack(record: &[u8]) -> anyhow::Result<Bytes> {
+fn unpack(record: &Bytes) -> anyhow::Result<Bytes> {
     let Some((head, stored)) = record.split_at_checked(HEAD) else { bail!("it is cut off") };
     if !head.starts_with(&MAGIC) {
         bail!("it is not a record");
+    }
+    let length = u64::from_le_bytes(head[5..13].try_into()?);
+    if length != stored.len() as u64 {
+        bail!("it says that {length} bytes are stored, its row says {}", stored.len());
     }
     let raw = u64::from_le_bytes(head[13..21].try_into()?);
     if raw > LONGEST {
         bail!("it says that it is {raw} bytes long, which is too long");
     }
     match head[4] {
-        0 => Ok(Bytes::copy_from_slice(stored)),
+        0 => Ok(record.slice(HEAD..)),
         1 => Ok(zstd::bulk::decompress(stored, usize::try_from(raw)?)?.into()),
         form => bail!("its form {form} is not known"),
     }
@@ -211,6 +232,6 @@ mod tests {
     fn an_absurd_length_is_an_error() {
         let mut record = record(&[b'x'; 1000], &digest(b"")).to_vec();
         record[13..21].copy_from_slice(&(1_u64 << 40).to_le_bytes());
-        assert!(unpack(&record).unwrap_err().to_string().contains("too long"));
+        assert!(unpack(&record.into()).unwrap_err().to_string().contains("too long"));
     }
 }

@@ -18,6 +18,7 @@ use crate::imap::Reading;
 use crate::logins::Logins;
 use crate::node::Node;
 use crate::pop3::Maildrop;
+use crate::rewrite;
 use crate::texts::Texts;
 
 /// How long a client may take none of what we write.
@@ -62,6 +63,7 @@ pub fn serve(
     let logins = Logins::new(directory.clone(), node.name().to_owned(), config.logins);
     let desk = Desk { node: node.clone(), logins, texts: Texts::new(config.texts), terms, tls: tls.clone() };
     let room = Room::new(config.connections, config.per_address);
+    tasks.spawn("packs", rewrite::run(node.clone(), config.rewrite_below, tasks.clone()));
     let begin = [Begin::InTheClear, Begin::UnderTls];
     for ((name, addresses), begin) in
         [("pop3", &config.listen.pop3), ("pop3s", &config.listen.pop3s)].into_iter().zip(begin)

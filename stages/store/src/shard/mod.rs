@@ -1,8 +1,10 @@
 //! A shard: one database, its packs, one writer, any number of readers.
 
+mod changes;
 mod delivered;
 mod reader;
 pub(crate) mod schema;
+mod sweep;
 mod writer;
 
 use std::path::PathBuf;
@@ -11,10 +13,11 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot};
 
-pub(crate) use reader::{Held, Mailbox, Message, Reader};
 #[cfg(test)]
-pub(crate) use writer::SEEN;
-use writer::{Command, Writer};
+pub(crate) use changes::SEEN;
+pub(crate) use reader::{Held, Mailbox, Message, Reader};
+pub(crate) use sweep::{Carried, Sweep, remove};
+use writer::{Command, Work, Writer};
 
 /// Deliveries and changes that may wait for a shard's writer; whoever comes then waits before that.
 const QUEUE: usize = 4096;
@@ -201,6 +204,7 @@ impl Settings {
 pub(crate) struct Shard {
     commands: mpsc::Sender<Command>,
     pub(crate) reader: Reader,
+    pub(crate) packs: PathBuf,
 }
 
 impl Shard {
@@ -210,7 +214,7 @@ impl Shard {
         let (commands, receiver) = mpsc::channel(QUEUE);
         let name = format!("store-{}", settings.number);
         std::thread::Builder::new().name(name).spawn(move || writer.run(receiver))?;
-        Ok(Self { commands, reader: Reader::new(&settings) })
+        Ok(Self { commands, reader: Reader::new(&settings), packs: settings.packs() })
     }
 
     pub(crate) async fn deliver(&self, delivery: Delivery) -> Result<Kept, StoreError> {
@@ -221,9 +225,17 @@ impl Shard {
     }
 
     pub(crate) async fn change(&self, change: Change) -> Result<u64, StoreError> {
+        self.work(Work::Change(change)).await
+    }
+
+    pub(crate) async fn sweep(&self, sweep: Sweep) -> Result<u64, StoreError> {
+        self.work(Work::Sweep(sweep)).await
+    }
+
+    async fn work(&self, work: Work) -> Result<u64, StoreError> {
         let (answer, wait) = oneshot::channel();
         let gone = || StoreError::Failed("the shard's writer has ended".to_owned());
-        self.commands.send(Command::Change(change, answer)).await.map_err(|_| gone())?;
+        self.commands.send(Command::Work(work, answer)).await.map_err(|_| gone())?;
         wait.await.map_err(|_| gone())?
     }
 }

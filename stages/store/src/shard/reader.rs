@@ -1,17 +1,24 @@
 //! Reading a shard: snapshots of the database, bodies out of the packs. Nothing here waits for the writer.
+//!
+//! A pack may be rewritten and its file gone between the row that names it and the look into it: then the row is read
+//! again. Who has the file open already reads on.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::Context as _;
 use bytes::{Bytes, BytesMut};
-use rusqlite::{Connection, OptionalExtension as _, params};
+use rusqlite::{Connection, OptionalExtension as _, Row, params};
 
-use super::{Settings, schema};
+use super::{Carried, Settings, schema};
 use crate::pack::{self, Place};
 
 /// Connections that are kept for the next question.
 const SPARE: usize = 4;
+/// Bytes of records that are moved in one go: some milliseconds of a disk's time, for which deliveries wait.
+const LOAD: usize = 1 << 20;
+/// Rows of them.
+const ROWS: u32 = 256;
 
 /// A mailbox and its counts.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -66,7 +73,7 @@ impl Reader {
     async fn ask<T, F>(&self, question: F) -> anyhow::Result<T>
     where
         T: Send + 'static,
-        F: FnOnce(&Connection, &std::path::Path) -> anyhow::Result<T> + Send + 'static,
+        F: FnOnce(&Connection, &Path) -> anyhow::Result<T> + Send + 'static,
     {
         let reader = self.clone();
         let asked = move || {
@@ -144,15 +151,9 @@ impl Reader {
         self.ask(move |connection, packs| {
             let sql = "SELECT prefix, digest, pack, offset, length FROM messages JOIN bodies ON bodies.id = body
                  WHERE mailbox = ? AND uid = ?";
-            let row = connection
-                .prepare_cached(sql)?
-                .query_row(params![mailbox, uid], |row| {
-                    let place = Place { pack: row.get(2)?, offset: row.get(3)?, length: row.get(4)? };
-                    Ok((row.get::<_, Vec<u8>>(0)?, row.get::<_, [u8; 32]>(1)?, place))
-                })
-                .optional()?;
-            let Some((prefix, digest, place)) = row else { return Ok(None) };
-            Ok(Some((Bytes::from(prefix), pack::read(packs, place, &digest)?)))
+            let mut statement = connection.prepare_cached(sql)?;
+            let read = |row: &Row<'_>| Ok((Bytes::from(row.get::<_, Vec<u8>>(0)?), row.get(1)?, place(row, 2)?));
+            follow(packs, || statement.query_row(params![mailbox, uid], read).optional())
         })
         .await
     }
@@ -177,5 +178,98 @@ impl Reader {
             Ok(rows.collect::<Result<_, _>>()?)
         })
         .await
+    }
+
+    /// The first sealed pack behind this one that rows name. The last that they name may be the current one.
+    pub(crate) async fn sealed(&self, behind: i64) -> anyhow::Result<Option<i64>> {
+        self.ask(move |connection, _| {
+            let sql = "SELECT min(pack) FROM bodies WHERE pack > ? AND pack < (SELECT max(pack) FROM bodies)";
+            Ok(connection.prepare_cached(sql)?.query_row([behind], |row| row.get(0))?)
+        })
+        .await
+    }
+
+    /// Bytes of a pack that are alive, and of its file.
+    pub(crate) async fn alive(&self, pack: i64) -> anyhow::Result<(u64, u64)> {
+        self.ask(move |connection, packs| {
+            let sql = "SELECT coalesce(sum(length), 0) FROM bodies WHERE pack = ? AND refs != 0";
+            let alive: i64 = connection.prepare_cached(sql)?.query_row([pack], |row| row.get(0))?;
+            let path = pack::path(packs, pack);
+            let file = std::fs::metadata(&path).with_context(|| format!("looking at {}", path.display()))?;
+            Ok((alive.unsigned_abs(), file.len()))
+        })
+        .await
+    }
+
+    /// Records of a pack that are alive, behind this row, read and found sound: about a [`LOAD`]. The first that is
+    /// damaged is the inner error.
+    pub(crate) async fn records(&self, pack: i64, behind: i64) -> anyhow::Result<anyhow::Result<Vec<Carried>>> {
+        self.ask(move |connection, packs| {
+            let sql = "SELECT id, digest, pack, offset, length FROM bodies
+                 WHERE pack = ? AND refs != 0 AND id > ? ORDER BY id LIMIT ?";
+            let mut statement = connection.prepare_cached(sql)?;
+            let read = |row: &Row<'_>| Ok((row.get(0)?, row.get::<_, [u8; 32]>(1)?, place(row, 2)?));
+            let rows = statement.query_map(params![pack, behind, ROWS], read)?;
+            let (mut records, mut bytes) = (Vec::new(), 0);
+            for row in rows {
+                let (id, digest, place) = row?;
+                match pack::read_record(packs, place, &digest) {
+                    Ok(record) => {
+                        bytes += record.len();
+                        records.push(Carried { id, place, record });
+                    }
+                    Err(error) => return Ok(Err(error)),
+                }
+                if bytes >= LOAD {
+                    break;
+                }
+            }
+            Ok(Ok(records))
+        })
+        .await
+    }
+}
+
+/// The prefix that a row has, and the body that it names. The pack may have been rewritten, and be gone, between the question
+/// and the look: then the row names another by now.
+fn follow(
+    packs: &Path,
+    mut row: impl FnMut() -> rusqlite::Result<Option<(Bytes, [u8; 32], Place)>>,
+) -> anyhow::Result<Option<(Bytes, Bytes)>> {
+    let mut gone = None;
+    loop {
+        let Some((prefix, digest, place)) = row()? else { return Ok(None) };
+        match pack::read(packs, place, &digest) {
+            Err(error) if pack::is_gone(&error) && gone != Some(place) => gone = Some(place),
+            body => return Ok(Some((prefix, body?))),
+        }
+    }
+}
+
+/// The place of a body, in three columns from this one on.
+fn place(row: &Row<'_>, first: usize) -> rusqlite::Result<Place> {
+    Ok(Place { pack: row.get(first)?, offset: row.get(first + 1)?, length: row.get(first + 2)? })
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn a_reader_follows_a_body_whose_pack_is_gone() {
+        let folder = tempfile::tempdir().unwrap();
+        let digest = *blake3::hash(b"body").as_bytes();
+        let record = pack::record(b"body", &digest);
+        pack::Current::open_last(folder.path(), 3).unwrap().append(&record).unwrap();
+        let place = |pack| Place { pack, offset: 0, length: i64::try_from(record.len()).unwrap() };
+        let read = |packs: &[i64]| {
+            let mut packs = packs.iter().copied();
+            follow(folder.path(), || Ok(packs.next().map(|pack| (Bytes::new(), digest, place(pack)))))
+        };
+        assert_eq!(read(&[1, 2, 3]).unwrap().unwrap().1, "body");
+        assert_eq!(read(&[1]).unwrap(), None, "it was expunged meanwhile");
+        let error = read(&[1, 1]).unwrap_err().to_string();
+        assert!(error.contains("000001.pack at offset 0"), "{error}");
     }
 }

@@ -13,13 +13,20 @@ use rusqlite::{Connection, OptionalExtension as _, Transaction, params};
 use tokio::sync::{mpsc, oneshot};
 
 use super::delivered::{self, Decided};
-use super::{Admission, Change, Delivery, FlagChange, Kept, Settings, StoreError, Why};
-use crate::pack::{self, Current};
+use super::sweep::{self, Sweep};
+use super::{Admission, Change, Delivery, Kept, Settings, StoreError, Why};
+use crate::pack::{self, Current, Place};
 
 /// What the writer is asked to do.
 pub(super) enum Command {
     Deliver(Box<Delivery>, oneshot::Sender<Result<Kept, StoreError>>),
-    Change(Change, oneshot::Sender<Result<u64, StoreError>>),
+    Work(Work, oneshot::Sender<Result<u64, StoreError>>),
+}
+
+/// What is not a delivery.
+pub(super) enum Work {
+    Change(Change),
+    Sweep(Sweep),
 }
 
 type Answered = (oneshot::Sender<Result<Kept, StoreError>>, Result<Kept, StoreError>);
@@ -35,16 +42,12 @@ pub(super) struct Writer {
 /// How often delivered ids that are too old are looked for.
 const FORGET_EVERY: Duration = Duration::from_secs(60);
 
-/// The flag that counts for `unseen`.
-pub(crate) const SEEN: i64 = 1;
-/// The flag by which a reader says what is to be expunged.
-const DELETED: i64 = 8;
-
 impl Writer {
     pub(super) fn open(settings: Settings) -> anyhow::Result<Self> {
         let database = super::schema::open_writer(&settings.database(), clock::now())?;
         let last: Option<i64> = database.query_row("SELECT max(pack) FROM bodies", [], |row| row.get(0))?;
         let pack = Current::open_last(&settings.packs(), last.unwrap_or(1))?;
+        sweep::finish(&database, &settings.packs())?;
         Ok(Self { settings, database, pack, forgotten: Instant::now() })
     }
 
@@ -135,7 +138,7 @@ impl Writer {
                         Some(error)
                     }
                 },
-                Command::Change(change, answer) => match gathering.change(&change) {
+                Command::Work(work, answer) => match gathering.work(&work) {
                     Ok(result) => {
                         changed.push((answer, result));
                         None
@@ -163,18 +166,18 @@ fn refuse_all(rest: &mut impl Iterator<Item = Command>, delivered: &mut Vec<Answ
     for command in rest {
         match command {
             Command::Deliver(_, answer) => delivered.push((answer, Err(failed()))),
-            Command::Change(_, answer) => changed.push((answer, Err(failed()))),
+            Command::Work(_, answer) => changed.push((answer, Err(failed()))),
         }
     }
 }
 
 /// A batch while its rows are being written.
-struct Gathering<'a> {
-    transaction: &'a Transaction<'a>,
+pub(super) struct Gathering<'a> {
+    pub(super) transaction: &'a Transaction<'a>,
     now: Millis,
     /// The current pack's number and committed length.
-    pack: (i64, i64),
-    records: &'a mut BytesMut,
+    pub(super) pack: (i64, i64),
+    pub(super) records: &'a mut BytesMut,
     /// Bodies that are new in this batch.
     new: HashMap<[u8; 32], i64>,
 }
@@ -248,12 +251,12 @@ impl Gathering<'_> {
             self.transaction.prepare_cached("UPDATE bodies SET refs = refs + 1 WHERE id = ?")?.execute([id])?;
             return Ok(id);
         }
-        let offset = self.pack.1 + i64::try_from(self.records.len()).unwrap_or(i64::MAX);
         let record = pack::record(body, digest);
+        let place = self.next_place(record.len());
         self.records.extend_from_slice(&record);
         let insert = "INSERT INTO bodies (digest, pack, offset, length, refs) VALUES (?, ?, ?, ?, 1)";
-        let length = i64::try_from(record.len()).unwrap_or(i64::MAX);
-        self.transaction.prepare_cached(insert)?.execute(params![&digest[..], self.pack.0, offset, length])?;
+        let row = params![&digest[..], place.pack, place.offset, place.length];
+        self.transaction.prepare_cached(insert)?.execute(row)?;
         let id = self.transaction.last_insert_rowid();
         self.new.insert(*digest, id);
         Ok(id)
@@ -278,7 +281,7 @@ impl Gathering<'_> {
     }
 
     /// The mailboxes that every account has (RFC 6154).
-    fn make_mailboxes(&self, account: i64, now: i64) -> rusqlite::Result<()> {
+    pub(super) fn make_mailboxes(&self, account: i64, now: i64) -> rusqlite::Result<()> {
         for (name, special_use) in
             [("INBOX", ""), ("Junk", "\\Junk"), ("Sent", "\\Sent"), ("Drafts", "\\Drafts"), ("Trash", "\\Trash")]
         {
@@ -294,73 +297,16 @@ impl Gathering<'_> {
         Ok(())
     }
 
-    fn change(&mut self, change: &Change) -> rusqlite::Result<Result<u64, StoreError>> {
-        match change {
-            Change::Mailboxes { account, now } => self.make_mailboxes(*account, *now).map(|()| Ok(0)),
-            Change::Flags { mailbox, uids, change } => self.flags(*mailbox, uids, change),
-            Change::Expunge { account, mailbox, uids, only_deleted } => {
-                let needed = if *only_deleted { DELETED } else { 0 };
-                self.expunge(*account, *mailbox, uids, needed).map(Ok)
-            }
+    fn work(&mut self, work: &Work) -> rusqlite::Result<Result<u64, StoreError>> {
+        match work {
+            Work::Change(change) => self.change(change),
+            Work::Sweep(sweep) => self.sweep(sweep).map(Ok),
         }
     }
 
-    fn next_modseq(&self, mailbox: i64) -> rusqlite::Result<i64> {
-        let next = "UPDATE mailboxes SET modseq = modseq + 1 WHERE id = ? RETURNING modseq";
-        self.transaction.prepare_cached(next)?.query_row([mailbox], |row| row.get(0))
-    }
-
-    fn flags(&self, mailbox: i64, uids: &[i64], change: &FlagChange) -> rusqlite::Result<Result<u64, StoreError>> {
-        let modseq = self.next_modseq(mailbox)?;
-        let (mut count, mut result) = (0, Ok(()));
-        for uid in uids {
-            let read = "SELECT flags, keywords FROM messages WHERE mailbox = ? AND uid = ?";
-            let found: Option<(i64, String)> = self
-                .transaction
-                .prepare_cached(read)?
-                .query_row(params![mailbox, uid], |row| Ok((row.get(0)?, row.get(1)?)))
-                .optional()?;
-            let Some((flags, keywords)) = found else { continue };
-            let Some((new_flags, new_keywords)) = change.apply(flags, &keywords) else {
-                result = Err(StoreError::TooManyKeywords);
-                continue;
-            };
-            if (new_flags, new_keywords.as_str()) == (flags, keywords.as_str()) {
-                continue;
-            }
-            let write = "UPDATE messages SET flags = ?, keywords = ?, modseq = ? WHERE mailbox = ? AND uid = ?";
-            self.transaction.prepare_cached(write)?.execute(params![new_flags, new_keywords, modseq, mailbox, uid])?;
-            let unseen = (flags & SEEN) - (new_flags & SEEN);
-            self.transaction
-                .prepare_cached("UPDATE mailboxes SET unseen = unseen + ? WHERE id = ?")?
-                .execute(params![unseen, mailbox])?;
-            count += 1;
-        }
-        Ok(result.map(|()| count))
-    }
-
-    fn expunge(&self, account: i64, mailbox: i64, uids: &[i64], needed: i64) -> rusqlite::Result<u64> {
-        let modseq = self.next_modseq(mailbox)?;
-        let mut count = 0;
-        for uid in uids {
-            let remove =
-                "DELETE FROM messages WHERE mailbox = ?1 AND uid = ?2 AND flags & ?3 = ?3 RETURNING body, size, flags";
-            let removed: Option<(i64, i64, i64)> = self
-                .transaction
-                .prepare_cached(remove)?
-                .query_row(params![mailbox, uid, needed], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))
-                .optional()?;
-            let Some((body, size, flags)) = removed else { continue };
-            let unseen = 1 - (flags & SEEN);
-            let tombstone = "INSERT INTO tombstones (mailbox, modseq, uid) VALUES (?, ?, ?)";
-            self.transaction.prepare_cached(tombstone)?.execute([mailbox, modseq, *uid])?;
-            let counts = "UPDATE mailboxes SET messages = messages - 1, unseen = unseen - ? WHERE id = ?";
-            self.transaction.prepare_cached(counts)?.execute([unseen, mailbox])?;
-            let usage = "UPDATE accounts SET messages = messages - 1, bytes = bytes - ? WHERE account = ?";
-            self.transaction.prepare_cached(usage)?.execute([size, account])?;
-            self.transaction.prepare_cached("UPDATE bodies SET refs = refs - 1 WHERE id = ?")?.execute([body])?;
-            count += 1;
-        }
-        Ok(count)
+    /// Where a record of this length goes in the current pack.
+    pub(super) fn next_place(&self, length: usize) -> Place {
+        let number = |length: usize| i64::try_from(length).unwrap_or(i64::MAX);
+        Place { pack: self.pack.0, offset: self.pack.1 + number(self.records.len()), length: number(length) }
     }
 }

@@ -1,0 +1,113 @@
+//! The writer's part of rewriting packs: sound records move into the current pack, and a pack that no row names goes.
+//!
+//! What a crash leaves, step by step:
+//! - records appended, their rows not committed: bytes that no row names, in a pack that lives on. The old pack still has
+//!   all of it.
+//! - some rows moved: the rest lies where it lay. The next look goes on from there.
+//! - dead rows deleted, the pack not retired: nothing named them.
+//! - the pack retired, its file there: the row in `retired` says so, and the start removes it. Only such a row removes a
+//!   file. One that the rows merely do not know may belong to a newer database than the one that was restored.
+//! - the file gone, the row there: the start finds nothing and deletes the row.
+
+use std::fs::{self, File};
+use std::io;
+use std::path::Path;
+
+use anyhow::Context as _;
+use bytes::Bytes;
+use rusqlite::{Connection, params};
+
+use super::writer::Gathering;
+use crate::pack::{self, Place};
+
+/// Rows that are deleted in one go, so that deliveries do not wait for it.
+const CLEAR_MOST: u32 = 1000;
+
+/// What the writer is asked to do about packs.
+pub(crate) enum Sweep {
+    /// Sound records go into the current pack.
+    Carry(Vec<Carried>),
+    /// Rows of dead bodies go out of a pack, and the pack is retired when no row names it any more.
+    Clear(i64),
+    /// The file of a retired pack is gone.
+    Removed(i64),
+}
+
+/// A body's record, read and found sound.
+#[derive(Debug)]
+pub(crate) struct Carried {
+    pub(crate) id: i64,
+    pub(crate) place: Place,
+    pub(crate) record: Bytes,
+}
+
+impl Gathering<'_> {
+    /// For `Carry` how many rows moved; for `Clear` how many still name the pack.
+    pub(super) fn sweep(&mut self, sweep: &Sweep) -> rusqlite::Result<u64> {
+        match sweep {
+            Sweep::Carry(all) => {
+                let mut moved = 0;
+                for carried in all {
+                    moved += u64::from(self.carry(carried)?);
+                }
+                Ok(moved)
+            }
+            Sweep::Clear(pack) => self.clear(*pack),
+            Sweep::Removed(pack) => {
+                self.transaction.prepare_cached("DELETE FROM retired WHERE pack = ?")?.execute([pack])?;
+                Ok(0)
+            }
+        }
+    }
+
+    /// Moves a body, unless its row says something else by now.
+    fn carry(&mut self, carried: &Carried) -> rusqlite::Result<bool> {
+        let Carried { id, place, record } = carried;
+        let new = self.next_place(record.len());
+        let update = "UPDATE bodies SET pack = ?, offset = ?, length = ?
+             WHERE id = ? AND pack = ? AND offset = ? AND refs != 0";
+        let row = params![new.pack, new.offset, new.length, id, place.pack, place.offset];
+        let is_moved = self.transaction.prepare_cached(update)?.execute(row)? > 0;
+        if is_moved {
+            self.records.extend_from_slice(record);
+        }
+        Ok(is_moved)
+    }
+
+    fn clear(&self, pack: i64) -> rusqlite::Result<u64> {
+        // The current one is written to still.
+        let is_sealed = pack < self.pack.0;
+        if is_sealed {
+            let clear = "DELETE FROM bodies WHERE id IN (SELECT id FROM bodies WHERE pack = ? AND refs = 0 LIMIT ?)";
+            self.transaction.prepare_cached(clear)?.execute(params![pack, CLEAR_MOST])?;
+        }
+        let count = "SELECT count(*) FROM bodies WHERE pack = ?";
+        let left: i64 = self.transaction.prepare_cached(count)?.query_row([pack], |row| row.get(0))?;
+        if is_sealed && left == 0 {
+            let retire = "INSERT INTO retired (pack) VALUES (?) ON CONFLICT DO NOTHING";
+            self.transaction.prepare_cached(retire)?.execute([pack])?;
+        }
+        Ok(left.unsigned_abs())
+    }
+}
+
+/// Removes the files of retired packs that a crash left behind.
+pub(super) fn finish(database: &Connection, packs: &Path) -> anyhow::Result<()> {
+    let mut retired = database.prepare("SELECT pack FROM retired")?;
+    let retired = retired.query_map([], |row| row.get(0))?.collect::<Result<Vec<i64>, _>>()?;
+    for pack in retired {
+        remove(packs, pack)?;
+        database.execute("DELETE FROM retired WHERE pack = ?", [pack])?;
+    }
+    Ok(())
+}
+
+/// Removes a pack's file. Readers who have it open read on; who comes later finds a row that names another.
+pub(crate) fn remove(packs: &Path, number: i64) -> anyhow::Result<()> {
+    let path = pack::path(packs, number);
+    let removed = match fs::remove_file(&path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        removed => removed,
+    };
+    removed.and_then(|()| File::open(packs)?.sync_all()).with_context(|| format!("removing {}", path.display()))
+}
