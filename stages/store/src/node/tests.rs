@@ -88,6 +88,34 @@ async fn one_body_is_kept_once_for_each_shard() {
     assert_eq!(texts(&node, 2).await.len(), 40);
 }
 
+/// The record of the first mail is spoilt before the second comes, whose text would be lost with it.
+#[tokio::test]
+async fn a_damaged_body_is_stored_anew_when_its_text_comes_again() {
+    let folder = tempfile::tempdir().unwrap();
+    for spoil in [0, 1] {
+        let node = open(folder.path());
+        let body = format!("Subject: {spoil}\r\n\r\n");
+        node.deliver(delivery(10 + spoil, "a@x", 2, &body)).await.unwrap();
+        drop(node);
+        let path = folder.path().join("shard-000/packs/000001.pack");
+        if spoil == 0 {
+            let mut pack = fs::read(&path).unwrap();
+            *pack.last_mut().unwrap() ^= 1;
+            fs::write(&path, pack).unwrap();
+        } else {
+            fs::remove_file(&path).unwrap();
+        }
+        let node = open(folder.path());
+        node.deliver(delivery(20 + spoil, "b@x", 2, &body)).await.unwrap();
+        let reader = &node.shard(2).reader;
+        let inbox = reader.mailboxes(2).await.unwrap().remove(1).id;
+        let uids = reader.messages(inbox).await.unwrap().into_iter().map(|message| message.uid);
+        for uid in uids.skip(2 * usize::from(spoil)) {
+            assert!(reader.text(inbox, uid).await.unwrap().unwrap().ends_with(body.as_bytes()), "{uid}");
+        }
+    }
+}
+
 #[tokio::test]
 async fn a_full_account_takes_no_more() {
     let folder = tempfile::tempdir().unwrap();

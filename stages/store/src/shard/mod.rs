@@ -4,6 +4,7 @@ mod changes;
 mod delivered;
 mod reader;
 pub(crate) mod schema;
+mod sound;
 mod sweep;
 mod writer;
 

@@ -247,7 +247,7 @@ fn follow(
 }
 
 /// The place of a body, in three columns from this one on.
-fn place(row: &Row<'_>, first: usize) -> rusqlite::Result<Place> {
+pub(super) fn place(row: &Row<'_>, first: usize) -> rusqlite::Result<Place> {
     Ok(Place { pack: row.get(first)?, offset: row.get(first + 1)?, length: row.get(first + 2)? })
 }
 

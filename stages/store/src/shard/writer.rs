@@ -3,6 +3,7 @@
 //! When the pack or the commit fails, the whole batch fails, and nothing is half kept.
 
 use std::collections::HashMap;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
@@ -13,6 +14,8 @@ use rusqlite::{Connection, OptionalExtension as _, Transaction, params};
 use tokio::sync::{mpsc, oneshot};
 
 use super::delivered::{self, Decided};
+use super::reader::place;
+use super::sound::Sound;
 use super::sweep::{self, Sweep};
 use super::{Admission, Change, Delivery, Kept, Settings, StoreError, Why};
 use crate::pack::{self, Current, Place};
@@ -36,6 +39,7 @@ pub(super) struct Writer {
     settings: Settings,
     database: Connection,
     pack: Current,
+    sound: Sound,
     forgotten: Instant,
 }
 
@@ -48,7 +52,8 @@ impl Writer {
         let last: Option<i64> = database.query_row("SELECT max(pack) FROM bodies", [], |row| row.get(0))?;
         let pack = Current::open_last(&settings.packs(), last.unwrap_or(1))?;
         sweep::finish(&database, &settings.packs())?;
-        Ok(Self { settings, database, pack, forgotten: Instant::now() })
+        let now = Instant::now();
+        Ok(Self { settings, database, pack, sound: Sound::new(now), forgotten: now })
     }
 
     /// Runs until the node is dropped.
@@ -119,12 +124,15 @@ impl Writer {
                 return Err(error).context("beginning a transaction");
             }
         };
+        let packs = self.settings.packs();
         let mut gathering = Gathering {
             transaction: &transaction,
             now: clock::now(),
             pack: (self.pack.number, self.pack.length),
             records,
-            new: HashMap::new(),
+            packs: &packs,
+            known_sound: &self.sound,
+            sound: HashMap::new(),
         };
         while let Some(command) = senders.next() {
             let failed = match command {
@@ -157,7 +165,10 @@ impl Writer {
         if !gathering.records.is_empty() {
             self.pack.append(gathering.records).context("appending to the pack")?;
         }
-        transaction.commit().context("committing")
+        let sound = gathering.sound;
+        transaction.commit().context("committing")?;
+        self.sound.remember(sound.into_keys(), Instant::now());
+        Ok(())
     }
 }
 
@@ -178,8 +189,10 @@ pub(super) struct Gathering<'a> {
     /// The current pack's number and committed length.
     pub(super) pack: (i64, i64),
     pub(super) records: &'a mut BytesMut,
-    /// Bodies that are new in this batch.
-    new: HashMap<[u8; 32], i64>,
+    packs: &'a Path,
+    known_sound: &'a Sound,
+    /// Rows of the bodies that this batch has written or found sound.
+    sound: HashMap<[u8; 32], i64>,
 }
 
 impl Gathering<'_> {
@@ -238,28 +251,53 @@ impl Gathering<'_> {
         Ok((over(bytes + size, most_bytes) || over(messages + 1, most_messages)).then_some(Why::Full))
     }
 
-    /// The row of a body: one that is there already, or a new one whose record goes into the pack with this batch.
+    /// The row of a body: one that is there already and whose record is sound, or one whose record goes into the pack with
+    /// this batch.
     fn body(&mut self, body: &Bytes, digest: &[u8; 32]) -> rusqlite::Result<i64> {
-        let known = match self.new.get(digest) {
-            Some(id) => Some(*id),
+        let known = match self.sound.get(digest) {
+            Some(id) => Some((*id, None)),
             None => {
-                let known = "SELECT id FROM bodies WHERE digest = ?";
-                self.transaction.prepare_cached(known)?.query_row([&digest[..]], |row| row.get(0)).optional()?
+                let known = "SELECT id, pack, offset, length FROM bodies WHERE digest = ?";
+                let read = |row: &rusqlite::Row<'_>| Ok((row.get(0)?, Some(place(row, 1)?)));
+                self.transaction.prepare_cached(known)?.query_row([&digest[..]], read).optional()?
             }
         };
-        if let Some(id) = known {
-            self.transaction.prepare_cached("UPDATE bodies SET refs = refs + 1 WHERE id = ?")?.execute([id])?;
-            return Ok(id);
+        let id = match known {
+            Some((id, place)) => {
+                if place.is_some_and(|place| !self.is_sound(place, digest)) {
+                    let new = self.append(body, digest);
+                    let mend = "UPDATE bodies SET pack = ?, offset = ?, length = ? WHERE id = ?";
+                    self.transaction.prepare_cached(mend)?.execute([new.pack, new.offset, new.length, id])?;
+                }
+                self.transaction.prepare_cached("UPDATE bodies SET refs = refs + 1 WHERE id = ?")?.execute([id])?;
+                id
+            }
+            None => {
+                let new = self.append(body, digest);
+                let insert = "INSERT INTO bodies (digest, pack, offset, length, refs) VALUES (?, ?, ?, ?, 1)";
+                let row = params![&digest[..], new.pack, new.offset, new.length];
+                self.transaction.prepare_cached(insert)?.execute(row)?;
+                self.transaction.last_insert_rowid()
+            }
+        };
+        self.sound.insert(*digest, id);
+        Ok(id)
+    }
+
+    fn is_sound(&self, place: Place, digest: &[u8; 32]) -> bool {
+        let read =
+            if self.known_sound.knows(digest) { Ok(()) } else { pack::read(self.packs, place, digest).map(drop) };
+        if let Err(error) = &read {
+            tracing::error!(error = format!("{error:#}"), "a mail of the same text has come: it is stored anew");
         }
+        read.is_ok()
+    }
+
+    fn append(&mut self, body: &[u8], digest: &[u8; 32]) -> Place {
         let record = pack::record(body, digest);
         let place = self.next_place(record.len());
         self.records.extend_from_slice(&record);
-        let insert = "INSERT INTO bodies (digest, pack, offset, length, refs) VALUES (?, ?, ?, ?, 1)";
-        let row = params![&digest[..], place.pack, place.offset, place.length];
-        self.transaction.prepare_cached(insert)?.execute(row)?;
-        let id = self.transaction.last_insert_rowid();
-        self.new.insert(*digest, id);
-        Ok(id)
+        place
     }
 
     /// Takes the next UID and MODSEQ of the mailbox, which is made if it is not there.
