@@ -40,6 +40,19 @@ pub fn is_unscanned(envelope: &Envelope, scanner: &str) -> bool {
     envelope.held.is_none() && !envelope.verdicts.iter().any(is_pass)
 }
 
+/// Why a mail goes to the quarantine, if it does: it is held already, or some stage wanted it held or refused and nobody
+/// has noted that. A program of the site's own may forget to, or may say something that this one does not know.
+fn held(envelope: &Envelope) -> Option<String> {
+    let is_hold = |verdict: &&Verdict| verdict.disposition >= Disposition::Hold;
+    let strictest = || envelope.verdicts.iter().filter(is_hold).max_by_key(|verdict| verdict.disposition);
+    envelope.held.clone().or_else(|| {
+        strictest().map(|verdict| match verdict.reason.as_str() {
+            "" => format!("{} says so", verdict.stage),
+            reason => reason.to_owned(),
+        })
+    })
+}
+
 /// Copies for the store nodes: one for each node and, there, one more for what is held; several where one would be too
 /// large.
 ///
@@ -47,9 +60,10 @@ pub fn is_unscanned(envelope: &Envelope, scanner: &str) -> bool {
 pub fn decide(envelope: &Envelope, found: &[Found], quarantine: &Mailbox) -> Outcome {
     let mut copies: BTreeMap<(NodeName, Option<String>), Vec<Target>> = BTreeMap::new();
     let folder = if envelope.disposition() == Disposition::Junk { Folder::Junk } else { Folder::Inbox };
+    let all_held = held(envelope);
     let is_open = |index: &u32| envelope.open.is_empty() || envelope.open.contains(index);
     for (index, found) in (0_u32..).zip(found).filter(|(index, _)| is_open(index)) {
-        let (mailboxes, folder, held) = match (&envelope.held, found) {
+        let (mailboxes, folder, held) = match (&all_held, found) {
             (Some(reason), _) => (std::slice::from_ref(quarantine), Folder::Held, Some(reason.clone())),
             (None, Found::Nobody(reason)) => (std::slice::from_ref(quarantine), Folder::Held, Some(reason.clone())),
             (None, Found::Mailboxes(mailboxes)) => (mailboxes.as_slice(), folder, None),
@@ -236,5 +250,17 @@ mod tests {
     fn a_recipient_that_vanished_is_held_the_others_are_not() {
         let found = [Found::Nobody("gone".into()), boxes(&[("b", "s2")])];
         check(&envelope(2), &found, &[("s2", None, &["1 b Inbox 1"]), ("s9", Some("gone"), &["0 q Held 1"])]);
+    }
+
+    #[test]
+    fn what_a_stage_wanted_held_or_refused_is_held_although_nobody_noted_it() {
+        for disposition in [Disposition::Hold, Disposition::Reject] {
+            for (reason, want) in [("odd", "odd"), ("", "own says so")] {
+                let mut mail = envelope(1);
+                let own = Verdict { stage: "own".into(), ..Verdict::new(disposition, reason) };
+                mail.verdicts = vec![Verdict::new(Disposition::Junk, "spam"), own, Verdict::clean()];
+                check(&mail, &[boxes(&[("a", "s1")])], &[("s9", Some(want), &["0 q Held 1"])]);
+            }
+        }
     }
 }
