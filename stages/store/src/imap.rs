@@ -48,10 +48,9 @@ impl Reading {
         self.node.shard(account).reader.mailboxes(account).await
     }
 
-    async fn view(&mut self, account: i64, name: &str) -> anyhow::Result<Answer> {
-        let found = self.mailboxes(account).await?.into_iter().find(|mailbox| mailbox.name == name);
-        let Some(mailbox) = found else { return Ok(Answer::Refused) };
-        let messages = self.node.shard(account).reader.messages(mailbox.id).await?;
+    async fn view(&mut self, account: i64, name: String) -> anyhow::Result<Answer> {
+        let found = self.node.shard(account).reader.view(account, name).await?;
+        let Some((mailbox, messages)) = found else { return Ok(Answer::Refused) };
         self.mailbox = Some(mailbox.id);
         Ok(Answer::View(View {
             uidvalidity: number(mailbox.uidvalidity),
@@ -76,7 +75,7 @@ impl Reading {
                 let mailboxes = self.mailboxes(account).await?;
                 Ok(Answer::Mailboxes(mailboxes.into_iter().map(listed).collect()))
             }
-            (Question::View(name), _) => self.view(account, &name).await,
+            (Question::View(name), _) => self.view(account, name).await,
             (Question::Text { uid, size }, Some(mailbox)) => {
                 // The text before it has been sent by now.
                 self.held = None;

@@ -47,10 +47,8 @@ impl Maildrop {
         let now = i64::try_from(clock::now().0).unwrap_or(i64::MAX);
         self.node.change(account.id, Change::Mailboxes { account: account.id, now }).await?;
         let reader = &self.node.shard(account.id).reader;
-        let mailboxes = reader.mailboxes(account.id).await?;
-        let inbox = mailboxes.into_iter().find(|mailbox| mailbox.name == "INBOX");
-        let inbox = inbox.ok_or_else(|| anyhow::anyhow!("the account has no INBOX"))?;
-        let messages = reader.messages(inbox.id).await?;
+        let found = reader.view(account.id, "INBOX".to_owned()).await?;
+        let (inbox, messages) = found.ok_or_else(|| anyhow::anyhow!("the account has no INBOX"))?;
         let entry = |message: &crate::shard::Message| Entry {
             size: u64::try_from(message.size).unwrap_or(0),
             unique: format!("{}.{}", inbox.uidvalidity, message.uid),

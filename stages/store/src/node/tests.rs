@@ -172,3 +172,28 @@ async fn a_folder_of_another_node_or_form_is_refused() {
     let more = Config { shards: 3, ..config(folder.path()) };
     assert!(error(&more, "s1").contains("has 2 shards"));
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_told_of_a_mailbox_holds_for_its_messages() {
+    let folder = tempfile::tempdir().unwrap();
+    let node = open(folder.path());
+    node.deliver(delivery(0, "a@x", 3, "body")).await.unwrap();
+    let delivering = node.clone();
+    let deliveries = async move {
+        for mail in 1..=200 {
+            delivering.deliver(delivery(mail, "a@x", 3, "body")).await.unwrap();
+        }
+    };
+    let views = async {
+        loop {
+            let (inbox, messages) = node.shard(3).reader.view(3, "INBOX".to_owned()).await.unwrap().unwrap();
+            let last = messages.last().unwrap();
+            assert_eq!((inbox.messages, inbox.uidnext), (i64::try_from(messages.len()).unwrap(), last.uid + 1));
+            assert_eq!(inbox.modseq, last.modseq);
+            if last.uid > 200 {
+                return;
+            }
+        }
+    };
+    tokio::join!(deliveries, views);
+}

@@ -93,45 +93,24 @@ impl Reader {
     }
 
     pub(crate) async fn mailboxes(&self, account: i64) -> anyhow::Result<Vec<Mailbox>> {
-        self.ask(move |connection, _| {
-            let sql = "SELECT id, name, uidvalidity, uidnext, modseq, messages, unseen, special_use, subscribed
-                 FROM mailboxes WHERE account = ? ORDER BY name";
-            let mut statement = connection.prepare_cached(sql)?;
-            let rows = statement.query_map([account], |row| {
-                Ok(Mailbox {
-                    id: row.get(0)?,
-                    name: row.get(1)?,
-                    uidvalidity: row.get(2)?,
-                    uidnext: row.get(3)?,
-                    modseq: row.get(4)?,
-                    messages: row.get(5)?,
-                    unseen: row.get(6)?,
-                    special_use: row.get(7)?,
-                    subscribed: row.get(8)?,
-                })
-            })?;
-            Ok(rows.collect::<Result<_, _>>()?)
-        })
-        .await
+        self.ask(move |connection, _| Ok(mailboxes(connection, account)?)).await
     }
 
     /// Every message of a mailbox, by UID.
+    #[cfg(test)]
     pub(crate) async fn messages(&self, mailbox: i64) -> anyhow::Result<Vec<Message>> {
+        self.ask(move |connection, _| Ok(messages(connection, mailbox)?)).await
+    }
+
+    /// A mailbox and every message in it, by UID; none if it is not there. Both in one snapshot: a UIDNEXT that a message
+    /// has already would hide it from a client that asks for what is new (RFC 3501 section 2.3.1.1).
+    pub(crate) async fn view(&self, account: i64, name: String) -> anyhow::Result<Option<(Mailbox, Vec<Message>)>> {
         self.ask(move |connection, _| {
-            let sql =
-                "SELECT uid, modseq, size, received, flags, keywords FROM messages WHERE mailbox = ? ORDER BY uid";
-            let mut statement = connection.prepare_cached(sql)?;
-            let rows = statement.query_map([mailbox], |row| {
-                Ok(Message {
-                    uid: row.get(0)?,
-                    modseq: row.get(1)?,
-                    size: row.get(2)?,
-                    received: row.get(3)?,
-                    flags: row.get(4)?,
-                    keywords: row.get(5)?,
-                })
-            })?;
-            Ok(rows.collect::<Result<_, _>>()?)
+            let snapshot = connection.unchecked_transaction()?;
+            let found = mailboxes(&snapshot, account)?.into_iter().find(|mailbox| mailbox.name == name);
+            let Some(mailbox) = found else { return Ok(None) };
+            let messages = messages(&snapshot, mailbox.id)?;
+            Ok(Some((mailbox, messages)))
         })
         .await
     }
@@ -228,6 +207,42 @@ impl Reader {
         })
         .await
     }
+}
+
+fn mailboxes(connection: &Connection, account: i64) -> rusqlite::Result<Vec<Mailbox>> {
+    let sql = "SELECT id, name, uidvalidity, uidnext, modseq, messages, unseen, special_use, subscribed
+         FROM mailboxes WHERE account = ? ORDER BY name";
+    let mut statement = connection.prepare_cached(sql)?;
+    let rows = statement.query_map([account], |row| {
+        Ok(Mailbox {
+            id: row.get(0)?,
+            name: row.get(1)?,
+            uidvalidity: row.get(2)?,
+            uidnext: row.get(3)?,
+            modseq: row.get(4)?,
+            messages: row.get(5)?,
+            unseen: row.get(6)?,
+            special_use: row.get(7)?,
+            subscribed: row.get(8)?,
+        })
+    })?;
+    rows.collect()
+}
+
+fn messages(connection: &Connection, mailbox: i64) -> rusqlite::Result<Vec<Message>> {
+    let sql = "SELECT uid, modseq, size, received, flags, keywords FROM messages WHERE mailbox = ? ORDER BY uid";
+    let mut statement = connection.prepare_cached(sql)?;
+    let rows = statement.query_map([mailbox], |row| {
+        Ok(Message {
+            uid: row.get(0)?,
+            modseq: row.get(1)?,
+            size: row.get(2)?,
+            received: row.get(3)?,
+            flags: row.get(4)?,
+            keywords: row.get(5)?,
+        })
+    })?;
+    rows.collect()
 }
 
 /// The prefix that a row has, and the body that it names. The pack may have been rewritten, and be gone, between the question
