@@ -144,6 +144,17 @@ impl Directory {
         }
     }
 
+    /// Whether the account of this number still has this address. No is said by the master alone: what is remembered may be
+    /// older than the account.
+    ///
+    /// # Errors
+    /// [`Unsure`] when the master is away, and what is known from before does not say yes.
+    pub async fn still_has(&self, address: &str, account: i64) -> Result<bool, Unsure> {
+        let is_it = |entry: Entry| matches!(entry, Entry::Account(found) if found.id == account);
+        let Ok(address) = address.parse::<Address>() else { return Ok(false) };
+        Ok(is_it(self.entry(&address).await?) || is_it(self.inner.master.address(&address).await?))
+    }
+
     /// The quarantine's account.
     ///
     /// # Errors

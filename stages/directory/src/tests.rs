@@ -219,3 +219,21 @@ async fn a_number_is_never_given_twice() {
     add(&directory, "erin@example.org", Kind::User).await.unwrap();
     assert!(number().await > before);
 }
+
+/// What is remembered says that there is no such account, or another one; the master knows better.
+#[tokio::test]
+async fn no_account_is_taken_for_gone_by_an_old_memory() {
+    let folder = tempfile::tempdir().unwrap();
+    let long = Duration::from_secs(3600);
+    let config = Config { fresh_for: long, absent_for: long, ..config(folder.path()) };
+    let (here, elsewhere) = (directory(folder.path()).await, Directory::open(config).await.unwrap());
+    assert!(elsewhere.account("frank@example.org").await.unwrap().is_none());
+    add(&here, "frank@example.org", Kind::User).await.unwrap();
+    let first = here.account("frank@example.org").await.unwrap().unwrap().id;
+    assert!(elsewhere.account("frank@example.org").await.unwrap().is_none(), "it is remembered so");
+    assert!(elsewhere.still_has("frank@example.org", first).await.unwrap());
+    here.remove_account("frank@example.org").await.unwrap();
+    assert!(!here.still_has("frank@example.org", first).await.unwrap());
+    add(&here, "frank@example.org", Kind::User).await.unwrap();
+    assert!(!here.still_has("frank@example.org", first).await.unwrap(), "another one of this address");
+}

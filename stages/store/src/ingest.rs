@@ -1,7 +1,7 @@
 //! The stage of a store node: puts each copy into its mailboxes, and says that the mail has ended there.
 //!
-//! A repeated copy creates nothing and ends the same way. A mailbox that is full is not a reason to lose a mail: it goes
-//! to the quarantine with that reason. When the disk fails, the copy waits.
+//! A repeated copy creates nothing and ends the same way. A mailbox that is full, or was removed, is not a reason to lose a
+//! mail: it goes to the quarantine with that reason. When the disk fails, the copy waits.
 
 use bytes::{Bytes, BytesMut};
 use directory::Directory;
@@ -27,7 +27,7 @@ impl Ingest {
     }
 
     async fn keep(&self, mail: &Envelope, target: &Target, body: &Bytes, digest: Digest) -> Result<Placed, Fault> {
-        let admission = Admission::IfRoom { bytes: target.quota_bytes, messages: target.quota_messages };
+        let admission = self.admission(target).await;
         let kept = self.node.deliver(delivery(mail, target, body, digest, admission)).await;
         let kind = match kept {
             Ok(_) if target.folder == Folder::Held => EndKind::Held,
@@ -36,6 +36,19 @@ impl Ingest {
             Err(error) => return Err(error.into()),
         };
         Ok(Placed::Here(end(target, kind)))
+    }
+
+    /// The account may have been removed while the copy waited: what was stored for it then, nobody could read. The directory
+    /// said that it is there when the copy was made, so when it cannot say now, that holds.
+    async fn admission(&self, target: &Target) -> Admission {
+        let is_there = match target.folder {
+            Folder::Held => Ok(true),
+            Folder::Inbox | Folder::Junk => self.directory.still_has(&target.address, target.account).await,
+        };
+        match is_there {
+            Ok(false) => Admission::Removed,
+            Ok(true) | Err(_) => Admission::IfRoom { bytes: target.quota_bytes, messages: target.quota_messages },
+        }
     }
 
     /// A copy that its mailbox does not take goes into the quarantine, wherever that lives. It is held for this mailbox,
@@ -358,5 +371,34 @@ mod tests {
         }
         assert_eq!(keep(&ingest, 2, &dave).await, EndKind::Stored);
         assert_eq!(inbox(&ingest, dave.account).await.1, [2]);
+    }
+
+    #[tokio::test]
+    async fn a_copy_for_an_account_that_was_removed_is_held() {
+        let (_folder, ingest, dave) = site().await;
+        let quarantine = ingest.directory.held_account().await.unwrap().id;
+        ingest.directory.remove_account("dave@x.example").await.unwrap();
+        for _ in 0..2 {
+            assert_eq!(keep(&ingest, 1, &dave).await, EndKind::Held);
+        }
+        // Another one of this address is not the one that the mail was for.
+        let new = NewAccount {
+            address: "dave@x.example",
+            password: "secret",
+            store: "s1",
+            kind: directory::Kind::User,
+            quota_bytes: 0,
+            quota_messages: 0,
+        };
+        ingest.directory.add_account(new).await.unwrap();
+        assert_eq!(keep(&ingest, 2, &dave).await, EndKind::Held);
+        assert!(inbox(&ingest, dave.account).await.1.is_empty());
+        let held = ingest.node.shard(quarantine).reader.held(quarantine, 0, 9).await.unwrap();
+        let held: Vec<_> = held.iter().map(|(_, held)| (held.reason.as_str(), held.recipient.as_str())).collect();
+        let want = ("the account dave@x.example was removed", "dave@x.example");
+        assert_eq!(held, [want, want]);
+        let account = ingest.directory.account("dave@x.example").await.unwrap().unwrap().id;
+        let new_dave = Target { account, ..dave };
+        assert_eq!(keep(&ingest, 3, &new_dave).await, EndKind::Stored);
     }
 }
