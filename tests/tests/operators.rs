@@ -161,3 +161,20 @@ fn what_is_buried_outlives_the_broker() {
     chain.settles();
     chain.books(&[("accepted", 1), ("buried", 0), ("stored", 1)]);
 }
+
+#[test]
+fn a_damaged_store_is_found_while_the_node_runs() {
+    let clamd = Clamd::start();
+    let chain = Chain::start_all(&clamd);
+    assert!(send(&chain, &["alice@example.org"], b"Subject: x\r\n\r\nx\r\n").starts_with("250 "));
+    chain.settles();
+    let said = chain.command(&["store", "verify"]);
+    assert!(said.contains("1 messages, 1 bodies, ") && said.ends_with(": sound\n"), "{said}");
+    let packs = std::fs::read_dir(chain.folder().join("var/store")).unwrap().map(|entry| entry.unwrap().path());
+    let mut packs = packs.map(|shard| shard.join("packs/000001.pack"));
+    let pack = packs.find(|pack| pack.metadata().is_ok_and(|pack| pack.len() > 0)).unwrap();
+    let mut bytes = std::fs::read(&pack).unwrap();
+    *bytes.last_mut().unwrap() ^= 1;
+    std::fs::write(&pack, bytes).unwrap();
+    assert_eq!(chain.attempt(&["store", "verify"], ""), None, "it ends with 1");
+}

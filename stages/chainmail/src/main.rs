@@ -9,6 +9,7 @@ mod people;
 mod reports;
 mod run;
 mod status;
+mod stored;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -69,6 +70,9 @@ enum Command {
     /// Held mail: the quarantine.
     #[command(subcommand)]
     Held(held::Held),
+    /// The folder of the store node on this machine.
+    #[command(subcommand)]
+    Store(stored::Store),
 }
 
 fn main() -> ExitCode {
@@ -107,6 +111,7 @@ async fn carry_out(arguments: Arguments) -> anyhow::Result<bool> {
         Command::Status { json } => return status::status(&config, json).await,
         Command::Dead(command) => status::dead(&config, command).await?,
         Command::Held(command) => held::held(&config, command).await?,
+        Command::Store(command) => return stored::store(&config, command).await,
     }
     Ok(true)
 }

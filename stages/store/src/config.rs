@@ -83,12 +83,7 @@ impl Config {
                 "1MiB"..="64GiB",
                 "A pack file of this size is sealed and never changes afterwards.",
             ),
-            rewrite_below: section.count(
-                "rewrite_below",
-                30,
-                0..=90,
-                "A sealed pack of which less than this percentage is alive is rewritten, so that the space of expunged mail comes back. A higher one gives back more and writes more; 0 turns it off.",
-            ),
+            rewrite_below: rewrite_below(&mut section),
             batch: count(section.count(
                 "batch",
                 256,
@@ -130,6 +125,15 @@ impl Config {
         section.finish();
         config
     }
+}
+
+fn rewrite_below(section: &mut Section) -> u64 {
+    section.count(
+        "rewrite_below",
+        30,
+        0..=90,
+        "A sealed pack of which less than this percentage is alive is rewritten, so that the space of expunged mail comes back. A higher one gives back more and writes more; 0 turns it off.",
+    )
 }
 
 impl Logins {

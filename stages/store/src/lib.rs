@@ -15,6 +15,7 @@ mod rewrite;
 mod serve;
 pub mod shard;
 mod texts;
+pub mod verify;
 
 pub use config::Config;
 pub use ingest::Ingest;

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::Write as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
 use serde::{Deserialize, Serialize};
@@ -43,7 +43,7 @@ impl Node {
         }
         check_meta(folder, node, config.shards)?;
         let open = |number: u32| {
-            let shard = folder.join(format!("shard-{number:03}"));
+            let shard = shard_folder(folder, number);
             let pack = i64::try_from(config.pack.0).unwrap_or(i64::MAX);
             Shard::open(Settings {
                 folder: shard,
@@ -101,8 +101,7 @@ fn check_meta(folder: &Path, node: &str, shards: u32) -> anyhow::Result<()> {
         fs::rename(&new, &path)?;
         return Ok(fs::File::open(folder)?.sync_all()?);
     }
-    let named = || format!("reading {}", path.display());
-    let meta: Meta = serde_json::from_slice(&fs::read(&path).with_context(named)?).with_context(named)?;
+    let meta = meta(&path)?;
     if meta.format != FORMAT {
         bail!("{} is of format {}; this program knows {FORMAT}", folder.display(), meta.format);
     }
@@ -113,6 +112,21 @@ fn check_meta(folder: &Path, node: &str, shards: u32) -> anyhow::Result<()> {
         bail!("{} has {} shards, stages.store.shards is {shards}: it cannot be changed", folder.display(), meta.shards);
     }
     Ok(())
+}
+
+fn meta(path: &Path) -> anyhow::Result<Meta> {
+    let named = || format!("reading {}", path.display());
+    serde_json::from_slice(&fs::read(path).with_context(named)?).with_context(named)
+}
+
+fn shard_folder(folder: &Path, number: u32) -> PathBuf {
+    folder.join(format!("shard-{number:03}"))
+}
+
+/// The folders of the shards that a node's folder has.
+pub(crate) fn shard_folders(folder: &Path) -> anyhow::Result<Vec<PathBuf>> {
+    let meta = meta(&folder.join("meta.json"))?;
+    Ok((0..meta.shards).map(|number| shard_folder(folder, number)).collect())
 }
 
 #[cfg(test)]

@@ -1,0 +1,266 @@
+//! Verifies a node's folder: every body that a row names is read, and the rows are held against each other.
+//!
+//! It only reads, and a running node does not mind: each look is a snapshot of its own, and what a rewritten pack has moved
+//! meanwhile is looked for where it is now. Bytes that no row names are not damage; a crash leaves such. While the rows of
+//! a shard are counted, its write-ahead log cannot be emptied and grows by what is delivered in these seconds or minutes.
+
+use std::path::Path;
+
+use rusqlite::{Connection, OptionalExtension as _, Row, params};
+
+use crate::node::shard_folders;
+use crate::pack::{self, Place};
+use crate::shard::schema;
+
+/// Rows of bodies that are asked for at once.
+const ROWS: u32 = 1000;
+
+/// What was looked at.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub struct Verified {
+    /// Bodies.
+    pub bodies: u64,
+    /// Bytes of their records.
+    pub bytes: u64,
+    /// Messages.
+    pub messages: u64,
+    /// What was told.
+    pub damages: u64,
+}
+
+/// Rows that must not be there, each as a line.
+const WRONG: [&str; 6] = [
+    "SELECT 'message ' || uid || ' in mailbox ' || mailbox || ' has no body'
+     FROM messages LEFT JOIN bodies ON bodies.id = body WHERE bodies.id IS NULL",
+    "SELECT 'message ' || uid || ' is in mailbox ' || mailbox || ', which is not there'
+     FROM messages LEFT JOIN mailboxes ON mailboxes.id = mailbox WHERE mailboxes.id IS NULL",
+    "SELECT 'the body in pack ' || pack || ' at offset ' || offset || ' is said to be needed by ' || refs || ', and is by '
+         || coalesce(needed, 0)
+     FROM bodies LEFT JOIN (SELECT body, count(*) AS needed FROM messages GROUP BY body) ON body = id
+     WHERE refs != coalesce(needed, 0)",
+    "SELECT 'mailbox ' || name || ' of account ' || account || ' counts ' || messages || ' messages, ' || unseen
+         || ' unseen, and has ' || coalesce(here, 0) || ', ' || coalesce(new, 0)
+     FROM mailboxes LEFT JOIN
+         (SELECT mailbox, count(*) AS here, sum(1 - (flags & 1)) AS new FROM messages GROUP BY mailbox) ON mailbox = id
+     WHERE messages != coalesce(here, 0) OR unseen != coalesce(new, 0)",
+    "SELECT 'mailbox ' || name || ' of account ' || account || ' would give a UID or MODSEQ a second time'
+     FROM mailboxes JOIN
+         (SELECT mailbox, max(uid) AS last, max(modseq) AS latest FROM messages GROUP BY mailbox) ON mailbox = id
+     WHERE uidnext <= last OR modseq < latest",
+    "SELECT 'account ' || account || ' counts ' || bytes || ' bytes in ' || messages || ' messages, and has '
+         || coalesce(size, 0) || ' in ' || coalesce(here, 0)
+     FROM accounts LEFT JOIN
+         (SELECT account AS whose, sum(size) AS size, count(*) AS here
+          FROM messages JOIN mailboxes ON mailboxes.id = mailbox GROUP BY account) ON whose = account
+     WHERE bytes != coalesce(size, 0) OR messages != coalesce(here, 0)",
+];
+
+/// Looks at everything in a node's folder; `tell` gets a line for each damage.
+///
+/// # Errors
+/// When the folder is not a node's, or cannot be read at all.
+pub fn verify(folder: &Path, mut tell: impl FnMut(&str)) -> anyhow::Result<Verified> {
+    let mut verified = Verified::default();
+    for shard in shard_folders(folder)? {
+        let mut damages = 0;
+        let name = shard.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let mut told = |line: &str| {
+            damages += 1;
+            tell(&format!("{name}: {line}"));
+        };
+        if let Err(error) = look(&shard, &mut verified, &mut told) {
+            told(&format!("{error:#}"));
+        }
+        verified.damages += damages;
+    }
+    Ok(verified)
+}
+
+fn look(shard: &Path, verified: &mut Verified, tell: &mut dyn FnMut(&str)) -> anyhow::Result<()> {
+    let mut database = schema::open_reader(&shard.join("shard.db"))?;
+    // A database that is damaged itself may still name its bodies.
+    if let Err(error) = rows(&mut database, verified, tell) {
+        tell(&format!("{error:#}"));
+    }
+    bodies(&database, &shard.join("packs"), verified, tell)
+}
+
+/// The rows, in one snapshot.
+fn rows(database: &mut Connection, verified: &mut Verified, tell: &mut dyn FnMut(&str)) -> anyhow::Result<()> {
+    let snapshot = database.transaction()?;
+    let mut lines = |sql: &str| -> anyhow::Result<()> {
+        let mut statement = snapshot.prepare(sql)?;
+        let mut rows = statement.query([])?;
+        while let Some(row) = rows.next()? {
+            let line: String = row.get(0)?;
+            if line != "ok" {
+                tell(&line);
+            }
+        }
+        Ok(())
+    };
+    lines("PRAGMA quick_check")?;
+    WRONG.iter().try_for_each(|sql| lines(sql))?;
+    let messages: i64 = snapshot.query_row("SELECT count(*) FROM messages", [], |row| row.get(0))?;
+    verified.messages += messages.unsigned_abs();
+    Ok(())
+}
+
+/// A row of a body.
+struct Named {
+    id: i64,
+    digest: [u8; 32],
+    place: Place,
+    refs: i64,
+}
+
+fn named(row: &Row<'_>) -> rusqlite::Result<Named> {
+    let place = Place { pack: row.get(2)?, offset: row.get(3)?, length: row.get(4)? };
+    Ok(Named { id: row.get(0)?, digest: row.get(1)?, place, refs: row.get(5)? })
+}
+
+/// Every body, in the order in which they lie on the disk as far as nothing has moved.
+fn bodies(
+    database: &Connection,
+    packs: &Path,
+    verified: &mut Verified,
+    tell: &mut dyn FnMut(&str),
+) -> anyhow::Result<()> {
+    let some = "SELECT id, digest, pack, offset, length, refs FROM bodies WHERE id > ? ORDER BY id LIMIT ?";
+    let mut some = database.prepare(some)?;
+    let mut behind = 0;
+    loop {
+        let found = some.query_map(params![behind, ROWS], named)?.collect::<Result<Vec<_>, _>>()?;
+        let Some(last) = found.last() else { return Ok(()) };
+        behind = last.id;
+        for body in found {
+            verified.bodies += 1;
+            verified.bytes += body.place.length.unsigned_abs();
+            if let Some(error) = damage(database, packs, &body)? {
+                let why = if body.refs == 0 { " (no message needs it)" } else { "" };
+                tell(&format!("{error:#}{why}"));
+            }
+        }
+    }
+}
+
+/// What is wrong with a body, wherever it lies by now.
+fn damage(database: &Connection, packs: &Path, body: &Named) -> anyhow::Result<Option<anyhow::Error>> {
+    let mut place = body.place;
+    while let Err(error) = pack::read(packs, place, &body.digest) {
+        let again = "SELECT id, digest, pack, offset, length, refs FROM bodies WHERE id = ?";
+        let again = database.prepare_cached(again)?.query_row([body.id], named).optional()?;
+        match again {
+            // The row is gone, or its number is that of another body by now.
+            None => return Ok(None),
+            Some(again) if again.digest != body.digest => return Ok(None),
+            Some(again) if again.place != place => place = again.place,
+            Some(_) => return Ok(Some(error)),
+        }
+    }
+    Ok(None)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use std::cell::RefCell;
+    use std::os::unix::fs::FileExt as _;
+    use std::rc::Rc;
+
+    use bytes::Bytes;
+    use runtime::config::{Section, Sheet};
+
+    use super::*;
+    use crate::shard::{Admission, Change, Delivery};
+    use crate::{Config, Node};
+
+    /// A running node with four messages of one account, of which one is expunged.
+    async fn site() -> (tempfile::TempDir, Node) {
+        let folder = tempfile::tempdir().unwrap();
+        let section = Section::root(serde_json::json!({"shards": 2}), Rc::new(RefCell::new(Sheet::default())));
+        let config = Config { folder: folder.path().join("store"), ..Config::read(section, folder.path()) };
+        let node = Node::open(&config, "s1").unwrap();
+        for number in 0..4 {
+            let body = Bytes::from(vec![number; 100]);
+            let delivery = Delivery {
+                mail: [number; 16],
+                target: "a@x".into(),
+                account: 1,
+                folder: "INBOX".into(),
+                prefix: Bytes::new(),
+                digest: *blake3::hash(&body).as_bytes(),
+                body,
+                received: 1_800_000_000_000,
+                admission: Admission::IfRoom { bytes: 0, messages: 0 },
+                held: String::new(),
+                held_for: String::new(),
+            };
+            node.deliver(delivery).await.unwrap();
+        }
+        let mailbox = node.shard(1).reader.mailboxes(1).await.unwrap().remove(1).id;
+        node.change(1, Change::Expunge { account: 1, mailbox, uids: vec![4], only_deleted: false }).await.unwrap();
+        (folder, node)
+    }
+
+    #[track_caller]
+    fn check(folder: &tempfile::TempDir, want: &[&str]) {
+        let mut lines = Vec::new();
+        let verified = verify(&folder.path().join("store"), |line| lines.push(line.to_owned())).unwrap();
+        let is_wanted = |(line, want): (&String, &&str)| line.starts_with("shard-001: ") && line.contains(want);
+        assert!(lines.len() == want.len() && lines.iter().zip(want).all(is_wanted), "{lines:#?}");
+        assert_eq!((verified.damages, verified.bodies), (lines.len() as u64, 4));
+    }
+
+    #[tokio::test]
+    async fn a_sound_folder() {
+        let (folder, _node) = site().await;
+        check(&folder, &[]);
+        let error = verify(folder.path(), |_| {}).unwrap_err().to_string();
+        assert!(error.contains("meta.json"), "{error}");
+        std::fs::remove_file(folder.path().join("store/shard-000/shard.db")).unwrap();
+        let mut lines = Vec::new();
+        verify(&folder.path().join("store"), |line| lines.push(line.to_owned())).unwrap();
+        assert!(lines.len() == 1 && lines[0].starts_with("shard-000: opening "), "{lines:#?}");
+    }
+
+    #[tokio::test]
+    async fn every_damaged_body_is_named() {
+        let (folder, _node) = site().await;
+        let pack = std::fs::File::options().write(true).open(folder.path().join("store/shard-001/packs/000001.pack"));
+        let pack = pack.unwrap();
+        // Records of 53 and 100 bytes: the text of the second, the head of the third, the end of the last.
+        pack.write_all_at(b"!", 153 + 60).unwrap();
+        pack.write_all_at(b"!", 2 * 153).unwrap();
+        pack.set_len(4 * 153 - 1).unwrap();
+        let last = "000001.pack at offset 459: failed to fill whole buffer (no message needs it)";
+        check(&folder, &["000001.pack at offset 153 is damaged", "offset 306: it is not a record", last]);
+    }
+
+    #[tokio::test]
+    async fn rows_that_do_not_agree_are_named() {
+        let (folder, _node) = site().await;
+        let spoil = |sql: &str| {
+            let database = Connection::open(folder.path().join("store/shard-001/shard.db")).unwrap();
+            assert!(database.execute(sql, []).unwrap() > 0, "{sql}");
+        };
+        let inbox = "WHERE account = 1 AND name = 'INBOX'";
+        spoil(&format!("UPDATE mailboxes SET messages = 7, uidnext = 2 {inbox}"));
+        spoil("UPDATE accounts SET bytes = 1");
+        spoil("UPDATE bodies SET refs = 2 WHERE offset = 0");
+        check(
+            &folder,
+            &[
+                "the body in pack 1 at offset 0 is said to be needed by 2, and is by 1",
+                "mailbox INBOX of account 1 counts 7 messages, 3 unseen, and has 3, 3",
+                "mailbox INBOX of account 1 would give a UID or MODSEQ a second time",
+                "account 1 counts 1 bytes in 3 messages, and has 300 in 3",
+            ],
+        );
+        spoil("UPDATE messages SET body = 77, mailbox = 88 WHERE uid = 1");
+        let mut lines = Vec::new();
+        verify(&folder.path().join("store"), |line| lines.push(line.to_owned())).unwrap();
+        assert!(lines.iter().any(|line| line.contains("message 1 in mailbox 88 has no body")), "{lines:#?}");
+        assert!(lines.iter().any(|line| line.contains("message 1 is in mailbox 88, which is not there")), "{lines:#?}");
+    }
+}
