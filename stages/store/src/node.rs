@@ -5,6 +5,8 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
+use futures::future::select_all;
+use runtime::tasks::Tasks;
 use serde::{Deserialize, Serialize};
 
 use crate::config::Config;
@@ -79,6 +81,24 @@ impl Node {
     /// See [`StoreError`].
     pub async fn deliver(&self, delivery: Delivery) -> Result<Kept, StoreError> {
         self.shard(delivery.account).deliver(delivery).await
+    }
+
+    /// Resolves with an error when the writer of a shard has ended, by a defect: without it the mail of its accounts would
+    /// wait in vain, and its readers could change nothing. The process ends; started again, it has all its shards.
+    ///
+    /// # Errors
+    /// When a writer has ended.
+    pub(crate) async fn watch(self, tasks: Tasks) -> anyhow::Result<()> {
+        let ended = self.shards.iter().enumerate().map(|(number, shard)| {
+            Box::pin(async move {
+                shard.ended().await;
+                number
+            })
+        });
+        tokio::select! {
+            () = tasks.stopping() => Ok(()),
+            (number, ..) = select_all(ended) => bail!("the writer of shard {number} has ended"),
+        }
     }
 
     /// Carries out a change of an account's mail. Resolves when that is synced; gives how many messages changed.

@@ -63,6 +63,7 @@ pub fn serve(
     let logins = Logins::new(directory.clone(), node.name().to_owned(), config.logins);
     let desk = Desk { node: node.clone(), logins, texts: Texts::new(config.texts), terms, tls: tls.clone() };
     let room = Room::new(config.connections, config.per_address);
+    tasks.spawn_vital("shards", node.clone().watch(tasks.clone()));
     tasks.spawn("packs", rewrite::run(node.clone(), config.rewrite_below, tasks.clone()));
     let begin = [Begin::InTheClear, Begin::UnderTls];
     for ((name, addresses), begin) in

@@ -173,6 +173,20 @@ async fn a_folder_of_another_node_or_form_is_refused() {
     assert!(error(&more, "s1").contains("has 2 shards"));
 }
 
+#[tokio::test]
+async fn a_shard_whose_writer_has_ended_ends_the_process() {
+    let folder = tempfile::tempdir().unwrap();
+    let (node, tasks) = (open(folder.path()), Tasks::default());
+    tasks.spawn_vital("shards", node.clone().watch(tasks.clone()));
+    assert_eq!(node.deliver(delivery(1, "a@x", 3, "body")).await, Ok(Kept::New));
+    assert!(!tasks.is_stopping());
+    node.shard(3).break_down().await;
+    tasks.stopping().await;
+    assert!(matches!(node.deliver(delivery(2, "a@x", 3, "body")).await, Err(StoreError::Failed(_))));
+    let error = node.watch(Tasks::default()).await.unwrap_err().to_string();
+    assert_eq!(error, "the writer of shard 1 has ended");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_told_of_a_mailbox_holds_for_its_messages() {
     let folder = tempfile::tempdir().unwrap();

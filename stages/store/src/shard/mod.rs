@@ -233,6 +233,16 @@ impl Shard {
         self.work(Work::Sweep(sweep)).await
     }
 
+    /// Resolves when the writer has ended. It does so by a panic alone, as long as this handle is there.
+    pub(crate) async fn ended(&self) {
+        self.commands.closed().await;
+    }
+
+    #[cfg(test)]
+    pub(crate) async fn break_down(&self) {
+        let _ = self.work(Work::BreakDown).await;
+    }
+
     async fn work(&self, work: Work) -> Result<u64, StoreError> {
         let (answer, wait) = oneshot::channel();
         let gone = || StoreError::Failed("the shard's writer has ended".to_owned());

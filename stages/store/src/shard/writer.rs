@@ -30,10 +30,12 @@ pub(super) enum Command {
 pub(super) enum Work {
     Change(Change),
     Sweep(Sweep),
+    #[cfg(test)]
+    BreakDown,
 }
 
-type Answered = (oneshot::Sender<Result<Kept, StoreError>>, Result<Kept, StoreError>);
-type Changed = (oneshot::Sender<Result<u64, StoreError>>, Result<u64, StoreError>);
+/// An answer, and to whom it will be given once the batch is kept.
+type Answered<T> = (oneshot::Sender<Result<T, StoreError>>, Result<T, StoreError>);
 
 pub(super) struct Writer {
     settings: Settings,
@@ -82,8 +84,8 @@ impl Writer {
     }
 
     fn work(&mut self, batch: Vec<Command>) {
-        let mut delivered: Vec<Answered> = Vec::new();
-        let mut changed: Vec<Changed> = Vec::new();
+        let mut delivered: Vec<Answered<Kept>> = Vec::new();
+        let mut changed: Vec<Answered<u64>> = Vec::new();
         let mut records = BytesMut::new();
         let done = self.try_work(batch, &mut delivered, &mut changed, &mut records);
         if let Err(error) = &done {
@@ -111,8 +113,8 @@ impl Writer {
     fn try_work(
         &mut self,
         batch: Vec<Command>,
-        delivered: &mut Vec<Answered>,
-        changed: &mut Vec<Changed>,
+        delivered: &mut Vec<Answered<Kept>>,
+        changed: &mut Vec<Answered<u64>>,
         records: &mut BytesMut,
     ) -> anyhow::Result<()> {
         let mut senders = batch.into_iter();
@@ -136,26 +138,8 @@ impl Writer {
         };
         while let Some(command) = senders.next() {
             let failed = match command {
-                Command::Deliver(delivery, answer) => match gathering.deliver(&delivery) {
-                    Ok(result) => {
-                        delivered.push((answer, result));
-                        None
-                    }
-                    Err(error) => {
-                        delivered.push((answer, Err(StoreError::Failed(error.to_string()))));
-                        Some(error)
-                    }
-                },
-                Command::Work(work, answer) => match gathering.work(&work) {
-                    Ok(result) => {
-                        changed.push((answer, result));
-                        None
-                    }
-                    Err(error) => {
-                        changed.push((answer, Err(StoreError::Failed(error.to_string()))));
-                        Some(error)
-                    }
-                },
+                Command::Deliver(delivery, answer) => answered(delivered, answer, gathering.deliver(&delivery)),
+                Command::Work(work, answer) => answered(changed, answer, gathering.work(&work)),
             };
             if let Some(error) = failed {
                 refuse_all(&mut senders, delivered, changed);
@@ -172,7 +156,29 @@ impl Writer {
     }
 }
 
-fn refuse_all(rest: &mut impl Iterator<Item = Command>, delivered: &mut Vec<Answered>, changed: &mut Vec<Changed>) {
+/// Notes an answer; gives the error with which the batch fails.
+fn answered<T>(
+    all: &mut Vec<Answered<T>>,
+    answer: oneshot::Sender<Result<T, StoreError>>,
+    result: rusqlite::Result<Result<T, StoreError>>,
+) -> Option<rusqlite::Error> {
+    match result {
+        Ok(result) => {
+            all.push((answer, result));
+            None
+        }
+        Err(error) => {
+            all.push((answer, Err(StoreError::Failed(error.to_string()))));
+            Some(error)
+        }
+    }
+}
+
+fn refuse_all(
+    rest: &mut impl Iterator<Item = Command>,
+    delivered: &mut Vec<Answered<Kept>>,
+    changed: &mut Vec<Answered<u64>>,
+) {
     let failed = || StoreError::Failed("the batch failed".to_owned());
     for command in rest {
         match command {
@@ -339,6 +345,8 @@ impl Gathering<'_> {
         match work {
             Work::Change(change) => self.change(change),
             Work::Sweep(sweep) => self.sweep(sweep).map(Ok),
+            #[cfg(test)]
+            Work::BreakDown => panic!("a defect"),
         }
     }
 
