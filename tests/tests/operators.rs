@@ -178,3 +178,33 @@ fn a_damaged_store_is_found_while_the_node_runs() {
     std::fs::write(&pack, bytes).unwrap();
     assert_eq!(chain.attempt(&["store", "verify"], ""), None, "it ends with 1");
 }
+
+/// The account goes while copies wait for its node: those are held, the alias's other member has its own.
+#[test]
+fn an_account_is_removed_while_its_mail_waits() {
+    let clamd = Clamd::start();
+    let mut chain = Chain::start_parts_with(&clamd, &[("/stages/accept/verdict_wait", json!("500ms"))]);
+    chain.command_with(&["account", "add", "dave@example.org"], "secret of dave\n");
+    for member in ["alice@example.org", "dave@example.org"] {
+        chain.command(&["alias", "add", "group@example.org", member]);
+    }
+    wait_for("the gate", || Smtp::try_connect(chain.smtp).is_ok());
+    chain.kill("store");
+    for to in ["group@example.org", "dave@example.org"] {
+        assert!(send(&chain, &[to], b"Subject: x\r\n\r\nx\r\n").starts_with("250 "));
+    }
+    wait_for("the copies", || {
+        let status = chain.attempt(&["status", "--json"], "");
+        status.is_some_and(|status| {
+            let status: serde_json::Value = serde_json::from_str(&status).unwrap();
+            status["stages"]["store"]["waiting"] == 2
+        })
+    });
+    chain.command(&["account", "remove", "dave@example.org"]);
+    chain.start("store");
+    chain.settles();
+    assert_eq!(chain.read("alice@example.org").len(), 1);
+    let listed = chain.command(&["held", "list"]);
+    assert_eq!(listed.matches("for dave@example.org").count(), 2, "{listed}");
+    assert_eq!(listed.matches("the account dave@example.org was removed").count(), 2, "{listed}");
+}

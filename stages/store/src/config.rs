@@ -77,12 +77,7 @@ impl Config {
                 "Databases over which accounts are spread. Fixed when the folder is made.",
             ))
             .unwrap_or(1),
-            pack: section.size(
-                "pack",
-                "256MiB",
-                "1MiB"..="64GiB",
-                "A pack file of this size is sealed and never changes afterwards.",
-            ),
+            pack: pack(&mut section),
             rewrite_below: rewrite_below(&mut section),
             batch: count(section.count(
                 "batch",
@@ -125,6 +120,10 @@ impl Config {
         section.finish();
         config
     }
+}
+
+fn pack(section: &mut Section) -> ByteSize {
+    section.size("pack", "256MiB", "1MiB"..="64GiB", "A pack file of this size is sealed and never changes afterwards.")
 }
 
 fn rewrite_below(section: &mut Section) -> u64 {

@@ -195,7 +195,7 @@ impl Reader {
                 match pack::read_record(packs, place, &digest) {
                     Ok(record) => {
                         bytes += record.len();
-                        records.push(Carried { id, place, record });
+                        records.push(Carried { id, digest, place, record });
                     }
                     Err(error) => return Ok(Err(error)),
                 }

@@ -37,6 +37,7 @@ pub(crate) enum Sweep {
 #[derive(Debug)]
 pub(crate) struct Carried {
     pub(crate) id: i64,
+    pub(crate) digest: [u8; 32],
     pub(crate) place: Place,
     pub(crate) record: Bytes,
 }
@@ -62,7 +63,7 @@ impl Gathering<'_> {
 
     /// Moves a body, unless its row says something else by now.
     fn carry(&mut self, carried: &Carried) -> rusqlite::Result<bool> {
-        let Carried { id, place, record } = carried;
+        let Carried { id, digest, place, record } = carried;
         let new = self.next_place(record.len());
         let update = "UPDATE bodies SET pack = ?, offset = ?, length = ?
              WHERE id = ? AND pack = ? AND offset = ? AND refs != 0";
@@ -70,16 +71,26 @@ impl Gathering<'_> {
         let is_moved = self.transaction.prepare_cached(update)?.execute(row)? > 0;
         if is_moved {
             self.records.extend_from_slice(record);
+            // It is not on the disk yet, where a delivery of this batch would look for it.
+            self.sound.insert(*digest, *id);
         }
         Ok(is_moved)
     }
 
-    fn clear(&self, pack: i64) -> rusqlite::Result<u64> {
+    fn clear(&mut self, pack: i64) -> rusqlite::Result<u64> {
         // The current one is written to still.
         let is_sealed = pack < self.pack.0;
         if is_sealed {
             let clear = "DELETE FROM bodies WHERE id IN (SELECT id FROM bodies WHERE pack = ? AND refs = 0 LIMIT ?)";
             self.transaction.prepare_cached(clear)?.execute(params![pack, CLEAR_MOST])?;
+            // A delivery of this batch must not refer to a row that has just gone.
+            let mut is_there = self.transaction.prepare_cached("SELECT 1 FROM bodies WHERE id = ?")?;
+            let mut sound = std::mem::take(&mut self.sound);
+            for (digest, id) in sound.drain() {
+                if is_there.exists([id])? {
+                    self.sound.insert(digest, id);
+                }
+            }
         }
         let count = "SELECT count(*) FROM bodies WHERE pack = ?";
         let left: i64 = self.transaction.prepare_cached(count)?.query_row([pack], |row| row.get(0))?;
@@ -93,7 +104,8 @@ impl Gathering<'_> {
 
 /// Removes the files of retired packs that a crash left behind.
 pub(super) fn finish(database: &Connection, packs: &Path) -> anyhow::Result<()> {
-    let mut retired = database.prepare("SELECT pack FROM retired")?;
+    let unnamed = "SELECT pack FROM retired WHERE NOT EXISTS (SELECT 1 FROM bodies WHERE bodies.pack = retired.pack)";
+    let mut retired = database.prepare(unnamed)?;
     let retired = retired.query_map([], |row| row.get(0))?.collect::<Result<Vec<i64>, _>>()?;
     for pack in retired {
         remove(packs, pack)?;

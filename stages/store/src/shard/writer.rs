@@ -198,7 +198,7 @@ pub(super) struct Gathering<'a> {
     packs: &'a Path,
     known_sound: &'a Sound,
     /// Rows of the bodies that this batch has written or found sound.
-    sound: HashMap<[u8; 32], i64>,
+    pub(super) sound: HashMap<[u8; 32], i64>,
 }
 
 impl Gathering<'_> {
@@ -354,5 +354,63 @@ impl Gathering<'_> {
     pub(super) fn next_place(&self, length: usize) -> Place {
         let number = |length: usize| i64::try_from(length).unwrap_or(i64::MAX);
         Place { pack: self.pack.0, offset: self.pack.1 + number(self.records.len()), length: number(length) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn delivery(mail: u8) -> Command {
+        let delivery = Delivery {
+            mail: [mail; 16],
+            target: "a@x".into(),
+            account: 1,
+            folder: "INBOX".into(),
+            prefix: Bytes::new(),
+            body: Bytes::from_static(b"body"),
+            digest: *blake3::hash(b"body").as_bytes(),
+            received: 1_800_000_000_000,
+            admission: Admission::IfRoom { bytes: 0, messages: 0 },
+            held: String::new(),
+            held_for: String::new(),
+        };
+        Command::Deliver(Box::new(delivery), oneshot::channel().0)
+    }
+
+    fn work(work: Work) -> Command {
+        Command::Work(work, oneshot::channel().0)
+    }
+
+    /// The row of a body goes in the middle of a batch that has referred to it before, and does so again.
+    #[test]
+    fn a_batch_does_not_refer_to_what_it_has_cleared() {
+        let folder = tempfile::tempdir().unwrap();
+        let (delivered_for, path) = (Duration::from_secs(86_400), folder.path().to_owned());
+        let mut writer = Writer::open(Settings { folder: path, number: 0, batch: 9, pack: 10, delivered_for }).unwrap();
+        writer.work(vec![delivery(1)]);
+        assert_eq!(writer.pack.number, 2, "a record fills a pack");
+        let expunge = Change::Expunge { account: 1, mailbox: 1, uids: vec![1, 2], only_deleted: false };
+        writer.work(vec![delivery(2), work(Work::Change(expunge)), work(Work::Sweep(Sweep::Clear(1))), delivery(3)]);
+        let whole = "SELECT uid, pack FROM messages JOIN bodies ON bodies.id = body";
+        let row = |row: &rusqlite::Row<'_>| Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?));
+        assert_eq!(writer.database.query_row(whole, [], row).unwrap(), (3, 2));
+    }
+
+    /// A body is moved and delivered again in one batch: its new record is not on the disk yet.
+    #[test]
+    fn a_batch_refers_to_what_it_has_moved() {
+        let folder = tempfile::tempdir().unwrap();
+        let (delivered_for, path) = (Duration::from_secs(86_400), folder.path().to_owned());
+        let mut writer = Writer::open(Settings { folder: path, number: 0, batch: 9, pack: 10, delivered_for }).unwrap();
+        writer.work(vec![delivery(1)]);
+        writer.sound = Sound::new(Instant::now());
+        let digest = *blake3::hash(b"body").as_bytes();
+        let record = pack::record(b"body", &digest);
+        let place = Place { pack: 1, offset: 0, length: i64::try_from(record.len()).unwrap() };
+        let carried = super::super::Carried { id: 1, digest, place, record: record.clone() };
+        writer.work(vec![work(Work::Sweep(Sweep::Carry(vec![carried]))), delivery(2)]);
+        assert_eq!(std::fs::read(pack::path(&writer.settings.packs(), 2)).unwrap(), record, "one record, not two");
     }
 }
