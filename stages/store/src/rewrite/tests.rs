@@ -252,3 +252,75 @@ async fn a_damaged_record_keeps_its_pack() {
     check_text(1, node.shard(1).reader.text(inbox(&node).await, 1).await.unwrap());
     assert!(node.shard(1).reader.text(inbox(&node).await, 2).await.is_err());
 }
+
+#[tokio::test(start_paused = true)]
+async fn packs_are_looked_at_until_the_shutdown() {
+    let (folder, node) = site().await;
+    let tasks = Tasks::default();
+    tasks.spawn("packs", run(node.clone(), 30, tasks.clone()));
+    // The clock jumps from look to look; the writer and the disk take the time that they take.
+    let begun = Instant::now();
+    while pack(&folder, 1).exists() {
+        assert!(begun.elapsed() < Duration::from_secs(60), "the pack stays");
+        tokio::time::sleep(LOOK).await;
+    }
+    tasks.stop();
+    while !tasks.finished(LOOK).await {
+        assert!(begun.elapsed() < Duration::from_secs(60), "it goes on");
+    }
+    all_there(&node).await;
+    assert!(pack(&folder, 2).exists());
+}
+
+/// A long life: texts come, come again, are expunged, packs are rewritten at any moment, and the node is started anew.
+#[tokio::test]
+async fn a_long_life_leaves_a_sound_folder() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut node = open(folder.path());
+    let mut dice = blake3::Hasher::new().update(b"a long life").finalize_xof();
+    let mut throw = || {
+        let mut thrown = [0; 3];
+        dice.fill(&mut thrown);
+        thrown
+    };
+    // The text of each message that is there, by its UID; and how many packs went.
+    let (mut there, mut next, mut freed) = (std::collections::BTreeMap::new(), 0, 0);
+    for _ in 0..600 {
+        let [what, which, text] = throw();
+        match what % 16 {
+            0..=8 if next < 250 => {
+                next += 1;
+                deliver(&node, next, text % 40).await;
+                there.insert(i64::from(next), text % 40);
+            }
+            0..=12 => {
+                let gone: Vec<i64> = there.keys().copied().filter(|uid| uid % 5 == i64::from(which % 5)).collect();
+                there.retain(|uid, _| !gone.contains(uid));
+                if next > 0 {
+                    expunge(&node, gone).await;
+                }
+            }
+            13..=14 => {
+                let found = node.shard(1).reader.sealed(i64::from(which % 4)).await.unwrap();
+                if let Some(found) = found
+                    && let Rewritten::Freed(_) = rewrite(node.shard(1), found, 90, &Tasks::default()).await.unwrap()
+                {
+                    freed += 1;
+                }
+            }
+            _ => {
+                drop(node);
+                node = open(folder.path());
+            }
+        }
+    }
+    let mailbox = inbox(&node).await;
+    for (uid, text) in &there {
+        check_text(i64::from(*text) + 1, node.shard(1).reader.text(mailbox, *uid).await.unwrap());
+    }
+    let mut damages = Vec::new();
+    let verified = crate::verify::verify(folder.path(), |line| damages.push(line.to_owned())).unwrap();
+    assert!(damages.is_empty(), "{damages:#?}");
+    assert_eq!(verified.messages, there.len() as u64);
+    assert!(freed > 5, "only {freed} packs went");
+}
