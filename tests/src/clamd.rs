@@ -1,4 +1,4 @@
-//! A real clamd with a small database, which tests start, pause, kill and start again.
+//! A real clamd with a folder of its own: it is paused, killed, and made to forget what it knows.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -18,10 +18,21 @@ pub struct Clamd {
 
 impl Clamd {
     pub fn start() -> Self {
+        Self::start_on(tempfile::tempdir().unwrap(), &root().join("ops/clamav"))
+    }
+
+    /// One whose database is sound, and does not know the EICAR test file.
+    pub fn start_ignorant() -> Self {
         let folder = tempfile::tempdir().unwrap();
+        let database = folder.path().join("database");
+        fs::create_dir(&database).unwrap();
+        fs::write(database.join("other.hdb"), format!("{}:68:Other\n", "0".repeat(32))).unwrap();
+        Self::start_on(folder, &database)
+    }
+
+    fn start_on(folder: TempDir, database: &Path) -> Self {
         let socket = folder.path().join("clamd.sock");
         let settings = fs::read_to_string(root().join("ops/clamd.conf")).unwrap();
-        let database = root().join("ops/clamav");
         let own = format!("LocalSocket {}\nDatabaseDirectory {}\nUser root\n", socket.display(), database.display());
         fs::write(folder.path().join("clamd.conf"), settings + &own).unwrap();
         let child = Self::spawn(folder.path());
@@ -40,7 +51,8 @@ impl Clamd {
         wait_for("clamd", || std::os::unix::net::UnixStream::connect(self.socket()).is_ok());
     }
 
-    pub(crate) fn socket(&self) -> PathBuf {
+    /// Where it listens.
+    pub fn socket(&self) -> PathBuf {
         self.folder.path().join("clamd.sock")
     }
 
@@ -55,6 +67,22 @@ impl Clamd {
 
     pub fn resume(&self) {
         self.signal(Signal::SIGCONT);
+    }
+
+    /// One that began ignorant has the EICAR signatures in its database from now on.
+    pub fn learn(&self) {
+        for name in ["eicar.hdb", "eicar.ndb"] {
+            fs::copy(root().join("ops/clamav").join(name), self.folder.path().join("database").join(name)).unwrap();
+        }
+        self.signal(Signal::SIGUSR2);
+    }
+
+    /// And no longer.
+    pub fn forget(&self) {
+        for name in ["eicar.hdb", "eicar.ndb"] {
+            fs::remove_file(self.folder.path().join("database").join(name)).unwrap();
+        }
+        self.signal(Signal::SIGUSR2);
     }
 
     pub fn kill(&mut self) {

@@ -99,3 +99,28 @@ fn what_is_held_as_spam_has_been_scanned() {
     assert_eq!(chain.command(&["held", "release", number]), "done\n");
     assert_eq!(chain.read("alice@example.org").len(), 1);
 }
+
+/// A clamd without its signatures answers PING and calls everything clean, whether it was started like that or lost them.
+#[test]
+fn a_scanner_that_knows_nothing_is_not_believed() {
+    let clamd = Clamd::start_ignorant();
+    let mut chain = Chain::prepare(&clamd, &[]);
+    chain.start_again("all");
+    for round in 0..2 {
+        wait_for("/ready to say so", || chain.ready().contains("does not find the EICAR test file"));
+        for mail in [format!("Subject: good {round}\r\n\r\ngood\r\n").as_bytes(), &eicar()] {
+            let mail = [format!("X-Round: {round}\r\n").as_bytes(), mail].concat();
+            let reply = send(&chain, &mail);
+            assert!(reply.starts_with("250 "), "{reply}");
+        }
+        wait_for("the mails to wait", || listed(&chain, "scan") == 2);
+        assert_eq!(chain.read("alice@example.org").len(), round);
+        clamd.learn();
+        wait_for("/ready", || chain.ready().starts_with("HTTP/1.1 200"));
+        chain.settles();
+        assert_eq!(chain.read("alice@example.org").len(), round + 1);
+        let held = round as u64 + 1;
+        chain.books(&[("accepted", 2 * held), ("stored", held), ("held", held)]);
+        clamd.forget();
+    }
+}

@@ -40,7 +40,7 @@ pub(crate) enum Part {
 
 /// How long the broker may take to be there at the start.
 const BROKER_START: Duration = Duration::from_secs(60);
-/// How often clamd is asked whether it is there.
+/// How often clamd is asked whether it is there and finds something.
 const PROBE: Duration = Duration::from_secs(1);
 
 struct Process {
@@ -191,12 +191,17 @@ impl Process {
 
     fn scan(&self) {
         let config = self.config.scan.clone();
-        self.stage("scan", scan::Scan::new(config.clone()), config.work.clone());
+        let scanner = scan::Scanner::new(&config);
+        self.stage("scan", scan::Scan::new(config.clone(), scanner.clone()), config.work);
         let (readiness, tasks) = (self.readiness.clone(), self.tasks.clone());
         readiness.waiting("clamd", "not asked yet");
         self.tasks.spawn("clamd", async move {
             while !tasks.is_stopping() {
-                match scan::probe(&config.clamd, PROBE).await {
+                let probed = tokio::select! {
+                    () = tasks.stopping() => break,
+                    probed = scanner.probe(PROBE) => probed,
+                };
+                match probed {
                     Ok(()) => readiness.ready("clamd"),
                     Err(error) => readiness.waiting("clamd", format!("{error:#}; mail waits")),
                 }

@@ -25,6 +25,8 @@ pub struct Config {
     pub clamd: Clamd,
     /// It has to answer within that.
     pub deadline: Duration,
+    /// How long it counts that it has found the EICAR test file.
+    pub proof: Duration,
     /// Larger mail is not given to it.
     pub largest: ByteSize,
     /// What becomes of larger mail.
@@ -45,7 +47,7 @@ impl Config {
     pub fn read(mut section: Section, var: &std::path::Path) -> Self {
         let default = format!("unix:{}", var.join("clamd.sock").display());
         let text =
-            section.text("clamd", &default, "Where clamd listens: unix: and a path, or an address with its port.");
+            section.text("clamd", &default, "Where clamd listens: unix: and a path, or an address with its port. One clamd, not several behind one address: what one has shown says nothing about the others.");
         let clamd = match text.strip_prefix("unix:") {
             Some(path) => Clamd::Unix(path.into()),
             None => Clamd::Tcp(text.parse().unwrap_or_else(|_| {
@@ -68,6 +70,14 @@ impl Config {
                     "1min",
                     "100ms"..="4min",
                     "clamd has to answer within that; then the mail waits and is tried again.",
+                )
+                .0,
+            proof: section
+                .span(
+                    "proof",
+                    "5s",
+                    "100ms"..="1min",
+                    "How long it counts that clamd has found the EICAR test file. A clamd that does not find it has an empty or damaged database: nothing that it calls clean goes on. It is asked each second, so a proof grows old only when clamd is busy; the shorter, the less can slip through a database that was damaged a moment ago.",
                 )
                 .0,
             largest: section.size(

@@ -1,13 +1,15 @@
 //! Virus scanning: asks clamd about the body of every mail.
 //!
 //! Clean mail goes on; infected mail is refused, or held once it was accepted. It fails closed: when clamd cannot be
-//! asked, or its answer is anything but clear, the mail waits. A scan that failed never looks like a scan that passed.
+//! asked, its answer is anything but clear, or it does not know the EICAR test file any more, the mail waits. A scan that
+//! failed never looks like a scan that passed.
 
 mod clamd;
 pub mod config;
 pub mod decide;
+mod scanner;
 
-pub use clamd::probe;
+pub use scanner::Scanner;
 
 use runtime::{Fault, Mail, Outcome, Stage};
 
@@ -18,12 +20,13 @@ use decide::{Report, decide};
 #[derive(Debug, Clone)]
 pub struct Scan {
     config: Config,
+    scanner: Scanner,
 }
 
 impl Scan {
     /// Scanning by this clamd.
-    pub fn new(config: Config) -> Self {
-        Self { config }
+    pub fn new(config: Config, scanner: Scanner) -> Self {
+        Self { config, scanner }
     }
 }
 
@@ -37,7 +40,7 @@ impl Stage for Scan {
             return Ok(decide(config.too_large, &Report::TooLarge));
         }
         let body = mail.body().await?;
-        let report = clamd::scan(&config.clamd, &[header.as_slice(), &body].concat(), config.deadline).await?;
+        let report = self.scanner.scan(&[header.as_slice(), &body].concat()).await?;
         Ok(decide(config.too_large, &report))
     }
 }
