@@ -110,7 +110,7 @@ fn commands_where_they_do_not_belong() {
     for (command, want) in [
         ("DATA", "503 5.5.1"),
         ("RCPT TO:<alice@example.org>", "503 5.5.1"),
-        ("MAIL FROM:<a@b.example", "501 5.1.3"),
+        ("MAIL FROM:<a@b.example", "501 5.1.7"),
         ("MAIL TO:<a@b.example>", "501 5.5.4"),
         ("AUTH PLAIN AGFsaWNlAGNoYWlubWFpbA==", "50"),
         ("ETRN example.org", "50"),

@@ -111,9 +111,9 @@ fn behind_keyword<'a>(argument: &'a str, keyword: &str, syntax: &str) -> Result<
 
 fn sender(argument: &str) -> Result<Sender, Reply> {
     let text = behind_keyword(argument, "FROM:", "MAIL FROM:<address>")?;
-    let (path, rest) = Path::parse(text).map_err(Reply::bad_address)?;
+    let (path, rest) = Path::parse(text).map_err(Reply::bad_sender)?;
     if !path.is_null() && path.domain().is_empty() {
-        return Err(Reply::bad_address("the domain is missing"));
+        return Err(Reply::bad_sender("the domain is missing"));
     }
     let mut sender = Sender { path, size: None, envid: String::new(), ret: String::new() };
     for (key, value) in parameters(rest)? {
@@ -123,6 +123,7 @@ fn sender(argument: &str) -> Result<Sender, Reply> {
             ("RET", value) if is_one_of(value, &["FULL", "HDRS"]) => sender.ret = value.to_ascii_uppercase(),
             ("ENVID", value) if value.len() <= ENVID_MOST && is_xtext(value) => value.clone_into(&mut sender.envid),
             ("RET" | "ENVID", _) => return Err(Reply::bad_parameter(&key)),
+            ("BODY", value) => return Err(Reply::unknown_parameter(&format!("BODY={value}"))),
             _ => return Err(Reply::unknown_parameter(&key)),
         }
     }
@@ -131,9 +132,9 @@ fn sender(argument: &str) -> Result<Sender, Reply> {
 
 fn recipient(argument: &str) -> Result<Recipient, Reply> {
     let text = behind_keyword(argument, "TO:", "RCPT TO:<address>")?;
-    let (path, rest) = Path::parse(text).map_err(Reply::bad_address)?;
+    let (path, rest) = Path::parse(text).map_err(Reply::bad_recipient)?;
     if path.is_null() {
-        return Err(Reply::bad_address("a recipient has an address"));
+        return Err(Reply::bad_recipient("a recipient has an address"));
     }
     let mut recipient = Recipient { path, orcpt: String::new(), notify: String::new() };
     for (key, value) in parameters(rest)? {

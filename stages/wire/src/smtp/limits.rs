@@ -16,7 +16,8 @@ pub struct Limits {
     /// Recipients of one message. RFC 5321 section 4.5.3.1.8 asks for 100 at least; the default, 1,000, is what other
     /// servers take, so that senders do not have to split their lists.
     pub recipients: usize,
-    /// Commands that get a 5xx reply, before the connection is closed. Default 20: an honest client makes a handful.
+    /// Commands that get a 5xx reply, since the last message was taken, before the connection is closed. Default 20: an
+    /// honest client makes a handful.
     pub errors: u32,
     /// Commands between two messages that bring none nearer, before the connection is closed. Default 100: a client that
     /// keeps a connection open for more mail sends a NOOP or RSET now and then.

@@ -1,6 +1,7 @@
 //! Addresses in MAIL and RCPT (RFC 5321 section 4.1.2), checked once.
 
 use std::fmt;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
 
 /// RFC 5321 section 4.5.3.1.1 says 64; longer ones are in use (VERP), so twice that is taken.
@@ -59,6 +60,8 @@ impl Path {
         let (address, rest) = (&inner[..end], &inner[end + 1..]);
         // Source routes are read and ignored: RFC 5321 appendix C.
         let address = match address.strip_prefix('@').and_then(|_| address.split_once(':')) {
+            // Not the null path, which has nothing between its brackets.
+            Some((_, "")) => return Err("there is no address behind the route"),
             Some((_, behind)) => behind,
             None => address,
         };
@@ -141,8 +144,10 @@ fn is_atom(byte: u8) -> bool {
 
 fn is_domain(domain: &str) -> bool {
     if let Some(literal) = domain.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
-        let address = literal.strip_prefix("IPv6:").unwrap_or(literal);
-        return address.parse::<std::net::IpAddr>().is_ok();
+        return match literal.split_at_checked("IPv6:".len()) {
+            Some((tag, address)) if tag.eq_ignore_ascii_case("IPv6:") => address.parse::<Ipv6Addr>().is_ok(),
+            _ => literal.parse::<Ipv4Addr>().is_ok(),
+        };
     }
     let is_label = |label: &str| {
         !label.is_empty()
@@ -168,6 +173,7 @@ mod tests {
             ("<Postmaster>", "Postmaster", "", ""),
             ("<a@[127.0.0.1]>", "a", "[127.0.0.1]", ""),
             ("<a@[IPv6:::1]>", "a", "[IPv6:::1]", ""),
+            ("<a@[ipv6:::1]>", "a", "[ipv6:::1]", ""),
         ] {
             let (path, behind) = Path::parse(text).expect(text);
             assert_eq!((path.local(), path.domain(), behind), (local, domain, rest), "{text}");
@@ -195,6 +201,9 @@ mod tests {
             "<a@b c>",
             "<\"a@b>",
             "<a@[1.2.3]>",
+            "<a@[::1]>",
+            "<a@[IPv6:1.2.3.4]>",
+            "<@b:>",
             "<\u{e4}@b>",
             "<a\u{1}@b>",
             "<a@b@c@>",

@@ -7,6 +7,8 @@ use std::fmt;
 
 use bytes::Bytes;
 
+use crate::session::Tls;
+
 /// The longest text of a reply: with its codes and line end it stays below the 512 octets of RFC 5321
 /// section 4.5.3.1.5.
 const TEXT_MOST: usize = 480;
@@ -77,6 +79,16 @@ fn printable(text: &str) -> String {
     text.chars().map(|c| if c.is_ascii_graphic() || c == ' ' { c } else { '?' }).take(TEXT_MOST).collect()
 }
 
+/// 250 to EHLO, with what is offered.
+pub(super) fn offers(hostname: &str, size: u64, tls: Tls, dsn: bool) -> Bytes {
+    let tls = if tls == Tls::Offered { "250-STARTTLS\r\n" } else { "" };
+    let dsn = if dsn { "250-DSN\r\n" } else { "" };
+    let text = format!(
+        "250-{hostname}\r\n250-PIPELINING\r\n250-SIZE {size}\r\n{tls}{dsn}250-8BITMIME\r\n250 ENHANCEDSTATUSCODES\r\n"
+    );
+    text.into()
+}
+
 /// The rows.
 impl Reply {
     /// 220, the greeting.
@@ -121,7 +133,7 @@ impl Reply {
 
     /// 252 to VRFY (RFC 5321 section 7.3).
     pub fn cannot_verify() -> Self {
-        Self::new(Class::Done, 52, (5, 2), "Cannot verify; send some mail and see")
+        Self::new(Class::Done, 52, (0, 0), "Cannot verify; send some mail and see")
     }
 
     /// 214 to HELP.
@@ -191,7 +203,7 @@ impl Reply {
 
     /// 500: the line is too long.
     pub fn line_too_long() -> Self {
-        Self::new(Class::Never, 0, (5, 6), "Line too long")
+        Self::new(Class::Never, 0, (5, 2), "Line too long")
     }
 
     /// 500: a CR without LF, an LF without CR, or a NUL.
@@ -204,8 +216,13 @@ impl Reply {
         Self::new(Class::Never, 1, (5, 4), format!("Syntax: {expected}"))
     }
 
-    /// 501: an address that cannot be read.
-    pub fn bad_address(why: &str) -> Self {
+    /// 501: a sender's address that cannot be read.
+    pub fn bad_sender(why: &str) -> Self {
+        Self::new(Class::Never, 1, (1, 7), format!("Bad address: {why}"))
+    }
+
+    /// 501: a recipient's address that cannot be read.
+    pub fn bad_recipient(why: &str) -> Self {
         Self::new(Class::Never, 1, (1, 3), format!("Bad address: {why}"))
     }
 

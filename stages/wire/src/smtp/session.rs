@@ -13,7 +13,7 @@ use super::data::{Bounds, Progress, Reader};
 use super::limits::Limits;
 use super::line::Lines;
 use super::question::{Answer, Message, Question};
-use super::reply::Reply;
+use super::reply::{self, Reply};
 use crate::session::{Farewell, Session, Step, Tls};
 
 #[derive(Debug)]
@@ -177,13 +177,7 @@ impl SmtpSession {
     fn ehlo(&mut self, name: String) {
         self.abandon();
         self.client = Some((name, true));
-        let tls = if self.tls == Tls::Offered { "250-STARTTLS\r\n" } else { "" };
-        let (hostname, size) = (&self.hostname, self.limits.message);
-        let dsn = if self.dsn { "250-DSN\r\n" } else { "" };
-        let text = format!(
-            "250-{hostname}\r\n250-PIPELINING\r\n250-SIZE {size}\r\n{tls}{dsn}250-8BITMIME\r\n250 ENHANCEDSTATUSCODES\r\n"
-        );
-        self.output.push_back(text.into());
+        self.output.push_back(reply::offers(&self.hostname, self.limits.message, self.tls, self.dsn));
     }
 
     fn mail(&mut self, sender: Sender) {
@@ -311,7 +305,9 @@ impl SmtpSession {
                 self.idle = 0;
                 self.mails = self.mails.saturating_add(1);
                 self.unproven = true;
-                self.say(&answer.into_reply());
+                let reply = answer.into_reply();
+                self.errors = if reply.is_positive() { 0 } else { self.errors };
+                self.say(&reply);
             }
             (Asked::Sender(_) | Asked::Recipient(_) | Asked::Data, answer) => self.refuse(&answer.into_reply()),
         }
@@ -323,8 +319,8 @@ impl Session for SmtpSession {
     type Answer = Answer;
 
     fn input(&mut self, bytes: &[u8]) {
-        // The driver reads only after everything was written, so these bytes were read after our final reply went out. The
-        // rest of a command line that had begun before does not count, but message content does: it answers a 354.
+        // Everything was written before these bytes were read. The rest of a command line that had begun before does not
+        // count, but message content does: it answers a 354.
         if self.unproven && (self.input.is_empty() || matches!(self.mode, Mode::Data(_))) {
             self.unproven = false;
             self.questions.push_back(Question::WentOn);
