@@ -61,6 +61,11 @@ pub trait Session {
     /// driver feeds more only after a [`Step::NeedInput`], so at most one read's worth is kept beyond the limits.
     fn input(&mut self, bytes: &[u8]);
 
+    /// Takes bytes that had come before what was last put out was written: their sender cannot have read it.
+    fn early_input(&mut self, bytes: &[u8]) {
+        self.input(bytes);
+    }
+
     /// What to do next. Called again after each step has been carried out.
     fn next(&mut self) -> Step<Self::Question>;
 

@@ -11,6 +11,7 @@
 //!                                      grow, or 451, 550 … about the next message
 //! C: a line with its CR LF             several in a row come in one piece
 //! C> raw bytes, \r \n \0 \t \\ \xff    nothing is added
+//! E> raw bytes                         the same, and they had come before the replies so far were written
 //! C! end | timeout | shutdown          the client closes; a farewell
 //! S: what we say
 //! Q: message <sender> to <recipient> …: "the body with escapes" | went on | abandoned | grow <total>
@@ -231,6 +232,7 @@ fn play(text: &str, pieces: Pieces) -> Vec<String> {
         gathered.clear();
         match line {
             _ if line.starts_with("W: ") => world.next = Some(line[3..].to_owned()),
+            _ if line.starts_with("E> ") => world.session.early_input(&raw(&line[3..])),
             "C! end" => world.session.end_of_input(),
             "C! timeout" => world.session.farewell(Farewell::TimedOut),
             "C! shutdown" => world.session.farewell(Farewell::ShuttingDown),

@@ -328,6 +328,10 @@ impl Session for SmtpSession {
         self.input.extend_from_slice(bytes);
     }
 
+    fn early_input(&mut self, bytes: &[u8]) {
+        self.input.extend_from_slice(bytes);
+    }
+
     fn next(&mut self) -> Step<Question> {
         loop {
             if let Some(question) = self.questions.pop_front() {
