@@ -2,11 +2,11 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use proto::{GateFacts, Listing};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use wire::proxy::Header;
 use wire::smtp::Reply;
@@ -17,6 +17,8 @@ use crate::Gate;
 const CONNECT: Duration = Duration::from_secs(2);
 /// A refused client may take so long to read why.
 const REFUSED: Duration = Duration::from_secs(10);
+/// A client that goes on sending to a node that has said its last word may take so long to hear it.
+const LINGER: Duration = Duration::from_secs(5);
 /// Bytes under way in one direction of a connection.
 const BUFFER: usize = 8 * 1024;
 
@@ -45,18 +47,50 @@ pub(crate) async fn through(gate: &Gate, mut client: TcpStream, peer: SocketAddr
     };
     let header = Header { addresses: Some((peer, client.local_addr()?)), facts: facts.encode() };
     node.write_all(&header.encode()).await?;
+    let passed = both_ways(&mut client, &mut node, gate.config.idle).await;
+    drop(node);
+    if !matches!(&passed, Err(error) if error.kind() == io::ErrorKind::TimedOut) {
+        // To close a connection on which something has come that nobody has read is to take back what was written last.
+        let mut nowhere = tokio::io::sink();
+        tokio::select! {
+            () = gate.tasks.stopping() => {}
+            _ = tokio::time::timeout(LINGER, tokio::io::copy(&mut client, &mut nowhere)) => {}
+        }
+    }
+    passed
+}
+
+/// Copies both ways until the node is done. What it says last must reach the client; what the client says to a node that is
+/// gone need not reach anybody.
+async fn both_ways(client: &mut TcpStream, node: &mut TcpStream, idle: Duration) -> io::Result<()> {
     let (mut from_client, mut to_client) = client.split();
     let (mut from_node, mut to_node) = node.split();
-    let up = copy(&mut from_client, &mut to_node, gate.config.idle);
-    let down = copy(&mut from_node, &mut to_client, gate.config.idle);
+    let moved = AtomicU64::new(0);
+    let up = copy(&mut from_client, &mut to_node, &moved);
+    let down = copy(&mut from_node, &mut to_client, &moved);
     tokio::pin!(up, down);
-    tokio::select! {
-        // What the node says last must reach the client; what the client says to a node that is gone need not.
-        down = &mut down => down,
-        up = &mut up => {
-            up?;
-            down.await
+    let done = async {
+        tokio::select! {
+            down = &mut down => down,
+            // However it ended: the node knows now that nothing more comes, and may still have something to say.
+            _ = &mut up => down.await,
         }
+    };
+    tokio::select! {
+        done = done => done,
+        () = silence(&moved, idle) => Err(io::Error::new(io::ErrorKind::TimedOut, "nothing moved for too long")),
+    }
+}
+
+/// Ends when nothing has moved for `idle`, or half as long again. It counts for both directions together: while a large
+/// mail comes in, the node has nothing to say.
+async fn silence(moved: &AtomicU64, idle: Duration) {
+    let (mut last, mut looks) = (0, 0);
+    while looks < 2 {
+        tokio::time::sleep(idle / 2).await;
+        let now = moved.load(Ordering::Relaxed);
+        looks = if now == last { looks + 1 } else { 0 };
+        last = now;
     }
 }
 
@@ -81,19 +115,201 @@ async fn connect(gate: &Gate) -> Option<TcpStream> {
     None
 }
 
-/// Copies until the end of the input, then closes the output's side. Nothing moving for `idle` is an error.
-async fn copy<R, W>(from: &mut R, to: &mut W, idle: Duration) -> io::Result<()>
+/// Copies until the end of the input, then closes the output's side, after an error too. Counts in `moved`.
+async fn copy<R, W>(from: &mut R, to: &mut W, moved: &AtomicU64) -> io::Result<()>
 where
-    R: tokio::io::AsyncRead + Unpin,
-    W: tokio::io::AsyncWrite + Unpin,
+    R: AsyncRead + Unpin,
+    W: AsyncWrite + Unpin,
+{
+    let copied = pump(from, to, moved).await;
+    let closed = to.shutdown().await;
+    copied.and(closed)
+}
+
+async fn pump<R, W>(from: &mut R, to: &mut W, moved: &AtomicU64) -> io::Result<()>
+where
+    R: AsyncRead + Unpin,
+    W: AsyncWrite + Unpin,
 {
     let mut buffer = vec![0; BUFFER];
-    let late = || io::Error::new(io::ErrorKind::TimedOut, "nothing moved for too long");
     loop {
-        let count = tokio::time::timeout(idle, from.read(&mut buffer)).await.map_err(|_| late())??;
+        let count = from.read(&mut buffer).await?;
         if count == 0 {
-            return to.shutdown().await;
+            return Ok(());
         }
-        tokio::time::timeout(idle, to.write_all(&buffer[..count])).await.map_err(|_| late())??;
+        let mut left = &buffer[..count];
+        while !left.is_empty() {
+            let taken = to.write(left).await?;
+            moved.fetch_add(1, Ordering::Relaxed);
+            left = &left[taken..];
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use std::rc::Rc;
+    use std::sync::atomic::AtomicUsize;
+
+    use runtime::config::Section;
+    use runtime::dns;
+    use runtime::tasks::Tasks;
+    use serde_json::json;
+    use tokio::net::TcpListener;
+
+    use super::*;
+    use crate::config::Config;
+
+    fn gate(accept: &[SocketAddr]) -> Gate {
+        let settings = json!({"accept": accept, "resolver": "127.0.0.1:9"});
+        let config = Config::read(Section::root(settings, Rc::default()));
+        let resolver = dns::resolver(config.resolver, config.deadline).unwrap();
+        Gate { config, resolver, turn: AtomicUsize::new(0), tasks: Tasks::default() }
+    }
+
+    async fn listener() -> (TcpListener, SocketAddr) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        (listener, address)
+    }
+
+    /// Both ends of a connection: the client's, and the one that the gate has.
+    async fn connection() -> (TcpStream, TcpStream) {
+        let (listener, address) = listener().await;
+        let (client, accepted) = tokio::join!(TcpStream::connect(address), listener.accept());
+        (client.unwrap(), accepted.unwrap().0)
+    }
+
+    /// Passes a connection through that gate, while client and node do their part.
+    async fn pass(
+        gate: &Gate,
+        client: impl AsyncFnOnce(TcpStream) -> String,
+        node: impl Future<Output = ()>,
+    ) -> (io::Result<()>, String) {
+        let (theirs, ours) = connection().await;
+        let peer = theirs.local_addr().unwrap();
+        let (passed, heard, ()) = tokio::join!(through(gate, ours, peer, GateFacts::default()), client(theirs), node);
+        (passed, heard)
+    }
+
+    async fn hear(mut client: TcpStream) -> String {
+        let mut heard = String::new();
+        client.read_to_string(&mut heard).await.unwrap();
+        heard
+    }
+
+    /// The node's side of a connection, behind the PROXY header.
+    async fn taken(listener: &TcpListener) -> TcpStream {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let mut bytes = Vec::new();
+        while Header::decode(&bytes).unwrap().is_none() {
+            bytes.push(stream.read_u8().await.unwrap());
+        }
+        stream
+    }
+
+    async fn nobody() -> SocketAddr {
+        listener().await.1
+    }
+
+    #[tokio::test]
+    async fn a_node_that_is_gone_is_passed_over() {
+        let (listener, address) = listener().await;
+        let gate = gate(&[nobody().await, address]);
+        for _ in 0..3 {
+            let node = async { taken(&listener).await.write_all(b"220 here\r\n").await.unwrap() };
+            let (passed, heard) = pass(&gate, hear, node).await;
+            passed.unwrap();
+            assert_eq!(heard, "220 here\r\n");
+        }
+    }
+
+    #[tokio::test]
+    async fn without_any_node_the_client_is_told_to_come_again() {
+        let gate = gate(&[nobody().await, nobody().await]);
+        let (passed, heard) = pass(&gate, hear, async {}).await;
+        passed.unwrap();
+        assert_eq!(heard, "421 4.3.2 Service not available; try again later\r\n");
+    }
+
+    /// A client that has closed its side still wants to know what became of its mail.
+    #[tokio::test]
+    async fn a_late_reply_reaches_a_client_that_sends_no_more() {
+        let (listener, address) = listener().await;
+        let node = async {
+            let mut node = taken(&listener).await;
+            let mut said = String::new();
+            node.read_to_string(&mut said).await.unwrap();
+            assert_eq!(said, ".\r\n");
+            node.write_all(b"250 kept\r\n").await.unwrap();
+        };
+        let client = async |mut client: TcpStream| {
+            client.write_all(b".\r\n").await.unwrap();
+            client.shutdown().await.unwrap();
+            hear(client).await
+        };
+        let (passed, heard) = pass(&gate(&[address]), client, node).await;
+        passed.unwrap();
+        assert_eq!(heard, "250 kept\r\n");
+    }
+
+    /// A large mail over a slow line: for long the node has nothing to say.
+    #[tokio::test]
+    async fn a_connection_on_which_one_side_is_silent_is_not_idle() {
+        let (listener, address) = listener().await;
+        let node = async {
+            let mut node = taken(&listener).await;
+            let mut said = Vec::new();
+            node.read_to_end(&mut said).await.unwrap();
+            node.write_all(format!("{}\r\n", said.len()).as_bytes()).await.unwrap();
+        };
+        let client = async |mut client: TcpStream| {
+            for _ in 0..50 {
+                client.write_all(b"x").await.unwrap();
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+            client.shutdown().await.unwrap();
+            hear(client).await
+        };
+        let mut gate = gate(&[address]);
+        gate.config.idle = Duration::from_millis(200);
+        let (passed, heard) = pass(&gate, client, node).await;
+        passed.unwrap();
+        assert_eq!(heard, "50\r\n");
+    }
+
+    #[tokio::test]
+    async fn an_idle_connection_is_closed() {
+        let (listener, address) = listener().await;
+        let mut gate = gate(&[address]);
+        gate.config.idle = Duration::from_millis(50);
+        let node = async { assert_eq!(taken(&listener).await.read(&mut [0]).await.unwrap(), 0) };
+        let (passed, heard) = pass(&gate, hear, node).await;
+        assert_eq!(passed.unwrap_err().kind(), io::ErrorKind::TimedOut);
+        assert_eq!(heard, "");
+    }
+
+    /// The node has had enough and closes, the client is in the middle of a flood.
+    #[tokio::test]
+    async fn a_last_word_reaches_a_client_that_goes_on_sending() {
+        let (listener, address) = listener().await;
+        let node = async {
+            let mut node = taken(&listener).await;
+            node.read_u8().await.unwrap();
+            node.write_all(b"421 enough\r\n").await.unwrap();
+        };
+        let client = async |client: TcpStream| {
+            let (mut read, mut write) = client.into_split();
+            let mut heard = String::new();
+            let flood = async { while write.write_all(&[b'x'; 4096]).await.is_ok() {} };
+            tokio::select! {
+                () = flood => {}
+                () = async { read.read_to_string(&mut heard).await.map(drop).unwrap_or_default() } => {}
+            }
+            heard
+        };
+        let (_, heard) = pass(&gate(&[address]), client, node).await;
+        assert_eq!(heard, "421 enough\r\n");
     }
 }
