@@ -1,4 +1,4 @@
-//! The journal's disk is full, or the broker's, or the directory is locked: senders are told to come again, what was answered with 250 is
+//! The disk of the journal or of the broker is full, the directory is locked, or gone: senders are told to come again, what was answered with 250 is
 //! delivered, and all is well again when the cause ends.
 #![allow(clippy::unwrap_used)]
 
@@ -114,4 +114,42 @@ fn the_directory_is_locked() {
     locker.wait().unwrap();
     chain.command(&["account", "list"]);
     load.proves(&chain);
+}
+
+/// The directory's files hold nothing that can be read: who is known is served, about the others nobody says a final word,
+/// and when the files are back all is as it was.
+#[test]
+fn the_directory_is_gone() {
+    let clamd = Clamd::start();
+    let chain = Chain::start_all_with(&clamd, &[("/directory", json!({"fresh_for": "0s", "absent_for": "0s"}))]);
+    let rcpt = |to: &str| {
+        let mut smtp = Smtp::connect(&chain);
+        assert!(smtp.command("MAIL FROM:<s@elsewhere.example>").starts_with("250 "));
+        smtp.command(&format!("RCPT TO:<{to}@example.org>"))
+    };
+    let deliver = |number: usize| {
+        let reply = send(&chain, number);
+        assert!(reply.starts_with("250 "), "{reply}");
+        wait_for("the mail", || chain.read("alice@example.org").len() == number + 1);
+    };
+    deliver(0);
+    assert!(rcpt("nobody").starts_with("550 5.1.1"));
+    // In place: connections hold on to the files that they have opened.
+    let files = ["directory.db", "directory.db-wal"].map(|name| chain.folder().join("var").join(name));
+    let kept = files.clone().map(|file| fs::read(file).unwrap_or_default());
+    for (file, kept) in files.iter().zip(&kept) {
+        fs::write(file, b"garbage ".repeat(kept.len() / 8)).unwrap();
+    }
+    wait_for("the directory to be missed", || rcpt("nobody").starts_with("451 4.3.0"));
+    for number in 1..4 {
+        deliver(number);
+    }
+    for (file, kept) in files.iter().zip(&kept) {
+        fs::write(file, kept).unwrap();
+    }
+    wait_for("the directory to be back", || rcpt("nobody").starts_with("550 5.1.1"));
+    wait_for("all its connections to be back", || rcpt("bob").starts_with("250 "));
+    deliver(4);
+    chain.settles();
+    chain.books(&[("accepted", 5), ("stored", 5)]);
 }

@@ -15,6 +15,10 @@ use crate::{Config, Unsure};
 /// Connections of one process: questions are short.
 const CONNECTIONS: u32 = 4;
 
+/// A connection is not used for longer. It holds on to the file that it has opened: one that was moved away, or replaced
+/// from a backup, would be asked until then. Opening one takes less than a millisecond.
+const CONNECTION_LIFE: Duration = Duration::from_secs(10);
+
 /// Whether an account can be used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Status {
@@ -90,11 +94,14 @@ impl Master {
         }
         let pool = SqlitePoolOptions::new()
             .max_connections(CONNECTIONS)
+            .max_lifetime(CONNECTION_LIFE)
             .acquire_timeout(config.deadline.max(Duration::from_secs(1)))
-            .connect_with(options)
+            .connect_with(options.clone())
             .await
             .with_context(|| format!("opening the directory {}", config.url))?;
         sqlx::migrate!("./migrations").run(&pool).await.context("bringing the directory's tables up to date")?;
+        // From now on a file that is not there is a master that is away, not a new one without anybody in it.
+        pool.set_connect_options(options.create_if_missing(false));
         Ok(Self { pool, deadline: config.deadline })
     }
 

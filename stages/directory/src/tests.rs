@@ -158,6 +158,30 @@ async fn a_master_that_is_gone_is_not_an_absence() {
     assert!(directory.receives("nobody@example.org").await.is_err(), "an old absence is not a 550");
 }
 
+/// Connections hold on to the file that they have opened; they are let go of here as they are with time.
+#[tokio::test]
+async fn a_file_that_was_moved_away_is_not_made_anew() {
+    let folder = tempfile::tempdir().unwrap();
+    let directory = directory(folder.path()).await;
+    assert_eq!(directory.receives("alice@example.org").await.unwrap(), Receives::Yes);
+    let (file, aside) = (folder.path().join("directory.db"), folder.path().join("aside.db"));
+    let let_go = async || {
+        while let Some(connection) = directory.inner.master.pool.try_acquire() {
+            connection.close().await.unwrap();
+        }
+    };
+    let_go().await;
+    std::fs::rename(&file, &aside).unwrap();
+    assert_eq!(directory.receives("alice@example.org").await.unwrap(), Receives::Yes, "served from before");
+    assert!(directory.receives("bob@example.org").await.is_err(), "never asked for");
+    assert!(!file.exists());
+    std::fs::write(&file, "garbage ".repeat(1000)).unwrap();
+    assert!(directory.receives("bob@example.org").await.is_err(), "no database");
+    std::fs::rename(&aside, &file).unwrap();
+    assert_eq!(directory.receives("bob@example.org").await.unwrap(), Receives::Yes);
+    assert_eq!(directory.receives("nobody@example.org").await.unwrap(), Receives::Unknown);
+}
+
 #[tokio::test]
 async fn passwords() {
     let folder = tempfile::tempdir().unwrap();
