@@ -5,15 +5,18 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use hickory_resolver::TokioResolver;
+use mail_auth::common::headers::Header;
+use mail_auth::dkim::Signature;
 use mail_auth::dmarc::Policy;
 use mail_auth::dmarc::verify::DmarcParameters;
 use mail_auth::spf::verify::SpfParameters;
 use mail_auth::{
-    ArcOutput, AuthenticatedMessage, AuthenticationResults, DkimOutput, DkimResult, DmarcOutput, DmarcResult,
-    IprevResult, MessageAuthenticator, SpfOutput, SpfResult,
+    ArcOutput, AuthenticatedMessage, AuthenticationResults, DkimOutput, DkimResult, DmarcOutput, DmarcResult, DnsError,
+    Error, IprevResult, MessageAuthenticator, SpfOutput, SpfResult,
 };
 use proto::Envelope;
 use runtime::dns;
+use tokio::time::{Instant, timeout_at};
 
 /// Signatures that are looked at. Each costs a look-up and a verification that its sender chooses (RFC 6376
 /// section 8.4); real mail has one to three.
@@ -74,7 +77,8 @@ pub(crate) struct Told {
     pub(crate) field: Vec<u8>,
 }
 
-/// Asks DNS about a mail.
+/// Asks DNS about a mail. Every question has its own time: a sender whose name server is silent loses its own result, and
+/// takes no other with it.
 pub(crate) async fn authenticate(
     resolver: &TokioResolver,
     host: &str,
@@ -82,38 +86,80 @@ pub(crate) async fn authenticate(
     envelope: &Envelope,
     raw: &[u8],
 ) -> Told {
-    let asked = tokio::time::timeout(deadline, ask(resolver, host, envelope, raw)).await;
-    asked.unwrap_or_else(|_| Told {
-        results: Authentication { spf: Word::TempError, ..Authentication::default() },
-        field: format!("Authentication-Results: {host};\r\n\tspf=temperror (DNS did not answer in time)\r\n")
-            .into_bytes(),
-    })
-}
-
-async fn ask(resolver: &TokioResolver, host: &str, envelope: &Envelope, raw: &[u8]) -> Told {
     let ask = MessageAuthenticator(resolver.clone());
+    // DMARC is asked about last, and has what is left.
+    let end = Instant::now() + deadline;
+    let first = end - deadline / 4;
     let client = envelope.client.address;
     let (helo, from) = (envelope.client.helo.as_str(), envelope.reverse_path.as_str());
-    let identity = if from.is_empty() {
-        SpfParameters::verify_ehlo(client, helo, host)
-    } else {
-        SpfParameters::verify_mail_from(client, helo, host, from)
-    };
-    let reverse =
-        async { if dns::is_private(client) { Word::None } else { iprev(&ask.verify_iprev(client).await.result) } };
-    let (spf, iprev) = tokio::join!(ask.verify_spf(identity), reverse);
-    let mut results = Authentication { spf: spf_word(spf.result()), iprev, ..Authentication::default() };
-    let mut told = AuthenticationResults::new(host);
-    told = with_spf(told, &spf, envelope);
-    // Strict: signatures with a body length limit prove nothing about what follows it (RFC 6376 section 8.2).
-    if let Some(mut message) = AuthenticatedMessage::parse(raw) {
+    let domain = from.rsplit_once('@').map_or(helo, |(_, domain)| domain);
+    let message = AuthenticatedMessage::parse(raw).map(|mut message| {
         message.dkim_headers.truncate(SIGNATURES);
-        let (dkim, arc) = tokio::join!(ask.verify_dkim(&message), ask.verify_arc(&message));
-        let domain = from.rsplit_once('@').map_or(helo, |(_, domain)| domain);
-        let dmarc = ask.verify_dmarc(DmarcParameters::new(&message, &dkim, domain, &spf)).await;
-        told = with_message(told, &mut results, &message, &dkim, &arc, &dmarc, client);
+        message
+    });
+    let alone: Vec<_> = message.iter().flat_map(one_by_one).collect();
+    let reverse = async {
+        if dns::is_private(client) {
+            return Word::None;
+        }
+        let verified = timeout_at(first, ask.verify_iprev(client)).await;
+        verified.map_or(Word::TempError, |verified| iprev(&verified.result))
+    };
+    let arc = async {
+        match &message {
+            Some(message) => Some(timeout_at(first, ask.verify_arc(message)).await.ok()),
+            None => None,
+        }
+    };
+    let (spf, iprev, dkim, arc) =
+        tokio::join!(spf(&ask, host, envelope, domain, first), reverse, signatures(&ask, &alone, first), arc);
+    let mut results = Authentication { spf: spf_word(spf.result()), iprev, ..Authentication::default() };
+    let mut told = with_spf(AuthenticationResults::new(host), &spf, envelope);
+    if let (Some(message), Some(arc)) = (&message, &arc) {
+        let dmarc = ask.verify_dmarc(DmarcParameters::new(message, &dkim, domain, &spf));
+        let dmarc = timeout_at(end, dmarc).await.ok();
+        told = with_message(told, &mut results, message, &dkim, arc.as_ref(), dmarc.as_ref(), client);
     }
     Told { results, field: format!("Authentication-Results: {told}\r\n").into_bytes() }
+}
+
+async fn spf(ask: &MessageAuthenticator, host: &str, envelope: &Envelope, domain: &str, until: Instant) -> SpfOutput {
+    let (client, helo) = (envelope.client.address, envelope.client.helo.as_str());
+    let identity = match envelope.reverse_path.as_str() {
+        "" => SpfParameters::verify_ehlo(client, helo, host),
+        from => SpfParameters::verify_mail_from(client, helo, host, from),
+    };
+    let late = |_| SpfOutput::new(domain.to_owned()).with_result(SpfResult::TempError);
+    timeout_at(until, ask.verify_spf(identity)).await.unwrap_or_else(late)
+}
+
+/// The message once for each signature, with that one alone.
+fn one_by_one<'x>(message: &AuthenticatedMessage<'x>) -> Vec<AuthenticatedMessage<'x>> {
+    let with_one = |(number, header): (usize, &Header<'x, Signature>)| {
+        let mut one = AuthenticatedMessage { dkim_headers: vec![header.clone()], ..message.clone() };
+        // What cannot be read at all is told once.
+        if number > 0 {
+            one.errors.clear();
+        }
+        one
+    };
+    let alone: Vec<_> = message.dkim_headers.iter().enumerate().map(with_one).collect();
+    if alone.is_empty() { vec![message.clone()] } else { alone }
+}
+
+/// Strict: signatures with a body length limit prove nothing about what follows it (RFC 6376 section 8.2).
+async fn signatures<'x>(
+    ask: &MessageAuthenticator,
+    alone: &'x [AuthenticatedMessage<'x>],
+    until: Instant,
+) -> Vec<DkimOutput<'x>> {
+    let verify = |message: &'x AuthenticatedMessage<'x>| async move {
+        timeout_at(until, ask.verify_dkim(message)).await.unwrap_or_else(|_| {
+            let late = || DkimOutput::temp_err(Error::Dns(DnsError::Resolver("no answer in time".to_owned())));
+            message.dkim_headers.iter().map(|header| late().with_signature(&header.header)).collect()
+        })
+    };
+    futures::future::join_all(alone.iter().map(verify)).await.into_iter().flatten().collect()
 }
 
 fn with_spf<'a>(told: AuthenticationResults<'a>, spf: &SpfOutput, envelope: &Envelope) -> AuthenticationResults<'a> {
@@ -130,14 +176,14 @@ fn with_message<'a>(
     results: &mut Authentication,
     message: &AuthenticatedMessage<'_>,
     dkim: &[DkimOutput<'_>],
-    arc: &ArcOutput<'_>,
-    dmarc: &DmarcOutput,
+    arc: Option<&ArcOutput<'_>>,
+    dmarc: Option<&DmarcOutput>,
     client: IpAddr,
 ) -> AuthenticationResults<'a> {
     results.dkim = best(dkim);
-    results.arc = dkim_word(arc.result());
-    results.dmarc = dmarc_word(&dmarc.result(), results.spf);
-    results.policy = match dmarc.policy() {
+    results.arc = arc.map_or(Word::TempError, |arc| dkim_word(arc.result()));
+    results.dmarc = dmarc.map_or(Word::TempError, |dmarc| dmarc_word(&dmarc.result()));
+    results.policy = match dmarc.map_or(Policy::None, DmarcOutput::policy) {
         Policy::Reject => Asked::Reject,
         Policy::Quarantine => Asked::Quarantine,
         Policy::None | Policy::Unspecified => Asked::Nothing,
@@ -145,10 +191,13 @@ fn with_message<'a>(
     if !dkim.is_empty() {
         told = told.with_dkim_results(dkim, message.from());
     }
-    if results.arc != Word::None {
+    if let (Some(arc), true) = (arc, results.arc != Word::None) {
         told = told.with_arc_result(arc, client);
     }
-    told.with_dmarc_result(dmarc)
+    match dmarc {
+        Some(dmarc) => told.with_dmarc_result(dmarc),
+        None => told,
+    }
 }
 
 /// One valid signature is enough, whatever else is there (RFC 6376 section 6.1).
@@ -181,11 +230,11 @@ fn dkim_word(result: &DkimResult) -> Word {
     }
 }
 
-/// A failure is not one while SPF's half of it could not be asked: nobody is refused for a name server that is down.
-fn dmarc_word(result: &DmarcResult, spf: Word) -> Word {
+/// Where an aligned half of it could not be asked the library says so: nobody is refused for a name server that is down, and
+/// nobody is spared for one that has nothing to do with the author's domain.
+fn dmarc_word(result: &DmarcResult) -> Word {
     match result {
         DmarcResult::Pass => Word::Pass,
-        DmarcResult::Fail(_) if spf == Word::TempError => Word::TempError,
         DmarcResult::Fail(_) => Word::Fail,
         DmarcResult::TempError(_) => Word::TempError,
         DmarcResult::PermError(_) => Word::PermError,
