@@ -176,7 +176,7 @@ impl Directory {
     }
 
     async fn domain(&self, name: &str) -> Result<Option<Domain>, Unsure> {
-        match self.inner.cache.get(format!("domain:{name}"), self.inner.master.domain(name)).await? {
+        match self.inner.cache.get(format!("domain:{name}"), self.inner.master.domain_of_ours(name)).await? {
             Entry::Domain(domain) => Ok(Some(domain)),
             _ => Ok(None),
         }

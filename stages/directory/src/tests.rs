@@ -158,6 +158,17 @@ async fn a_master_that_is_gone_is_not_an_absence() {
     assert!(directory.receives("nobody@example.org").await.is_err(), "an old absence is not a 550");
 }
 
+/// A process that was started while the file was away has made an empty one.
+#[tokio::test]
+async fn an_empty_directory_refuses_nobody() {
+    let folder = tempfile::tempdir().unwrap();
+    let directory = Directory::open(config(folder.path())).await.unwrap();
+    assert!(directory.receives("alice@example.org").await.is_err());
+    directory.add_domain("example.org", None, None).await.unwrap();
+    assert_eq!(directory.receives("alice@example.org").await.unwrap(), Receives::Unknown);
+    assert_eq!(directory.receives("alice@elsewhere.example").await.unwrap(), Receives::NotLocal);
+}
+
 /// Connections hold on to the file that they have opened; they are let go of here as they are with time.
 #[tokio::test]
 async fn a_file_that_was_moved_away_is_not_made_anew() {
