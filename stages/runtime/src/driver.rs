@@ -9,6 +9,7 @@ use std::io;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
+use futures::FutureExt as _;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::Instant;
@@ -93,6 +94,11 @@ impl Conversation {
         }
     }
 
+    /// What is there already, if anything is. An end or an error is met again by whoever waits.
+    fn read_at_once(&mut self, buffer: &mut [u8]) -> Option<usize> {
+        self.read(buffer).now_or_never()?.ok().filter(|count| *count > 0)
+    }
+
     async fn write(&mut self, bytes: &[u8], stalled: Duration) -> io::Result<()> {
         for piece in bytes.chunks(WRITE) {
             tokio::time::timeout(stalled, self.write_piece(piece)).await.map_err(|_| timed_out())??;
@@ -157,6 +163,13 @@ pub async fn drive<S: Session, B: Backend<S>>(
                 session.answer(answer);
             }
             Step::NeedInput => {
+                // Whoever sent this cannot have read what is only now written.
+                if !output.is_empty()
+                    && let Some(count) = socket.read_at_once(&mut buffer)
+                {
+                    session.early_input(&buffer[..count]);
+                    continue;
+                }
                 flush(&mut socket, &mut output, terms).await?;
                 backend.sent();
                 let most = if session.is_established() { terms.life } else { terms.login };
@@ -250,6 +263,8 @@ mod tests {
     #[derive(Default)]
     struct Echo {
         stranger: bool,
+        /// Puts a mark before what came early.
+        marks: bool,
         input: Vec<u8>,
         output: Vec<Bytes>,
         asked: bool,
@@ -261,6 +276,13 @@ mod tests {
         type Answer = Bytes;
 
         fn input(&mut self, bytes: &[u8]) {
+            self.input.extend(bytes);
+        }
+
+        fn early_input(&mut self, bytes: &[u8]) {
+            if self.marks {
+                self.input.push(b'!');
+            }
             self.input.extend(bytes);
         }
 
@@ -377,6 +399,37 @@ mod tests {
     #[tokio::test]
     async fn what_was_read_before_comes_first() {
         assert_eq!(talk(terms(5_000), b"abq", |_| {}).await, "XABQ");
+    }
+
+    /// A client that sends more while it waits for its answer.
+    #[tokio::test]
+    async fn what_comes_before_the_answer_is_known_as_that() {
+        struct Meddler(TcpStream);
+        impl Backend<Echo> for Meddler {
+            async fn answer(&mut self, question: u8) -> Bytes {
+                if question == b'a' {
+                    self.0.write_all(b"b").await.unwrap();
+                    tokio::time::sleep(Duration::from_millis(20)).await;
+                }
+                if question == b'b' {
+                    self.0.shutdown().await.unwrap();
+                }
+                Bytes::from(vec![question])
+            }
+
+            fn tls_started(&mut self, _: String) {}
+        }
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (server, _) = listener.accept().await.unwrap();
+        let mut meddler = Meddler(client);
+        let first = Bytes::from_static(b"a");
+        let server = Conversation::Clear(server);
+        let session = Echo { marks: true, ..Echo::default() };
+        drive(server, session, &mut meddler, &terms(5_000), first).await.unwrap();
+        let mut heard = String::new();
+        meddler.0.read_to_string(&mut heard).await.unwrap();
+        assert_eq!(heard, "a!b");
     }
 
     #[tokio::test]
