@@ -1,4 +1,5 @@
-//! One budget in bytes for all bodies that are in memory on their way into the journal.
+//! A budget in bytes: one for all bodies that are in memory on their way into the journal, one for those that go round
+//! again.
 
 use std::sync::Arc;
 
@@ -14,7 +15,10 @@ const FIRST_MOST: u64 = 1024 * 1024;
 
 /// What can be taken from.
 #[derive(Debug, Clone)]
-pub(crate) struct Budget(Arc<Semaphore>);
+pub(crate) struct Budget {
+    pieces: u32,
+    free: Arc<Semaphore>,
+}
 
 /// What one message has taken. Dropping it gives it back.
 #[derive(Debug)]
@@ -24,14 +28,21 @@ pub(crate) struct Share {
 
 impl Budget {
     pub(crate) fn new(size: ByteSize) -> Self {
-        let pieces = usize::try_from(size.0 / PIECE).unwrap_or(usize::MAX);
-        Self(Arc::new(Semaphore::new(pieces.clamp(1, Semaphore::MAX_PERMITS))))
+        let pieces = u32::try_from(size.0 / PIECE).unwrap_or(u32::MAX).max(1);
+        Self { pieces, free: Arc::new(Semaphore::new(pieces as usize)) }
     }
 
     /// Room for the beginning of a message of the declared size; none if that is not there now.
     pub(crate) fn take(&self, declared: Option<u64>) -> Option<Share> {
         let first = declared.unwrap_or(FIRST).clamp(PIECE, FIRST_MOST);
-        let permit = Arc::clone(&self.0).try_acquire_many_owned(pieces(first)).ok()?;
+        let permit = Arc::clone(&self.free).try_acquire_many_owned(pieces(first)).ok()?;
+        Some(Share { permit })
+    }
+
+    /// Waits for room for a whole mail. One that is larger than the budget takes all of it.
+    pub(crate) async fn wait(&self, bytes: u64) -> Option<Share> {
+        let wanted = pieces(bytes.max(1)).min(self.pieces);
+        let permit = Arc::clone(&self.free).acquire_many_owned(wanted).await.ok()?;
         Some(Share { permit })
     }
 
@@ -40,7 +51,7 @@ impl Budget {
     pub(crate) fn grow(&self, mut share: Share, total: u64, most: u64) -> Option<Share> {
         let wanted = pieces(total.saturating_mul(2).min(most).max(total));
         let missing = wanted.saturating_sub(u32::try_from(share.permit.num_permits()).unwrap_or(u32::MAX));
-        share.permit.merge(Arc::clone(&self.0).try_acquire_many_owned(missing).ok()?);
+        share.permit.merge(Arc::clone(&self.free).try_acquire_many_owned(missing).ok()?);
         Some(share)
     }
 }
@@ -73,6 +84,18 @@ mod tests {
         assert_eq!(one.bytes(), 180 * 1024);
         drop(one);
         assert!(budget.take(Some(200 * 1024)).is_some());
+    }
+
+    #[tokio::test]
+    async fn whoever_waits_gets_room_even_for_more_than_there_is() {
+        let budget = Budget::new(ByteSize::kib(200));
+        let one = budget.wait(u64::MAX).await.unwrap();
+        assert_eq!(one.bytes(), 200 * 1024);
+        let two = budget.wait(0);
+        tokio::pin!(two);
+        assert!(futures::poll!(&mut two).is_pending());
+        drop(one);
+        assert_eq!(two.await.unwrap().bytes(), PIECE);
     }
 
     #[test]

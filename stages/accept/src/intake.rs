@@ -13,17 +13,20 @@ use runtime::bodies::Bodies;
 use runtime::broker::{Broker, PublishError};
 use runtime::{clock, telemetry};
 use tokio::sync::watch;
+use tokio::time::Instant;
 use wire::smtp::{Message, Reply};
 
 use crate::arbiter::{Arbiter, Word};
 use crate::arrival::{self, Here, Peer};
-use crate::budget::Share;
+use crate::budget::{Budget, Share};
 use crate::config::Config;
 use crate::journal::{self, AppendError, Doubt, Journal};
 use crate::peers::{self, Other, Peers};
 
 /// A mail that could not be handed to the chain is tried again after that.
 const HAND_AGAIN: Duration = Duration::from_secs(5);
+/// How long the same mail on another connection is waited for. It takes no longer than a sync and a question to another node.
+const TAKING: Duration = Duration::from_secs(30);
 /// How long a refusal's record is waited for, at the most.
 const RECORDING: Duration = Duration::from_secs(30);
 
@@ -40,6 +43,8 @@ pub(crate) struct Intake {
     /// The first stage behind accept.
     pub(crate) first: String,
     pub(crate) scanner: Option<String>,
+    /// Memory for mails that go round again.
+    pub(crate) refill: Budget,
 }
 
 /// What a sender was told about, until it goes on.
@@ -57,13 +62,18 @@ impl Intake {
         peer: &Peer,
         share: Option<Share>,
     ) -> (Reply, Option<Told>) {
-        let began = tokio::time::Instant::now();
+        let began = Instant::now();
         let deadline = began + self.config.verdict_wait;
         let body = Bodies::describe(&message.body);
         let doubt = arrival::doubt(&message, peer, &body);
         let now = clock::now();
-        if let Some((first, word)) = self.recognise(&doubt, deadline).await {
-            return told(&word, first, doubt);
+        // Its sender may have given another connection up, where the same mail is on its way into the journal still.
+        let Some(taking) = self.peers.take(doubt, began + TAKING).await else {
+            return (Reply::local_error(), None);
+        };
+        if let Some(first) = self.kept_as(&doubt) {
+            drop(taking);
+            return self.again(first, doubt, deadline).await;
         }
         match self.peers.look(&self.broker, &doubt).await {
             Other::Nobody => {}
@@ -74,7 +84,7 @@ impl Intake {
             }
             Other::Unsure => return (Reply::local_error(), None),
         }
-        let taking = self.peers.take_up(&self.broker, doubt).await;
+        self.peers.take_up(&self.broker, doubt).await;
         let id = clock::new_mail_id();
         let verdict_deadline = now.plus(self.config.verdict_wait);
         let here = Here { hostname: &self.hostname, node: &self.node, id, now, verdict_deadline };
@@ -98,27 +108,32 @@ impl Intake {
                 tracing::warn!(mail = %id, %error, "kept; it goes out when the broker takes it");
                 self.journal.due_again(id, clock::now().plus(HAND_AGAIN));
                 // It may have been handed over all the same, and a refusal be under way: then that is the answer.
-                self.hear(id, heard, tokio::time::Instant::now()).await
+                self.hear(id, heard, Instant::now()).await
             }
         };
         telemetry::answered(if matches!(word, Word::Refused(_)) { "550" } else { "250" }, began.elapsed());
         told(&word, id, doubt)
     }
 
-    /// The mail as which this one was kept before, and what its sender is told; none if it is a new one.
-    async fn recognise(&self, doubt: &Doubt, deadline: tokio::time::Instant) -> Option<(MailId, Word)> {
+    /// The mail as which this one was kept before; none if it is a new one.
+    fn kept_as(&self, doubt: &Doubt) -> Option<MailId> {
         let first = self.journal.doubtful(doubt, clock::now())?;
+        // A refusal may have been completed since: then it is nowhere, and this is a new mail.
+        let is_kept = || self.journal.doubtful(doubt, clock::now()) == Some(first);
+        (self.arbiter.join(first).is_some() || is_kept()).then_some(first)
+    }
+
+    /// What the sender is told of a mail that is kept already.
+    async fn again(&self, first: MailId, doubt: Doubt, deadline: Instant) -> (Reply, Option<Told>) {
         let word = match self.arbiter.join(first) {
             Some(heard) => self.hear(first, heard, deadline).await,
-            None => {
-                // Its refusal may have been completed since: then it is nowhere, and this is a new mail.
-                self.journal.doubtful(doubt, clock::now()).filter(|now| *now == first)?;
-                Word::Kept
-            }
+            None if self.journal.doubtful(&doubt, clock::now()) == Some(first) => Word::Kept,
+            // Refused at this moment, and its reason is gone with it: sent again, it is judged anew.
+            None => Word::Failed,
         };
         telemetry::recognised();
         tracing::info!(mail = %first, "its sender had not heard our 250 and sent it again");
-        Some((first, word))
+        told(&word, first, doubt)
     }
 
     /// The sender went on after our reply: it will not send this mail again.
@@ -143,14 +158,27 @@ impl Intake {
         if self.arbiter.expire(first) { Bytes::copy_from_slice(&first.to_bytes()) } else { Bytes::new() }
     }
 
-    /// Puts body and envelope where the stages find them, and waits for both confirmations.
+    /// Puts body and envelope where the stages find them, side by side, and waits for both confirmations.
     pub(crate) async fn hand_over(&self, envelope: &Envelope, body: &Bytes, stage: &str) -> Result<(), PublishError> {
         let message_id = subjects::message_id(envelope.id, stage, envelope.round);
         let publish = self.broker.publish(subjects::stage(stage), Some(&message_id), envelope.encode());
         tokio::try_join!(self.bodies.put(envelope.id, envelope.round, &envelope.body, body), publish).map(|_| ())
     }
 
-    async fn hear(&self, id: MailId, mut heard: watch::Receiver<Option<Word>>, deadline: tokio::time::Instant) -> Word {
+    /// The same for a later round: the body first, so that a broker without room for bodies is not given envelopes for which
+    /// there is none.
+    pub(crate) async fn hand_over_again(
+        &self,
+        envelope: &Envelope,
+        body: &Bytes,
+        stage: &str,
+    ) -> Result<(), PublishError> {
+        self.bodies.put(envelope.id, envelope.round, &envelope.body, body).await?;
+        let message_id = subjects::message_id(envelope.id, stage, envelope.round);
+        self.broker.publish(subjects::stage(stage), Some(&message_id), envelope.encode()).await
+    }
+
+    async fn hear(&self, id: MailId, mut heard: watch::Receiver<Option<Word>>, deadline: Instant) -> Word {
         let word = async {
             match heard.wait_for(Option::is_some).await {
                 Ok(word) => word.clone(),

@@ -92,6 +92,7 @@ pub fn start(config: Config, around: Surroundings) -> anyhow::Result<Journal> {
         node: around.node,
         journal: journal.clone(),
         arbiter: Arbiter::default(),
+        refill: Budget::new(around.broker.config().in_hand),
         broker: around.broker,
         bodies: around.bodies,
         first: around.first,

@@ -7,6 +7,7 @@
 //! either answer could be wrong. What is told is kept in memory, bounded; a word lost on the way may cost a second copy,
 //! never a mail. A node that knows of no other tells nobody.
 
+use std::collections::hash_map::Entry;
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -17,6 +18,8 @@ use proto::{MailId, Millis, NodeName, subjects};
 use runtime::broker::Broker;
 use runtime::clock;
 use runtime::tasks::Tasks;
+use tokio::sync::watch;
+use tokio::time::Instant;
 
 use crate::intake::Intake;
 use crate::journal::Doubt;
@@ -55,7 +58,8 @@ pub(crate) enum Other {
 /// What is known of the other nodes.
 #[derive(Debug, Default)]
 struct Known {
-    nodes: HashMap<NodeName, Millis>,
+    /// When each was heard of last, and the number of its process.
+    nodes: HashMap<NodeName, (Millis, u64)>,
     marks: HashMap<Doubt, NodeName>,
     order: VecDeque<(Millis, Doubt)>,
 }
@@ -64,31 +68,32 @@ struct Known {
 #[derive(Debug)]
 pub(crate) struct Peers {
     own: NodeName,
+    /// Tells this process from an earlier one of the same node, which knew what this one does not.
+    process: u64,
     most: usize,
     keep: Duration,
     known: Mutex<Known>,
-    /// Mails that are on their way into the own journal: neither kept nor not.
-    taking: Mutex<HashMap<Doubt, usize>>,
+    /// Mails that are on their way into the own journal: neither kept nor not. Whoever brings one of them on another
+    /// connection waits for the end of that.
+    taking: Mutex<HashMap<Doubt, watch::Sender<()>>>,
 }
 
-/// A mail on its way into the journal.
+/// A mail on its way into the journal: nobody else takes the same one meanwhile.
 #[derive(Debug)]
 pub(crate) struct Taking<'a>(&'a Peers, Doubt);
 
 impl Drop for Taking<'_> {
     fn drop(&mut self) {
-        let mut taking = self.0.taking();
-        let left = taking.remove(&self.1).unwrap_or_default();
-        if left > 1 {
-            taking.insert(self.1, left - 1);
-        }
+        // Whoever waits sees that the sender is gone.
+        self.0.taking().remove(&self.1);
     }
 }
 
 impl Peers {
     /// Remembers `most` marks, each for `keep`.
     pub(crate) fn new(own: NodeName, most: usize, keep: Duration) -> Self {
-        Self { own, most, keep, known: Mutex::default(), taking: Mutex::default() }
+        let process = clock::now().0;
+        Self { own, process, most, keep, known: Mutex::default(), taking: Mutex::default() }
     }
 
     fn known(&self) -> MutexGuard<'_, Known> {
@@ -119,7 +124,7 @@ impl Peers {
         known.marks.get(mark).cloned()
     }
 
-    fn taking(&self) -> MutexGuard<'_, HashMap<Doubt, usize>> {
+    fn taking(&self) -> MutexGuard<'_, HashMap<Doubt, watch::Sender<()>>> {
         self.taking.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -128,30 +133,42 @@ impl Peers {
         self.taking().contains_key(mark)
     }
 
-    /// Tells the others, before the mail is kept: returns when the broker has it. What is given back is dropped when the
-    /// mail is kept or not.
-    pub(crate) async fn take_up(&self, broker: &Broker, mark: Doubt) -> Taking<'_> {
-        *self.taking().entry(mark).or_default() += 1;
-        let taking = Taking(self, mark);
-        if self.has_others(clock::now()) && broker.is_connected() {
-            broker.announce(subjects::DOUBTFUL.to_owned(), encode(Said::TakenUp, &self.own, &[mark])).await;
+    /// Takes a mail for this connection, once no other has it. None when another has it for longer than a sender can be
+    /// kept waiting.
+    pub(crate) async fn take(&self, mark: Doubt, deadline: Instant) -> Option<Taking<'_>> {
+        loop {
+            let mut other = match self.taking().entry(mark) {
+                Entry::Vacant(free) => {
+                    free.insert(watch::Sender::new(()));
+                    return Some(Taking(self, mark));
+                }
+                Entry::Occupied(taken) => taken.get().subscribe(),
+            };
+            // It changes never, and ends when the other is done.
+            tokio::time::timeout_at(deadline, other.changed()).await.ok()?.ok();
         }
-        taking
+    }
+
+    /// Tells the others, before the mail is kept: returns when the broker has it.
+    pub(crate) async fn take_up(&self, broker: &Broker, mark: Doubt) {
+        if self.has_others(clock::now()) && broker.is_connected() {
+            broker.announce(subjects::DOUBTFUL.to_owned(), self.encode(Said::TakenUp, &[mark])).await;
+        }
     }
 
     /// Tells the others that nobody will ask for this mail again.
     pub(crate) async fn over(&self, broker: &Broker, mark: Doubt) {
         if self.has_others(clock::now()) && broker.is_connected() {
-            broker.notify(subjects::DOUBTFUL.to_owned(), encode(Said::Over, &self.own, &[mark])).await;
+            broker.notify(subjects::DOUBTFUL.to_owned(), self.encode(Said::Over, &[mark])).await;
         }
     }
 
     fn has_others(&self, now: Millis) -> bool {
-        self.known().nodes.values().any(|heard| now.since(*heard) < SILENT)
+        self.known().nodes.values().any(|(heard, _)| now.since(*heard) < SILENT)
     }
 
-    /// Takes in what a node said. Gives true when the node was not known.
-    fn hear(&self, said: Said, node: NodeName, marks: &[Doubt], now: Millis) -> bool {
+    /// Takes in what a node said. Gives true when this process of it was not known.
+    fn hear(&self, said: Said, node: NodeName, process: u64, marks: &[Doubt], now: Millis) -> bool {
         if node == self.own {
             return false;
         }
@@ -171,7 +188,11 @@ impl Peers {
             let Known { marks, order, .. } = &mut *known;
             order.retain(|(_, mark)| marks.contains_key(mark));
         }
-        known.nodes.insert(node, now).is_none()
+        known.nodes.insert(node, (now, process)).is_none_or(|(_, before)| before != process)
+    }
+
+    fn encode(&self, said: Said, marks: &[Doubt]) -> Bytes {
+        encode(said, &self.own, self.process, marks)
     }
 }
 
@@ -184,19 +205,25 @@ pub(crate) async fn talk(intake: Arc<Intake>, tasks: Tasks) -> anyhow::Result<()
     let mut heard = broker.subscribe(subjects::DOUBTFUL.to_owned()).await?;
     let mut asked = broker.subscribe(subjects::ask_doubtful(&intake.node)).await?;
     let mut hello = tokio::time::interval(HELLO);
+    let mut epoch = broker.epoch();
     loop {
         tokio::select! {
             () = tasks.stopping() => return Ok(()),
             _ = hello.tick() => {
-                broker.notify(subjects::DOUBTFUL.to_owned(), encode(Said::Hello, &intake.node, &[])).await;
+                broker.notify(subjects::DOUBTFUL.to_owned(), peers.encode(Said::Hello, &[])).await;
+            }
+            // What was said while the connection was away was not heard.
+            changed = epoch.changed() => {
+                changed?;
+                tell_all(&intake).await;
             }
             message = heard.next() => {
                 let Some(message) = message else { anyhow::bail!("the subscription to doubtful mails ended") };
-                let Some((said, node, marks)) = decode(&message.payload) else {
+                let Some((said, node, process, marks)) = decode(&message.payload) else {
                     tracing::warn!("what another accept node said cannot be read");
                     continue;
                 };
-                if peers.hear(said, node, &marks, clock::now()) {
+                if peers.hear(said, node, process, &marks, clock::now()) {
                     tell_all(&intake).await;
                 }
             }
@@ -210,36 +237,39 @@ pub(crate) async fn talk(intake: Arc<Intake>, tasks: Tasks) -> anyhow::Result<()
     }
 }
 
-/// Tells a node that has just come all that is in doubt here.
+/// Tells a node that has just come, or all after a lost connection, what is in doubt here.
 async fn tell_all(intake: &Intake) {
-    let marks = intake.journal.doubts();
-    let some = |marks: &[Doubt]| encode(Said::TakenUp, &intake.node, marks);
-    intake.broker.notify(subjects::DOUBTFUL.to_owned(), encode(Said::Hello, &intake.node, &[])).await;
-    for marks in marks.chunks(MARKS) {
-        intake.broker.notify(subjects::DOUBTFUL.to_owned(), some(marks)).await;
+    let say = async |said, marks: &[Doubt]| {
+        intake.broker.notify(subjects::DOUBTFUL.to_owned(), intake.peers.encode(said, marks)).await;
+    };
+    say(Said::Hello, &[]).await;
+    for marks in intake.journal.doubts().chunks(MARKS) {
+        say(Said::TakenUp, marks).await;
     }
 }
 
-/// A byte for what is said, the length of the node's name and the name, then the marks.
-fn encode(said: Said, node: &NodeName, marks: &[Doubt]) -> Bytes {
+/// A byte for what is said, the length of the node's name and the name, the number of its process, then the marks.
+fn encode(said: Said, node: &NodeName, process: u64, marks: &[Doubt]) -> Bytes {
     let name = node.as_str().as_bytes();
-    let mut out = BytesMut::with_capacity(2 + name.len() + 32 * marks.len());
+    let mut out = BytesMut::with_capacity(10 + name.len() + 32 * marks.len());
     out.put_u8(said as u8);
     out.put_u8(u8::try_from(name.len()).expect("a node's name is short"));
     out.put_slice(name);
+    out.put_u64_le(process);
     for mark in marks {
         out.put_slice(mark);
     }
     out.freeze()
 }
 
-fn decode(bytes: &[u8]) -> Option<(Said, NodeName, Vec<Doubt>)> {
+fn decode(bytes: &[u8]) -> Option<(Said, NodeName, u64, Vec<Doubt>)> {
     let (&[said, length], rest) = bytes.split_first_chunk()?;
     let said = [Said::Hello, Said::TakenUp, Said::Over].into_iter().find(|word| *word as u8 == said)?;
     let (name, marks) = rest.split_at_checked(length.into())?;
     let node = std::str::from_utf8(name).ok()?.parse().ok()?;
+    let (process, marks) = marks.split_first_chunk()?;
     let (marks, rest) = marks.as_chunks::<32>();
-    rest.is_empty().then(|| (said, node, marks.to_vec()))
+    rest.is_empty().then(|| (said, node, u64::from_le_bytes(*process), marks.to_vec()))
 }
 
 #[cfg(test)]
@@ -256,13 +286,13 @@ mod tests {
         for (said, marks) in
             [(Said::Hello, vec![]), (Said::TakenUp, vec![[1; 32], [2; 32]]), (Said::Over, vec![[3; 32]])]
         {
-            let bytes = encode(said, &node("mx1"), &marks);
-            assert_eq!(decode(&bytes), Some((said, node("mx1"), marks)));
+            let bytes = encode(said, &node("mx1"), 77, &marks);
+            assert_eq!(decode(&bytes), Some((said, node("mx1"), 77, marks)));
             for length in 0..bytes.len() {
                 let _ = decode(&bytes[..length]);
             }
         }
-        for odd in [&b""[..], b"\x01", b"\x09\x03mx1", b"\x01\x09mx1", b"\x01\x03mx1short"] {
+        for odd in [&b""[..], b"\x01", b"\x09\x03mx1", b"\x01\x09mx1", b"\x01\x03mx1", b"\x01\x03mx112345678short"] {
             assert_eq!(decode(odd), None, "{odd:?}");
         }
     }
@@ -271,20 +301,40 @@ mod tests {
     fn marks_are_taken_up_over_and_forgotten() {
         let peers = Peers::new(node("own"), 2, Duration::from_secs(10));
         let at = |seconds: u64| Millis(1_000_000 + seconds * 1000);
-        assert!(!peers.hear(Said::TakenUp, node("own"), &[[9; 32]], at(0)), "one's own words");
+        assert!(!peers.hear(Said::TakenUp, node("own"), 1, &[[9; 32]], at(0)), "one's own words");
         assert_eq!(peers.holder(&[9; 32], at(0)), None);
-        assert!(peers.hear(Said::TakenUp, node("mx2"), &[[1; 32]], at(0)));
-        assert!(!peers.hear(Said::TakenUp, node("mx2"), &[[2; 32]], at(5)));
+        assert!(peers.hear(Said::TakenUp, node("mx2"), 1, &[[1; 32]], at(0)));
+        assert!(!peers.hear(Said::TakenUp, node("mx2"), 1, &[[2; 32]], at(5)));
         assert_eq!(peers.holder(&[1; 32], at(5)), Some(node("mx2")));
-        peers.hear(Said::Over, node("mx3"), &[[1; 32]], at(5));
+        peers.hear(Said::Over, node("mx3"), 1, &[[1; 32]], at(5));
         assert_eq!(peers.holder(&[1; 32], at(5)), Some(node("mx2")), "nobody speaks for another");
         assert_eq!(peers.holder(&[1; 32], at(11)), None, "too old");
-        peers.hear(Said::Over, node("mx2"), &[[2; 32]], at(11));
+        peers.hear(Said::Over, node("mx2"), 1, &[[2; 32]], at(11));
         assert_eq!(peers.holder(&[2; 32], at(11)), None);
         for number in 3..6 {
-            peers.hear(Said::TakenUp, node("mx2"), &[[number; 32]], at(12));
+            peers.hear(Said::TakenUp, node("mx2"), 1, &[[number; 32]], at(12));
         }
+        assert!(!peers.hear(Said::Hello, node("mx2"), 1, &[], at(12)));
+        assert!(peers.hear(Said::Hello, node("mx2"), 2, &[], at(12)), "it was started anew and has forgotten all");
         let left = (3..6).filter(|&number| peers.holder(&[number; 32], at(12)).is_some()).count();
         assert_eq!(left, 2, "bounded");
+    }
+
+    /// A sender may have lost a connection without our knowing, and send the same mail on another one while the first is
+    /// still on its way into the journal: both were kept.
+    #[tokio::test(start_paused = true)]
+    async fn a_mail_is_taken_by_one_connection_at_a_time() {
+        let peers = Peers::new(node("own"), 2, Duration::from_secs(10));
+        let soon = || Instant::now() + Duration::from_secs(5);
+        let first = peers.take([1; 32], soon()).await.unwrap();
+        assert!(peers.is_taking(&[1; 32]) && !peers.is_taking(&[2; 32]));
+        assert!(peers.take([2; 32], soon()).await.is_some(), "another mail does not wait");
+        assert!(peers.take([1; 32], soon()).await.is_none(), "the same one waits, and not for ever");
+        let second = peers.take([1; 32], soon());
+        tokio::pin!(second);
+        assert!(futures::poll!(&mut second).is_pending());
+        drop(first);
+        assert!(second.await.is_some());
+        assert!(!peers.is_taking(&[1; 32]));
     }
 }

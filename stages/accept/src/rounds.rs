@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_nats::jetstream::AckKind;
+use bytes::Bytes;
 use futures::StreamExt as _;
 use proto::{Decision, Disposition, Ended, Envelope, MailId, Notice, Verdict, subjects};
 use runtime::bodies::CHUNK;
@@ -11,9 +12,11 @@ use runtime::clock;
 use runtime::pull::{InHand, Pull, Settings};
 use runtime::tasks::Tasks;
 use runtime::telemetry;
+use tokio::time::Instant;
 
 use crate::arbiter::{Stand, Word};
 use crate::intake::Intake;
+use crate::journal::Refusal;
 
 /// How often the journal is asked for what is due.
 const TICK: Duration = Duration::from_millis(250);
@@ -21,6 +24,11 @@ const TICK: Duration = Duration::from_millis(250);
 const AT_ONCE: usize = 64;
 /// A mail that could not be sent round is tried again after that.
 const AGAIN: Duration = Duration::from_secs(5);
+/// One whose record cannot be read, after that: a disk may come back.
+const UNREADABLE: Duration = Duration::from_secs(600);
+/// How long a broker that did not take a mail is left alone; twice as long each time, up to a minute.
+const PAUSE_FIRST: Duration = Duration::from_secs(1);
+const PAUSE_MOST: Duration = Duration::from_secs(60);
 /// Ends that are taken in at once.
 const ENDS: usize = 512;
 
@@ -80,10 +88,12 @@ pub(crate) async fn ends(intake: Arc<Intake>, tasks: Tasks) -> anyhow::Result<()
     Ok(())
 }
 
-/// Sends round what has not ended, until the shutdown: what is due, and everything after the connection was lost.
+/// Sends round what has not ended, until the shutdown: what is due, and everything after the connection was lost. A broker
+/// that takes nothing is left alone for a while: each attempt would bring it one more body.
 pub(crate) async fn refill(intake: Arc<Intake>, tasks: Tasks) -> anyhow::Result<()> {
     let mut epoch = intake.broker.epoch();
     let mut looks_for_letters = true;
+    let (mut pause, mut resume) = (PAUSE_FIRST, Instant::now());
     loop {
         tokio::select! {
             () = tasks.stopping() => return Ok(()),
@@ -91,19 +101,26 @@ pub(crate) async fn refill(intake: Arc<Intake>, tasks: Tasks) -> anyhow::Result<
                 changed?;
                 intake.journal.all_due(clock::now());
                 looks_for_letters = true;
+                (pause, resume) = (PAUSE_FIRST, Instant::now());
             }
-            () = tokio::time::sleep(TICK) => {}
+            () = tokio::time::sleep(TICK) => intake.journal.tidy(),
         }
         looks_for_letters = looks_for_letters && !intake.dig_up().await;
         let (mails, bytes) = intake.journal.size();
         telemetry::journal(mails, bytes);
-        while intake.broker.is_connected() && !tasks.is_stopping() {
+        while intake.broker.is_connected() && !tasks.is_stopping() && Instant::now() >= resume {
             let due = intake.journal.due(clock::now(), AT_ONCE);
             if due.is_empty() {
                 break;
             }
             telemetry::refilled(due.len());
-            futures::future::join_all(due.into_iter().map(|id| intake.send_round(id))).await;
+            let taken = futures::future::join_all(due.into_iter().map(|id| intake.send_round(id))).await;
+            if taken.contains(&true) {
+                pause = PAUSE_FIRST;
+            } else {
+                resume = Instant::now() + pause;
+                pause = (pause * 2).min(PAUSE_MOST);
+            }
         }
     }
 }
@@ -119,7 +136,10 @@ impl Intake {
         }
         let reason = rejection(&mail);
         match self.arbiter.reject(id) {
-            Stand::Waiting => self.refuse(id, reason).await,
+            Stand::Waiting => match self.refuse(id, &reason).await {
+                Some(decision) => decision,
+                None => self.hold(mail, reason).await,
+            },
             Stand::Deciding => Decision::Undecided,
             Stand::Cleared if !self.is_by_scanner(&mail) => {
                 // Another round of the same body was passed by every check: this one must not hold what that one lost.
@@ -127,12 +147,14 @@ impl Intake {
                 self.send_on(&mail, Decision::Settled).await
             }
             // A scanner that has learned a virus since is right, whatever it said before.
-            Stand::Cleared | Stand::Answered => {
-                self.journal.hold(id, &reason).await;
-                mail.held = Some(reason);
-                self.send_on(&mail, Decision::Held).await
-            }
+            Stand::Cleared | Stand::Answered => self.hold(mail, reason).await,
         }
+    }
+
+    async fn hold(&self, mut mail: Envelope, reason: String) -> Decision {
+        self.journal.hold(mail.id, &reason).await;
+        mail.held = Some(reason);
+        self.send_on(&mail, Decision::Held).await
     }
 
     /// When the broker has lost the dead letters, no operator knows of the mail that is buried: it goes round again, and
@@ -149,7 +171,7 @@ impl Intake {
         }
         tracing::warn!(mails = buried.len(), "the dead letters are lost; what was buried goes round again");
         for id in buried {
-            if let Err(error) = self.journal.replay(id, clock::now()).await {
+            if let Err(error) = self.journal.replay(id, &[], clock::now()).await {
                 tracing::error!(mail = %id, error = format!("{error:#}"), "it stays buried, without a letter");
                 return false;
             }
@@ -157,24 +179,25 @@ impl Intake {
         true
     }
 
-    async fn refuse(&self, id: MailId, reason: String) -> Decision {
-        match self.journal.refuse(id).await {
-            Ok(true) => {
-                self.arbiter.decide(id, Word::Refused(reason));
-                self.forget_body(id, None).await;
-                Decision::Refused
-            }
-            Ok(false) => {
-                // Another round was passed by every check and has ended meanwhile.
-                self.arbiter.decide(id, Word::Kept);
-                Decision::Settled
-            }
+    /// Records a refusal, and gives the sender its word. None if some recipient has the mail already: its sender is told
+    /// 250, and what is left goes on as held.
+    async fn refuse(&self, id: MailId, reason: &str) -> Option<Decision> {
+        let refused = self.journal.refuse(id).await;
+        let (word, decision) = match &refused {
+            Ok(Refusal::Done) => (Word::Refused(reason.to_owned()), Some(Decision::Refused)),
+            // Another round was passed by every check and has ended meanwhile.
+            Ok(Refusal::Ended) => (Word::Kept, Some(Decision::Settled)),
+            Ok(Refusal::Begun) => (Word::Kept, None),
             Err(error) => {
                 tracing::error!(mail = %id, error = format!("{error:#}"), "a refusal cannot be recorded");
-                self.arbiter.decide(id, Word::Failed);
-                Decision::Undecided
+                (Word::Failed, Some(Decision::Undecided))
             }
+        };
+        self.arbiter.decide(id, word);
+        if matches!(refused, Ok(Refusal::Done)) {
+            self.forget_body(id, None).await;
         }
+        decision
     }
 
     fn is_by_scanner(&self, mail: &Envelope) -> bool {
@@ -219,25 +242,41 @@ impl Intake {
         self.bodies.purge(id, u32::try_from(chunks).unwrap_or(u32::MAX)).await;
     }
 
-    async fn send_round(&self, id: MailId) {
-        let sent = self.try_send_round(id).await;
-        if let Err(error) = sent {
-            tracing::warn!(mail = %id, error = format!("{error:#}"), "cannot be sent round yet");
+    /// Says whether the broker took it, if there was anything to take.
+    async fn send_round(&self, id: MailId) -> bool {
+        // Room first: mails of the largest size would take more memory together than there is.
+        let Some(size) = self.journal.body_size(id) else { return true };
+        let _share = self.refill.wait(size).await;
+        let (envelope, body) = match self.next_round(id).await {
+            Ok(Some(round)) => round,
+            Ok(None) => return true,
+            Err(error) => {
+                tracing::error!(mail = %id, error = format!("{error:#}"), "it cannot be read and is not sent round");
+                self.journal.due_again(id, clock::now().plus(UNREADABLE));
+                return true;
+            }
+        };
+        let stage = if envelope.held.is_some() { self.behind_checks(&envelope) } else { &self.first };
+        let sent = self.hand_over_again(&envelope, &body, stage).await;
+        if let Err(error) = &sent {
+            tracing::warn!(mail = %id, %error, "cannot be sent round yet");
             self.journal.due_again(id, clock::now().plus(AGAIN));
         }
+        sent.is_ok()
     }
 
-    async fn try_send_round(&self, id: MailId) -> anyhow::Result<()> {
-        // Without recipients that are open it has ended, or waits for an operator: an empty list would mean all.
-        let Some(pending) = self.journal.pending(id).filter(|pending| !pending.open.is_empty()) else { return Ok(()) };
+    /// Without recipients that are open a mail has ended, or waits for an operator: an empty list would mean all.
+    async fn next_round(&self, id: MailId) -> anyhow::Result<Option<(Envelope, Bytes)>> {
+        let Some(pending) = self.journal.pending(id).filter(|pending| !pending.open.is_empty()) else {
+            return Ok(None);
+        };
         let (envelope, body) = self.journal.read(id).await?;
         let mut envelope = Envelope::decode(envelope)?;
         envelope.round = pending.round;
         // Who has the mail is not asked again: a store does not remember for ever what it has delivered.
         envelope.open = pending.open;
         envelope.held = pending.held;
-        let stage = if envelope.held.is_some() { self.behind_checks(&envelope) } else { &self.first };
-        Ok(self.hand_over(&envelope, &body, stage).await?)
+        Ok(Some((envelope, body)))
     }
 }
 

@@ -32,7 +32,8 @@ fn memory(config: &Config, part: Part) -> [(&'static str, u64); 8] {
     let filters = [(Part::Score, "score"), (Part::Scan, "scan")];
     let filters =
         filters.iter().filter(|(filter, name)| runs(part, *filter) && config.chain.iter().any(|stage| stage == name));
-    let stages = count(filters.count()) + if_runs(part, Part::Store, 1);
+    // Accept sends mails round again, in the same measure.
+    let stages = count(filters.count()) + if_runs(part, Part::Store, 1) + if_runs(part, Part::Accept, 1);
     [
         ("bodies", config.broker.cache.0),
         ("mail in hand", stages.saturating_mul(in_hand)),

@@ -27,10 +27,10 @@ pub(crate) struct Report {
 /// What an operator asks of an accept node.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum Request {
-    /// Send a buried mail round again.
-    Replay(String),
-    /// Give it up.
-    Drop(String),
+    /// Send these buried recipients of a mail round again; all that are buried if none is named.
+    Replay(String, Vec<u32>),
+    /// Give them up.
+    Drop(String, Vec<u32>),
 }
 
 /// Answers until the shutdown.
@@ -72,8 +72,8 @@ pub(crate) async fn answer(
 /// Says whether there was anything to do.
 async fn obey(journal: &Journal, request: &Request) -> Result<bool, String> {
     match request {
-        Request::Replay(id) => journal.replay(id.parse()?, clock::now()).await,
-        Request::Drop(id) => journal.drop_buried(id.parse()?).await,
+        Request::Replay(id, recipients) => journal.replay(id.parse()?, recipients, clock::now()).await,
+        Request::Drop(id, recipients) => journal.drop_buried(id.parse()?, recipients).await,
     }
     .map_err(|error| format!("{error:#}"))
 }

@@ -250,7 +250,7 @@ async fn show(broker: &Broker, number: u64) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn each(broker: &Broker, which: &str, request: fn(String) -> Request) -> anyhow::Result<()> {
+async fn each(broker: &Broker, which: &str, request: fn(String, Vec<u32>) -> Request) -> anyhow::Result<()> {
     let chosen = match which {
         "all" => letters(broker).await?,
         number => {
@@ -280,8 +280,14 @@ async fn each(broker: &Broker, which: &str, request: fn(String) -> Request) -> a
 }
 
 /// What the accept node says that has the mail in its journal.
-async fn decided(broker: &Broker, mail: &Envelope, request: fn(String) -> Request) -> anyhow::Result<&'static str> {
-    let asked = serde_json::to_vec(&request(mail.id.to_string()))?;
+async fn decided(
+    broker: &Broker,
+    mail: &Envelope,
+    request: fn(String, Vec<u32>) -> Request,
+) -> anyhow::Result<&'static str> {
+    // The letter of a copy stands for its recipients alone; that of a mail which was not routed yet, for all.
+    let recipients = mail.targets.iter().map(|target| target.recipient).collect();
+    let asked = serde_json::to_vec(&request(mail.id.to_string(), recipients))?;
     let answer = broker.ask(subjects::ask_accept(&mail.node), asked.into(), NODE).await?;
     match serde_json::from_slice::<Result<bool, String>>(&answer)? {
         Ok(true) => Ok("done"),

@@ -1,4 +1,4 @@
-//! The only place that reads the wall clock and draws randomness for ids.
+//! The only place that reads the wall clock and draws randomness, for ids and keys.
 #![allow(clippy::disallowed_methods)]
 
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -14,4 +14,9 @@ pub fn now() -> Millis {
 /// A new mail id for a mail that arrives at this moment.
 pub fn new_mail_id() -> MailId {
     MailId::new(now(), rand::random::<u128>() >> 48)
+}
+
+/// A secret for keyed checksums.
+pub fn new_key() -> [u8; 32] {
+    rand::random()
 }

@@ -12,6 +12,8 @@ pub struct Config {
     pub folder: PathBuf,
     /// A segment that has this many bytes is closed and a new one begun.
     pub segment: ByteSize,
+    /// What is pending in an older segment of which hardly anything is alive is carried over.
+    pub carry_after: Duration,
     /// High-water mark in bytes.
     pub max_bytes: ByteSize,
     /// High-water mark in pending mails.
@@ -35,6 +37,7 @@ impl Config {
         let config = Self {
             folder: section.file("folder", &folder, "Where the journal lies: the disk on which every 250 rests."),
             segment: section.size("segment", "64MiB", "64KiB"..="4GiB", "A segment of this size is closed. It goes as a whole when all its mail has ended."),
+            carry_after: section.span("carry_after", "15min", "100ms"..="7days", "When so old a segment is alive by less than a quarter, that is written again and the segment goes. Most mail has ended long before.").0,
             max_bytes: section.size("max_bytes", "8GiB", "1MiB"..="16TiB", "From there on senders are told 452. Hours of mail while the broker or the scanners are away."),
             max_mails: section.count("max_mails", 1_000_000, 1..=100_000_000, "From there on senders are told 452. Each pending mail takes some 300 bytes of memory."),
             min_free: section.size("min_free", "256MiB", "0"..="1TiB", "The journal leaves so much of its disk free, for its own books and for others."),

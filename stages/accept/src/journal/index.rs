@@ -2,15 +2,18 @@
 //!
 //! Bodies are not kept here. An entry takes some 300 bytes; how many there can be is a high-water mark.
 
+mod moves;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::time::Duration;
 
-use proto::{EndKind, Ended, MailId, Millis};
+use proto::{Ended, MailId, Millis};
 
 use super::books::{Books, Ledger, Unheard, is_young};
 use super::doubts::Doubts;
 use super::mark::{EndMark, Mark};
-use super::record::{Head, Place};
+use super::recipients::{Recipient, count};
+use super::record::{Head, Key, Place};
 
 /// By what a mail is recognised that its sender sends again: a digest of client network, reverse path, recipients, body.
 pub type Doubt = [u8; 32];
@@ -26,23 +29,6 @@ pub struct Pending {
     pub open: Vec<u32>,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
-enum Recipient {
-    Open(Vec<Routing>),
-    Buried,
-    Over(EndKind),
-    Rejected,
-}
-
-/// The targets of one set that are done.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Routing {
-    name: u64,
-    targets: BTreeSet<u64>,
-    held: bool,
-    dropped: bool,
-}
-
 #[derive(Debug)]
 struct Entry {
     place: Place,
@@ -50,6 +36,8 @@ struct Entry {
     held: Option<String>,
     round: u32,
     due: Millis,
+    /// Its record is being carried over: it must not leave.
+    moves: bool,
 }
 
 /// What is known of one segment.
@@ -57,8 +45,15 @@ struct Entry {
 pub(super) struct Segment {
     /// Bytes of its mail file.
     pub(super) bytes: u64,
+    key: Key,
     /// Mails in it that have not ended.
     pub(super) open: HashSet<MailId>,
+    /// Bytes of their records.
+    live: u64,
+    /// The last arrival in it.
+    newest: Millis,
+    /// It has records that cannot be carried over.
+    stays: bool,
     /// Counts of its mails; those in flight are counted when asked.
     books: Books,
     unheard: HashMap<MailId, Doubt>,
@@ -72,26 +67,50 @@ pub(super) struct Index {
     pub(super) segments: BTreeMap<u64, Segment>,
     ledger: Ledger,
     doubts: Doubts,
+    /// Mails that have ended, as long as segments are being read: another record of one may follow.
+    ended: Option<HashSet<MailId>>,
+    /// With what new segments are written.
+    pub(super) key: Key,
     /// Bytes free on the journal's disk.
     pub(super) free: u64,
 }
 
 impl Index {
-    pub(super) fn new(ledger: Ledger, doubt_most: usize, doubt_for: Duration) -> Self {
+    pub(super) fn new(ledger: Ledger, key: Key, doubt_most: usize, doubt_for: Duration) -> Self {
         let doubts = Doubts::new(doubt_most, doubt_for);
-        let mut index = Self { ledger, doubts, free: u64::MAX, ..Self::default() };
+        let ended = Some(HashSet::new());
+        let mut index = Self { ledger, key, doubts, ended, free: u64::MAX, ..Self::default() };
         for unheard in index.ledger.unheard.clone() {
             index.doubts.insert(unheard.id, unheard.key);
         }
         index
     }
 
-    /// A mail was synced, or found again.
+    /// All segments were read.
+    pub(super) fn is_read(&mut self) {
+        self.ended = None;
+    }
+
+    /// There is a segment with so many bytes.
+    pub(super) fn begin_segment(&mut self, number: u64, key: Key, bytes: u64) {
+        let segment = self.segments.entry(number).or_default();
+        (segment.key, segment.bytes) = (key, bytes);
+    }
+
+    /// A mail was synced, or found again. A second record of a mail is one that was carried over.
     pub(super) fn insert(&mut self, head: &Head, place: Place, due: Millis) {
-        let recipients = vec![Recipient::Open(Vec::new()); head.recipients as usize];
-        let entry = Entry { place, recipients, held: None, round: 0, due };
+        if self.entries.contains_key(&head.id) {
+            return self.relocate(head.id, place);
+        }
+        if self.ended.as_ref().is_some_and(|ended| ended.contains(&head.id)) {
+            return;
+        }
+        let recipients = vec![Recipient::new(); head.recipients as usize];
+        let entry = Entry { place, recipients, held: None, round: 0, due, moves: false };
         let segment = self.segments.entry(place.segment).or_default();
         segment.open.insert(head.id);
+        segment.live += place.length();
+        segment.newest = segment.newest.max(head.id.arrived());
         segment.books.accepted += u64::from(head.recipients);
         segment.unheard.insert(head.id, head.doubt);
         self.doubts.insert(head.id, head.doubt);
@@ -127,6 +146,12 @@ impl Index {
         self.entries.get(&id).map(|entry| entry.place)
     }
 
+    /// Where a mail's record is, and the key of its checksum.
+    pub(super) fn record(&self, id: MailId) -> Option<(Place, Key)> {
+        let place = self.place(id)?;
+        Some((place, self.segments.get(&place.segment)?.key))
+    }
+
     pub(super) fn segment_of(&self, id: MailId) -> Option<u64> {
         self.place(id).map(|place| place.segment)
     }
@@ -141,21 +166,22 @@ impl Index {
 
     pub(super) fn pending_state(&self, id: MailId) -> Option<Pending> {
         let entry = self.entries.get(&id)?;
-        let open = (0..).zip(&entry.recipients).filter(|(_, recipient)| matches!(recipient, Recipient::Open(_)));
+        let open = (0..).zip(&entry.recipients).filter(|(_, recipient)| recipient.is_open());
         let open = open.map(|(index, _)| index).collect();
         Some(Pending { round: entry.round, held: entry.held.clone(), open })
     }
 
+    /// Whether some recipient has a copy already: such a mail cannot be refused any more.
+    pub(super) fn is_begun(&self, id: MailId) -> bool {
+        self.entries.get(&id).is_some_and(|entry| entry.recipients.iter().any(Recipient::is_begun))
+    }
+
     /// Every recipient that is open ends as rejected. Says whether any was. A sender that did not hear of it and comes
     /// again brings a new mail: recognised as this one, it would hear 250 for a mail that is nowhere.
-    pub(super) fn refuse(&mut self, id: MailId) -> bool {
+    fn refuse(&mut self, id: MailId) -> bool {
         self.went_on(id);
         let Some(entry) = self.entries.get_mut(&id) else { return false };
-        for recipient in &mut entry.recipients {
-            if matches!(recipient, Recipient::Open(_)) {
-                *recipient = Recipient::Rejected;
-            }
-        }
+        entry.recipients.iter_mut().for_each(Recipient::reject);
         self.close_if_over(id);
         true
     }
@@ -178,104 +204,95 @@ impl Index {
         Some((segment, self.close_if_over(ended.id)))
     }
 
+    fn recipient(&mut self, id: MailId, recipient: u32) -> Option<&mut Recipient> {
+        self.entries.get_mut(&id)?.recipients.get_mut(recipient as usize)
+    }
+
     fn end(&mut self, id: MailId, end: EndMark) {
-        let Some(entry) = self.entries.get_mut(&id) else { return };
-        let Some(recipient) = entry.recipients.get_mut(end.recipient as usize) else { return };
-        if matches!(recipient, Recipient::Buried) {
-            // Buried in one round, stored by another: it is where it belongs.
-            *recipient = Recipient::Open(Vec::new());
-        }
-        let Recipient::Open(routings) = recipient else { return };
-        let at = routings.iter().position(|routing| routing.name == end.routing).unwrap_or_else(|| {
-            routings.push(Routing { name: end.routing, targets: BTreeSet::new(), held: false, dropped: false });
-            routings.len() - 1
-        });
-        let routing = &mut routings[at];
-        routing.targets.insert(end.target);
-        routing.held |= end.kind == EndKind::Held;
-        routing.dropped |= end.kind == EndKind::Dropped;
-        if routing.targets.len() >= end.of as usize {
-            let kind = match (routing.held, routing.dropped) {
-                (true, _) => EndKind::Held,
-                (false, true) => EndKind::Dropped,
-                (false, false) => EndKind::Stored,
-            };
-            *recipient = Recipient::Over(kind);
+        if let Some(recipient) = self.recipient(id, end.recipient) {
+            recipient.end(end);
         }
     }
 
     fn bury(&mut self, id: MailId, recipient: u32) {
-        let recipient = self.entries.get_mut(&id).and_then(|entry| entry.recipients.get_mut(recipient as usize));
-        if let Some(recipient @ Recipient::Open(_)) = recipient {
-            *recipient = Recipient::Buried;
+        if let Some(recipient) = self.recipient(id, recipient) {
+            recipient.bury();
         }
     }
 
-    /// The segment of a mail of which something is buried.
-    pub(super) fn buried_in(&self, id: MailId) -> Option<u64> {
-        self.entries
-            .get(&id)
-            .filter(|entry| entry.recipients.contains(&Recipient::Buried))
-            .map(|entry| entry.place.segment)
+    /// Which of these recipients of a mail are buried; of all, without any.
+    pub(super) fn buried_of(&self, id: MailId, recipients: &[u32]) -> Vec<u32> {
+        let Some(entry) = self.entries.get(&id) else { return Vec::new() };
+        let buried =
+            (0..).zip(&entry.recipients).filter(|(_, recipient)| recipient.is_buried()).map(|(index, _)| index);
+        buried.filter(|index| recipients.is_empty() || recipients.contains(index)).collect()
     }
 
     pub(super) fn buried(&self) -> Vec<MailId> {
-        self.entries.keys().copied().filter(|id| self.buried_in(*id).is_some()).collect()
+        let is_buried = |entry: &Entry| entry.recipients.iter().any(Recipient::is_buried);
+        self.entries.iter().filter(|(_, entry)| is_buried(entry)).map(|(id, _)| *id).collect()
     }
 
-    /// Says whether there was something buried.
-    pub(super) fn replay(&mut self, id: MailId, now: Millis) -> bool {
-        let changed = self.change_buried(id, &Recipient::Open(Vec::new()));
-        if changed {
-            self.set_due(id, now);
-        }
-        changed
-    }
-
-    pub(super) fn drop_buried(&mut self, id: MailId) -> bool {
-        let changed = self.change_buried(id, &Recipient::Over(EndKind::Dropped));
-        self.close_if_over(id);
-        changed
-    }
-
-    fn change_buried(&mut self, id: MailId, to: &Recipient) -> bool {
-        let Some(entry) = self.entries.get_mut(&id) else { return false };
-        let buried = entry.recipients.iter_mut().filter(|recipient| **recipient == Recipient::Buried);
-        buried.map(|recipient| recipient.clone_from(to)).count() > 0
-    }
-
-    /// A mail whose recipients have all ended leaves the index; its counts stay with its segment.
+    /// A mail whose recipients have all ended leaves the index, unless it is being carried over; its counts stay with its
+    /// segment. Says whether all have.
     fn close_if_over(&mut self, id: MailId) -> bool {
-        let over =
-            |entry: &Entry| entry.recipients.iter().all(|r| matches!(r, Recipient::Over(_) | Recipient::Rejected));
-        if !self.entries.get(&id).is_some_and(over) {
+        let Some(entry) = self.entries.get(&id).filter(|entry| entry.recipients.iter().all(Recipient::is_over)) else {
             return false;
+        };
+        if entry.moves {
+            return true;
         }
-        let Some(entry) = self.entries.remove(&id) else { return false };
         self.due.remove(&(entry.due, id));
         if let Some(segment) = self.segments.get_mut(&entry.place.segment) {
             segment.open.remove(&id);
+            segment.live = segment.live.saturating_sub(entry.place.length());
             segment.books.add(&count(&entry.recipients));
+        }
+        self.entries.remove(&id);
+        if let Some(ended) = &mut self.ended {
+            ended.insert(id);
         }
         true
     }
 
-    /// Carries out a mark that was found at recovery.
-    pub(super) fn recall(&mut self, id: MailId, mark: Mark) {
+    /// Carries out a mark that was found with a segment. It speaks of the record in that segment alone: of a mail that was
+    /// not carried over after all, it may be older than what stands with the mail's own record.
+    pub(super) fn recall(&mut self, number: u64, id: MailId, mark: Mark) {
+        if mark == Mark::WentOn {
+            let doubt = self.segments.get_mut(&number).and_then(|segment| segment.unheard.remove(&id));
+            if let Some(doubt) = doubt {
+                self.doubts.remove(id, &doubt);
+            }
+        } else if self.segment_of(id) == Some(number) {
+            self.apply(id, mark);
+        }
+    }
+
+    /// Carries out a mark. Says whether it changed anything that was pending.
+    pub(super) fn apply(&mut self, id: MailId, mark: Mark) -> bool {
         match mark {
-            Mark::WentOn => drop(self.went_on(id)),
-            Mark::Refused => drop(self.refuse(id)),
-            Mark::Held(reason) => drop(self.hold(id, &reason)),
+            Mark::WentOn => self.went_on(id).is_some(),
+            Mark::Refused => self.refuse(id),
+            Mark::Held(reason) => self.hold(id, &reason).is_some(),
             Mark::End(end) => {
                 self.end(id, end);
+                self.close_if_over(id)
+            }
+            Mark::Buried(recipient) => {
+                self.bury(id, recipient);
+                true
+            }
+            Mark::Replayed(recipient) => self.recipient(id, recipient).is_some_and(Recipient::replay),
+            Mark::Dropped(recipient) => {
+                let is_given_up = self.recipient(id, recipient).is_some_and(Recipient::give_up);
                 self.close_if_over(id);
+                is_given_up
             }
-            Mark::Buried(recipient) => self.bury(id, recipient),
-            Mark::Replayed => {
-                self.change_buried(id, &Recipient::Open(Vec::new()));
-            }
-            Mark::Dropped => {
-                self.drop_buried(id);
+            Mark::Rejected(recipient) => {
+                if let Some(recipient) = self.recipient(id, recipient) {
+                    recipient.reject();
+                }
+                self.close_if_over(id)
             }
         }
     }
@@ -295,8 +312,7 @@ impl Index {
         let mut due = Vec::with_capacity(ready.len());
         for id in ready {
             let Some(entry) = self.entries.get_mut(&id) else { continue };
-            let open = entry.recipients.iter().any(|recipient| matches!(recipient, Recipient::Open(_)));
-            if open {
+            if entry.recipients.iter().any(Recipient::is_open) {
                 entry.round += 1;
                 due.push(id);
             }
@@ -360,18 +376,4 @@ impl Index {
         let over = |(number, segment): &(&u64, &Segment)| Some(**number) != current && segment.open.is_empty();
         self.segments.iter().filter(over).map(|(number, _)| *number).collect()
     }
-}
-
-fn count(recipients: &[Recipient]) -> Books {
-    let mut books = Books::default();
-    for recipient in recipients {
-        *match recipient {
-            Recipient::Open(_) => &mut books.in_flight,
-            Recipient::Buried | Recipient::Over(EndKind::Dropped) => &mut books.buried,
-            Recipient::Over(EndKind::Stored) => &mut books.stored,
-            Recipient::Over(EndKind::Held) => &mut books.held,
-            Recipient::Rejected => &mut books.rejected,
-        } += 1;
-    }
-    books
 }

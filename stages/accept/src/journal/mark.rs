@@ -3,12 +3,16 @@
 use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
 use proto::{End, EndKind, MailId};
 
+use super::record::Key;
+
 /// Bytes before the payload: length, kind, id.
 const HEAD: usize = 2 + 1 + 16;
 /// Bytes of the checksum behind it.
 const SUM: usize = 8;
 /// A reason is cut to this, so that no mark grows.
 const REASON_MOST: usize = 500;
+/// No payload is longer: what says so is no mark.
+const PAYLOAD_MOST: usize = REASON_MOST;
 
 /// One mark about one mail.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,10 +27,13 @@ pub(super) enum Mark {
     End(EndMark),
     /// A recipient is with the dead letters.
     Buried(u32),
-    /// Sent round again from there.
-    Replayed,
-    /// Given up there.
-    Dropped,
+    /// A recipient is sent round again from there.
+    Replayed(u32),
+    /// A recipient is given up there.
+    Dropped(u32),
+    /// A recipient was refused in the session. A mail that is carried over brings this; for all recipients at once there is
+    /// [`Mark::Refused`].
+    Rejected(u32),
 }
 
 /// An end, with a hash in place of the target's name.
@@ -53,7 +60,7 @@ impl Mark {
     }
 
     /// The mark's bytes: length of the payload, kind, mail id, payload, checksum.
-    pub(super) fn encode(&self, id: MailId, out: &mut BytesMut) {
+    pub(super) fn encode(&self, id: MailId, key: &Key, out: &mut BytesMut) {
         let mut payload = BytesMut::new();
         let kind = match self {
             Self::WentOn => 1,
@@ -75,29 +82,37 @@ impl Mark {
                 });
                 4
             }
-            Self::Buried(recipient) => {
+            Self::Buried(recipient)
+            | Self::Replayed(recipient)
+            | Self::Dropped(recipient)
+            | Self::Rejected(recipient) => {
                 payload.put_u32_le(*recipient);
-                5
+                match self {
+                    Self::Buried(_) => 5,
+                    Self::Replayed(_) => 6,
+                    Self::Dropped(_) => 7,
+                    _ => 8,
+                }
             }
-            Self::Replayed => 6,
-            Self::Dropped => 7,
         };
         let start = out.len();
         out.put_u16_le(u16::try_from(payload.len()).unwrap_or(0));
         out.put_u8(kind);
         out.put_slice(&id.to_bytes());
         out.put_slice(&payload);
-        let sum = blake3::hash(&out[start..]);
+        let sum = blake3::keyed_hash(key, &out[start..]);
         out.put_slice(&sum.as_bytes()[..SUM]);
     }
 
-    /// Takes one mark off the front. None at the end, or where the rest cannot be read: marks are not synced, so a torn
-    /// tail is usual, and what is lost with it costs a repetition.
-    pub(super) fn decode(bytes: &mut Bytes) -> Option<(MailId, Self)> {
+    /// Takes one mark off the front. None at the end, or where what is there cannot be read.
+    pub(super) fn decode(bytes: &mut Bytes, key: &Key) -> Option<(MailId, Self)> {
         let length = usize::from(bytes.get(..2).map(|mut two| two.get_u16_le())?);
+        if length > PAYLOAD_MOST {
+            return None;
+        }
         let whole = bytes.get(..HEAD + length + SUM)?;
         let (content, sum) = whole.split_at(HEAD + length);
-        if blake3::hash(content).as_bytes()[..SUM] != *sum {
+        if blake3::keyed_hash(key, content).as_bytes()[..SUM] != *sum {
             return None;
         }
         let id = MailId::from_bytes(content[3..HEAD].try_into().ok()?);
@@ -125,8 +140,9 @@ fn payload(kind: u8, mut payload: &[u8]) -> Option<Mark> {
             },
         })),
         (5, 4) => Some(Mark::Buried(payload.get_u32_le())),
-        (6, _) => Some(Mark::Replayed),
-        (7, _) => Some(Mark::Dropped),
+        (6, 4) => Some(Mark::Replayed(payload.get_u32_le())),
+        (7, 4) => Some(Mark::Dropped(payload.get_u32_le())),
+        (8, 4) => Some(Mark::Rejected(payload.get_u32_le())),
         _ => None,
     }
 }
@@ -138,6 +154,8 @@ mod tests {
 
     use super::*;
 
+    const KEY: Key = [3; 32];
+
     fn all() -> Vec<Mark> {
         let end = |kind| Mark::End(EndMark { recipient: 1, routing: u64::MAX, target: 5, of: 2, kind });
         vec![
@@ -148,8 +166,9 @@ mod tests {
             end(EndKind::Held),
             end(EndKind::Dropped),
             Mark::Buried(7),
-            Mark::Replayed,
-            Mark::Dropped,
+            Mark::Replayed(7),
+            Mark::Dropped(7),
+            Mark::Rejected(7),
         ]
     }
 
@@ -158,28 +177,29 @@ mod tests {
         let mut out = BytesMut::new();
         let id = MailId::from_bytes([9; 16]);
         for mark in all() {
-            mark.encode(id, &mut out);
+            mark.encode(id, &KEY, &mut out);
         }
         let whole = out.freeze();
         let read = |bytes: Bytes| {
             let mut bytes = bytes;
-            std::iter::from_fn(|| Mark::decode(&mut bytes)).collect::<Vec<_>>()
+            std::iter::from_fn(|| Mark::decode(&mut bytes, &KEY)).collect::<Vec<_>>()
         };
         assert_eq!(read(whole.clone()), all().into_iter().map(|mark| (id, mark)).collect::<Vec<_>>());
         assert_eq!(read(whole.slice(..whole.len() - 1)).len(), all().len() - 1);
+        assert_eq!(Mark::decode(&mut whole.clone(), &[4; 32]), None, "of another journal");
     }
 
     #[test]
     fn a_long_reason_is_cut() {
         let mut out = BytesMut::new();
-        Mark::Held("ü".repeat(70_000)).encode(MailId::from_bytes([0; 16]), &mut out);
-        assert!(Mark::decode(&mut out.freeze()).is_some());
+        Mark::Held("ü".repeat(70_000)).encode(MailId::from_bytes([0; 16]), &KEY, &mut out);
+        assert!(Mark::decode(&mut out.freeze(), &KEY).is_some());
     }
 
     proptest! {
         #[test]
         fn no_bytes_make_it_panic(bytes: Vec<u8>) {
-            let _ = Mark::decode(&mut bytes.into());
+            let _ = Mark::decode(&mut bytes.into(), &KEY);
         }
     }
 }

@@ -12,15 +12,18 @@
 //! | while mail is on its way | pending mail | sends it round again with the same id |
 //! | after an end, before its mark is on disk | the mail seems pending | sends it round again; the store knows it already |
 //! | between answering 550 and the end | the refusal's mark, which was synced | the mail has ended |
+//! | while old mail is carried over | marks without a record, or two records of one mail | marks without a record say nothing; the second record is the mail, in another place |
 //! | while a segment is folded into the books | old or new books, never half; files that may still be there | files of a folded segment are removed |
 //!
 //! A damaged record costs that record only: an error names file and offset, and reading goes on behind it.
 
 mod books;
+mod carry;
 mod config;
 mod doubts;
 mod index;
 mod mark;
+mod recipients;
 mod record;
 mod recover;
 mod segment;
@@ -42,7 +45,7 @@ pub use recover::{Damage, Recovery};
 
 use index::Index;
 use mark::Mark;
-use writer::Command;
+use writer::{Command, Marking};
 
 /// Appends and marks that may wait for the writer; whoever comes then waits before that.
 const QUEUE: usize = 4096;
@@ -71,6 +74,17 @@ pub enum AppendError {
     /// The disk failed.
     #[error("the journal cannot be written: {0}")]
     Io(String),
+}
+
+/// What became of the wish to refuse a mail.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refusal {
+    /// It is refused.
+    Done,
+    /// Some recipient has its copy already, so it cannot be refused any more.
+    Begun,
+    /// It had ended before.
+    Ended,
 }
 
 /// The journal of one accept node.
@@ -144,32 +158,47 @@ impl Journal {
     /// # Errors
     /// When the mail is not pending, or its record is damaged; the error names file and offset.
     pub async fn read(&self, id: MailId) -> anyhow::Result<(Bytes, Bytes)> {
-        let Some(place) = self.index().place(id) else { bail!("mail {id} is not pending") };
-        let folder = self.folder.clone();
-        tokio::task::spawn_blocking(move || record::read(&folder, place, id)).await?
+        let mut before = None;
+        loop {
+            let Some((place, key)) = self.index().record(id) else { bail!("mail {id} is not pending") };
+            let folder = self.folder.clone();
+            let read = tokio::task::spawn_blocking(move || record::read(&folder, place, &key, id)).await?;
+            match read {
+                Ok((_, envelope, body)) => return Ok((envelope, body)),
+                // It was carried over in between.
+                Err(_) if before != Some(place) => before = Some(place),
+                Err(error) => return Err(error),
+            }
+        }
     }
 
     /// The sender went on after our reply: it knows that we keep the mail.
     pub async fn went_on(&self, id: MailId) {
         let segment = self.index().went_on(id);
-        self.mark(segment, id, Mark::WentOn).await;
+        self.mark(segment, id, vec![Mark::WentOn]).await;
     }
 
-    /// The mail was refused in the session. Resolves when that is synced; every recipient has ended then. Says whether
-    /// the mail was pending until now.
+    /// The mail was refused in the session. Resolves when that is synced; every recipient has ended then.
     ///
     /// # Errors
     /// When it cannot be synced: then nothing has changed.
-    pub async fn refuse(&self, id: MailId) -> anyhow::Result<bool> {
-        let Some(segment) = self.index().segment_of(id) else { return Ok(false) };
-        self.mark_synced(segment, id, Mark::Refused).await?;
-        Ok(self.index().refuse(id))
+    pub async fn refuse(&self, id: MailId) -> anyhow::Result<Refusal> {
+        let segment = {
+            let index = self.index();
+            if index.is_begun(id) {
+                return Ok(Refusal::Begun);
+            }
+            index.segment_of(id)
+        };
+        let Some(segment) = segment else { return Ok(Refusal::Ended) };
+        let is_refused = self.mark_synced(segment, id, vec![Mark::Refused]).await?;
+        Ok(if is_refused { Refusal::Done } else { Refusal::Ended })
     }
 
     /// The mail goes on as held, in this round and every later one.
     pub async fn hold(&self, id: MailId, reason: &str) {
         let segment = self.index().hold(id, reason);
-        self.mark(segment, id, Mark::Held(reason.to_owned())).await;
+        self.mark(segment, id, vec![Mark::Held(reason.to_owned())]).await;
     }
 
     /// Takes in what became of recipients. Says whether the mail has ended by that.
@@ -177,15 +206,11 @@ impl Journal {
         let id = ended.id;
         let known = self.index().ended(ended);
         let Some((segment, over)) = known else { return false };
-        let segment = Some(segment);
-        for end in &ended.ends {
-            self.mark(segment, id, Mark::end(end)).await;
-        }
-        if let Some(burial) = &ended.burial {
-            for recipient in &burial.recipients {
-                self.mark(segment, id, Mark::Buried(*recipient)).await;
-            }
-        }
+        let mut marks: Vec<Mark> = ended.ends.iter().map(Mark::end).collect();
+        marks.extend(
+            ended.burial.iter().flat_map(|burial| &burial.recipients).map(|recipient| Mark::Buried(*recipient)),
+        );
+        self.mark(Some(segment), id, marks).await;
         over
     }
 
@@ -194,37 +219,54 @@ impl Journal {
         self.index().buried()
     }
 
-    /// A buried mail goes round again. Says whether it was buried. Resolves when that is synced: its dead letter goes
-    /// then, and nothing else would bring it back.
+    /// The buried ones among these recipients of a mail, or all that are buried if none is named, go round again. Says
+    /// whether there were any. Resolves when that is synced: their dead letter goes then, and nothing else would bring them
+    /// back.
     ///
     /// # Errors
     /// When it cannot be synced: then nothing has changed.
-    pub async fn replay(&self, id: MailId, now: Millis) -> anyhow::Result<bool> {
-        let Some(segment) = self.index().buried_in(id) else { return Ok(false) };
-        self.mark_synced(segment, id, Mark::Replayed).await?;
-        Ok(self.index().replay(id, now))
+    pub async fn replay(&self, id: MailId, recipients: &[u32], now: Millis) -> anyhow::Result<bool> {
+        let is_changed = self.change_buried(id, recipients, Mark::Replayed).await?;
+        if is_changed {
+            self.index().set_due(id, now);
+        }
+        Ok(is_changed)
     }
 
-    /// An operator gives up the buried recipients of a mail. Says whether there were any. Resolves when that is synced.
+    /// An operator gives up the buried ones among these recipients of a mail, or all that are buried if none is named. Says
+    /// whether there were any. Resolves when that is synced.
     ///
     /// # Errors
     /// When it cannot be synced: then nothing has changed.
-    pub async fn drop_buried(&self, id: MailId) -> anyhow::Result<bool> {
-        let Some(segment) = self.index().buried_in(id) else { return Ok(false) };
-        self.mark_synced(segment, id, Mark::Dropped).await?;
-        Ok(self.index().drop_buried(id))
+    pub async fn drop_buried(&self, id: MailId, recipients: &[u32]) -> anyhow::Result<bool> {
+        self.change_buried(id, recipients, Mark::Dropped).await
     }
 
-    async fn mark_synced(&self, segment: u64, id: MailId, mark: Mark) -> anyhow::Result<()> {
+    async fn change_buried(&self, id: MailId, recipients: &[u32], mark: fn(u32) -> Mark) -> anyhow::Result<bool> {
+        let (segment, buried) = {
+            let index = self.index();
+            (index.segment_of(id), index.buried_of(id, recipients))
+        };
+        let Some(segment) = segment.filter(|_| !buried.is_empty()) else { return Ok(false) };
+        self.mark_synced(segment, id, buried.into_iter().map(mark).collect()).await
+    }
+
+    async fn mark_synced(&self, segment: u64, id: MailId, marks: Vec<Mark>) -> anyhow::Result<bool> {
         let (done, wait) = oneshot::channel();
-        self.writer.send(Command::Mark { segment, id, mark, synced: Some(done) }).await?;
+        self.writer.send(Command::Mark(Marking { id, segment, marks, synced: Some(done) })).await?;
         Ok(wait.await??)
     }
 
-    async fn mark(&self, segment: Option<u64>, id: MailId, mark: Mark) {
-        let Some(segment) = segment else { return };
+    async fn mark(&self, segment: Option<u64>, id: MailId, marks: Vec<Mark>) {
+        let Some(segment) = segment.filter(|_| !marks.is_empty()) else { return };
         // A mark that is lost costs one harmless repetition.
-        let _ = self.writer.send(Command::Mark { segment, id, mark, synced: None }).await;
+        let _ = self.writer.send(Command::Mark(Marking { id, segment, marks, synced: None })).await;
+    }
+
+    /// Has the writer look for what can be put in order, also while no mail comes.
+    pub fn tidy(&self) {
+        // When its queue is full it has mail, and does so by itself.
+        let _ = self.writer.try_send(Command::Tidy);
     }
 
     /// The first mail that was kept under this key and whose sender has not gone on since, if it is younger than the

@@ -1,4 +1,7 @@
 //! One mail in a segment: a fixed head with the lengths, the envelope, the body.
+//!
+//! The checksum is keyed with a secret of the journal's. Its sender knows every byte of a body, and without the key could
+//! put a whole record into it, which would be found when the record around it is torn or damaged.
 
 use std::fs::File;
 use std::io::IoSlice;
@@ -11,6 +14,9 @@ use proto::MailId;
 
 use super::index::Doubt;
 use super::{Mail, segment};
+
+/// The secret with which checksums of a journal are keyed.
+pub(super) type Key = [u8; 32];
 
 /// What each record begins with.
 pub(super) const MAGIC: [u8; 4] = *b"CmR1";
@@ -44,7 +50,7 @@ pub(super) struct Head {
 }
 
 /// The head of a mail's record. The checksum covers everything else.
-pub(super) fn head(mail: &Mail) -> Bytes {
+pub(super) fn head(mail: &Mail, key: &Key) -> Bytes {
     let mut head = BytesMut::with_capacity(HEAD);
     head.put_slice(&MAGIC);
     head.put_u32_le(mail.recipients);
@@ -52,7 +58,7 @@ pub(super) fn head(mail: &Mail) -> Bytes {
     head.put_u64_le(mail.body.len() as u64);
     head.put_slice(&mail.id.to_bytes());
     head.put_slice(&mail.doubt);
-    let sum = checksum(&head, &mail.envelope, &mail.body);
+    let sum = checksum(key, &head, &mail.envelope, &mail.body);
     head.put_slice(&sum);
     head.freeze()
 }
@@ -62,8 +68,8 @@ pub(super) fn pieces<'a>(head: &'a Bytes, mail: &'a Mail) -> [IoSlice<'a>; 3] {
     [IoSlice::new(head), IoSlice::new(&mail.envelope), IoSlice::new(&mail.body)]
 }
 
-fn checksum(head: &[u8], envelope: &[u8], body: &[u8]) -> [u8; 32] {
-    *blake3::Hasher::new().update(head).update(envelope).update(body).finalize().as_bytes()
+fn checksum(key: &Key, head: &[u8], envelope: &[u8], body: &[u8]) -> [u8; 32] {
+    *blake3::Hasher::new_keyed(key).update(head).update(envelope).update(body).finalize().as_bytes()
 }
 
 /// Reads a head. None if these bytes do not begin a record.
@@ -81,26 +87,25 @@ pub(super) fn parse_head(bytes: &[u8]) -> Option<Head> {
 }
 
 /// A whole and sound record at the start of `bytes`, if there is one.
-pub(super) fn parse(bytes: &[u8]) -> Option<Head> {
+pub(super) fn parse(bytes: &[u8], key: &Key) -> Option<Head> {
     let head = parse_head(bytes)?;
     let envelope_end = HEAD.checked_add(usize::try_from(head.envelope).ok()?)?;
     let body_end = envelope_end.checked_add(usize::try_from(head.body).ok()?)?;
     let (envelope, body) = (bytes.get(HEAD..envelope_end)?, bytes.get(envelope_end..body_end)?);
-    (checksum(&bytes[..HEAD - 32], envelope, body) == head.sum).then_some(head)
+    (checksum(key, &bytes[..HEAD - 32], envelope, body) == head.sum).then_some(head)
 }
 
-/// Reads and verifies the record of a mail.
-pub(super) fn read(folder: &Path, place: Place, id: MailId) -> anyhow::Result<(Bytes, Bytes)> {
+/// Reads and verifies the record of a mail. The error names file and offset.
+pub(super) fn read(folder: &Path, place: Place, key: &Key, id: MailId) -> anyhow::Result<(Head, Bytes, Bytes)> {
     let path = segment::mail_path(folder, place.segment);
     let mut bytes = vec![0; usize::try_from(place.length())?];
     let named = || format!("{} at offset {}", path.display(), place.offset);
     File::open(&path).and_then(|file| file.read_exact_at(&mut bytes, place.offset)).with_context(named)?;
-    match parse(&bytes) {
-        Some(head) if head.id == id => {}
-        _ => bail!("the record in {} is damaged", named()),
-    }
+    let Some(head) = parse(&bytes, key).filter(|head| head.id == id) else {
+        bail!("the record in {} is damaged", named());
+    };
     let mut bytes = Bytes::from(bytes);
     bytes.advance(HEAD);
     let envelope = bytes.split_to(usize::try_from(place.envelope)?);
-    Ok((envelope, bytes))
+    Ok((head, envelope, bytes))
 }

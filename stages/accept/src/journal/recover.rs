@@ -4,14 +4,17 @@ use std::fs::{self, OpenOptions};
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
-use bytes::Bytes;
+use bytes::{Buf as _, Bytes};
 use proto::Millis;
 
 use super::config::Config;
 use super::index::Index;
 use super::mark::Mark;
-use super::record::{self, Place};
+use super::record::{self, Key, Place};
 use super::{books, segment};
+
+/// A file without a readable title that is no longer than this holds no mail: a title is longer with its first record.
+const TORN_MOST: usize = record::HEAD;
 
 /// A place in a segment that cannot be read.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -42,14 +45,17 @@ pub(super) fn recover(config: &Config, node: &str, now: Millis) -> anyhow::Resul
     for number in &ledger.folded {
         segment::remove(folder, *number).with_context(|| format!("removing segment {number}"))?;
     }
-    let mut index = Index::new(ledger, config.doubt_most, config.doubt_for);
-    let mut recovery = Recovery::default();
     let numbers = segment::numbers(folder)?;
+    // A segment whose title is damaged has the key of the others.
+    let key = segment::known_key(folder, &numbers, node)?.unwrap_or_else(runtime::clock::new_key);
+    let mut index = Index::new(ledger, key, config.doubt_most, config.doubt_for);
+    let mut recovery = Recovery::default();
     for (position, number) in numbers.iter().enumerate() {
         let is_last = position + 1 == numbers.len();
-        read_segment(folder, *number, node, is_last, now, &mut index, &mut recovery)?;
-        read_marks(folder, *number, &mut index)?;
+        let key = read_segment(folder, *number, node, is_last, now, &mut index, &mut recovery)?;
+        read_marks(folder, *number, &key, &mut index, &mut recovery)?;
     }
+    index.is_read();
     recovery.pending = index.pending() as u64;
     for damage in &recovery.damage {
         tracing::error!(file = %damage.file.display(), offset = damage.offset, bytes = damage.length, "the journal is damaged here");
@@ -65,20 +71,19 @@ fn read_segment(
     now: Millis,
     index: &mut Index,
     recovery: &mut Recovery,
-) -> anyhow::Result<()> {
+) -> anyhow::Result<Key> {
     let path = segment::mail_path(folder, number);
     let bytes = fs::read(&path).with_context(|| format!("reading {}", path.display()))?;
-    let known = index.segments.entry(number).or_default();
-    known.bytes = bytes.len() as u64;
-    let Some(mut at) = segment::records_begin(&bytes, node, &path)? else { return Ok(()) };
+    let (key, mut at) = segment::read_title(&bytes, node, &path)?.unwrap_or((index.key, 0));
+    index.begin_segment(number, key, bytes.len() as u64);
     while at < bytes.len() {
-        if let Some(head) = record::parse(&bytes[at..]) {
+        if let Some(head) = record::parse(&bytes[at..], &key) {
             let place = Place { segment: number, offset: at as u64, envelope: head.envelope, body: head.body };
             index.insert(&head, place, now);
             at += usize::try_from(place.length())?;
             continue;
         }
-        match next_record(&bytes, at + 1) {
+        match next_record(&bytes, at + 1, &key) {
             Some(next) => {
                 let (offset, length) = (at as u64, (next - at) as u64);
                 recovery.damage.push(Damage { file: path.clone(), offset, length });
@@ -86,29 +91,33 @@ fn read_segment(
             }
             None if is_last => {
                 recovery.cut = (bytes.len() - at) as u64;
-                let file = OpenOptions::new().write(true).open(&path)?;
-                file.set_len(at as u64)
-                    .and_then(|()| file.sync_all())
-                    .with_context(|| format!("cutting {}", path.display()))?;
-                index.segments.entry(number).or_default().bytes = at as u64;
-                return Ok(());
+                cut(&path, at as u64)?;
+                index.begin_segment(number, key, at as u64);
+                break;
             }
+            // Torn while the segment was being made: it never held anything.
+            None if at == 0 && bytes.len() < TORN_MOST => break,
             None => {
                 let (offset, length) = (at as u64, (bytes.len() - at) as u64);
                 recovery.damage.push(Damage { file: path, offset, length });
-                return Ok(());
+                break;
             }
         }
     }
-    Ok(())
+    Ok(key)
+}
+
+fn cut(path: &Path, length: u64) -> anyhow::Result<()> {
+    let file = OpenOptions::new().write(true).open(path)?;
+    file.set_len(length).and_then(|()| file.sync_all()).with_context(|| format!("cutting {}", path.display()))
 }
 
 /// The next place at which a sound record begins.
-fn next_record(bytes: &[u8], from: usize) -> Option<usize> {
+fn next_record(bytes: &[u8], from: usize, key: &Key) -> Option<usize> {
     let mut at = from;
     while let Some(found) = bytes.get(at..)?.windows(record::MAGIC.len()).position(|four| four == record::MAGIC) {
         at += found;
-        if record::parse(&bytes[at..]).is_some() {
+        if record::parse(&bytes[at..], key).is_some() {
             return Some(at);
         }
         at += 1;
@@ -116,7 +125,9 @@ fn next_record(bytes: &[u8], from: usize) -> Option<usize> {
     None
 }
 
-fn read_marks(folder: &Path, number: u64, index: &mut Index) -> anyhow::Result<()> {
+/// Marks are not synced, so a torn tail is usual, and what is lost with it costs a repetition. A refusal or an operator's
+/// decision is synced: damage before it must not hide it, so it is looked for behind the damage.
+fn read_marks(folder: &Path, number: u64, key: &Key, index: &mut Index, recovery: &mut Recovery) -> anyhow::Result<()> {
     let path = segment::marks_path(folder, number);
     let mut bytes = match fs::read(&path) {
         Ok(bytes) => Bytes::from(bytes),
@@ -124,14 +135,19 @@ fn read_marks(folder: &Path, number: u64, index: &mut Index) -> anyhow::Result<(
         Err(error) => return Err(error).with_context(|| format!("reading {}", path.display())),
     };
     let whole = bytes.len();
-    while let Some((id, mark)) = Mark::decode(&mut bytes) {
-        index.recall(id, mark);
-    }
-    if !bytes.is_empty() {
-        // New marks must stand behind sound ones, or they would not be found next time.
-        let sound = (whole - bytes.len()) as u64;
-        let file = OpenOptions::new().write(true).open(&path)?;
-        file.set_len(sound).with_context(|| format!("cutting {}", path.display()))?;
+    while !bytes.is_empty() {
+        if let Some((id, mark)) = Mark::decode(&mut bytes, key) {
+            index.recall(number, id, mark);
+            continue;
+        }
+        let at = whole - bytes.len();
+        let next = (1..bytes.len()).find(|skip| Mark::decode(&mut bytes.slice(*skip..), key).is_some());
+        let Some(next) = next else {
+            // New marks must stand behind sound ones, or they would be looked for in vain next time.
+            return cut(&path, at as u64);
+        };
+        recovery.damage.push(Damage { file: path.clone(), offset: at as u64, length: next as u64 });
+        bytes.advance(next);
     }
     Ok(())
 }

@@ -1,13 +1,19 @@
 //! The files of a segment: `<number>.mail` with the records, `<number>.marks` beside it.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, IoSlice, Write as _};
+use std::io::{self, IoSlice, Read as _, Write as _};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
 
-/// What each segment begins with; the node's name and a line end follow.
-const TITLE: &str = "Chainmail journal 1 ";
+use super::record::Key;
+
+/// What each segment begins with; the node's name, the key in hexadecimal digits, a checksum and a line end follow.
+const TITLE: &str = "Chainmail journal 2 ";
+/// No title is longer: a node's name has 63 characters at most.
+const TITLE_MOST: usize = 256;
+/// Characters of the title's checksum.
+const SUM: usize = 16;
 
 pub(super) fn mail_path(folder: &Path, number: u64) -> PathBuf {
     folder.join(format!("{number:010}.mail"))
@@ -30,20 +36,48 @@ pub(super) fn numbers(folder: &Path) -> anyhow::Result<Vec<u64>> {
     Ok(numbers)
 }
 
-/// Where the records of a segment begin.
+fn title(node: &str, key: &Key) -> String {
+    let words = format!("{TITLE}{node} {}", blake3::Hash::from_bytes(*key).to_hex());
+    let sum = blake3::hash(words.as_bytes()).to_hex();
+    format!("{words} {}\n", &sum[..SUM])
+}
+
+/// The key of a segment and where its records begin; none if its title is torn or damaged.
 ///
 /// # Errors
 /// When the segment belongs to another node or another version.
-pub(super) fn records_begin(bytes: &[u8], node: &str, path: &Path) -> anyhow::Result<Option<usize>> {
-    let title = format!("{TITLE}{node}\n");
-    if bytes.starts_with(title.as_bytes()) {
-        return Ok(Some(title.len()));
+pub(super) fn read_title(bytes: &[u8], node: &str, path: &Path) -> anyhow::Result<Option<(Key, usize)>> {
+    let line = bytes.iter().take(TITLE_MOST).position(|byte| *byte == b'\n').map(|end| &bytes[..end]);
+    let Some(line) = line.and_then(|line| std::str::from_utf8(line).ok()) else { return Ok(None) };
+    if line.starts_with("Chainmail journal ") && !line.starts_with(TITLE) {
+        bail!("{} was written by another version of Chainmail: let that one deliver what is in it", path.display());
     }
-    if title.as_bytes().starts_with(bytes) {
-        // Torn while the segment was being made: it holds nothing.
+    let Some((words, sum)) = line.rsplit_once(' ') else { return Ok(None) };
+    if blake3::hash(words.as_bytes()).to_hex().get(..SUM) != Some(sum) {
         return Ok(None);
     }
-    bail!("{} does not belong to the accept node {node}", path.display())
+    let Some((owner, key)) = words.strip_prefix(TITLE).and_then(|rest| rest.rsplit_once(' ')) else { return Ok(None) };
+    if owner != node {
+        bail!("{} does not belong to the accept node {node}, but to {owner}", path.display());
+    }
+    Ok(blake3::Hash::from_hex(key).ok().map(|key| (*key.as_bytes(), line.len() + 1)))
+}
+
+/// The key by which the newest segments are written; none if there is no segment whose title can be read.
+///
+/// # Errors
+/// As [`read_title`], and when a file cannot be read.
+pub(super) fn known_key(folder: &Path, numbers: &[u64], node: &str) -> anyhow::Result<Option<Key>> {
+    for number in numbers.iter().rev() {
+        let path = mail_path(folder, *number);
+        let mut begin = Vec::with_capacity(TITLE_MOST);
+        let file = File::open(&path).with_context(|| format!("opening {}", path.display()))?;
+        file.take(TITLE_MOST as u64).read_to_end(&mut begin).with_context(|| format!("reading {}", path.display()))?;
+        if let Some((key, _)) = read_title(&begin, node, &path)? {
+            return Ok(Some(key));
+        }
+    }
+    Ok(None)
 }
 
 /// Removes the files of a segment. Those that are gone already are no error.
@@ -68,11 +102,11 @@ pub(super) struct Current {
 
 impl Current {
     /// Makes a new segment, synced with its place in the folder before anything rests on it.
-    pub(super) fn create(folder: &Path, number: u64, node: &str) -> io::Result<Self> {
+    pub(super) fn create(folder: &Path, number: u64, node: &str, key: &Key) -> io::Result<Self> {
         let path = mail_path(folder, number);
         let made = (|| {
             let mut file = OpenOptions::new().append(true).create_new(true).open(&path)?;
-            let title = format!("{TITLE}{node}\n");
+            let title = title(node, key);
             file.write_all(title.as_bytes())?;
             file.sync_all()?;
             File::open(folder)?.sync_all()?;

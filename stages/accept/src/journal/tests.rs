@@ -6,6 +6,7 @@ use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 use std::time::Duration;
 
+use bytes::BytesMut;
 use proto::{Burial, End, EndKind};
 use runtime::config::ByteSize;
 
@@ -17,6 +18,7 @@ fn config(folder: &Path) -> Config {
     Config {
         folder: folder.to_owned(),
         segment: ByteSize::mib(64),
+        carry_after: Duration::from_secs(900),
         max_bytes: ByteSize::mib(1024),
         max_mails: 1000,
         min_free: ByteSize(0),
@@ -93,7 +95,7 @@ async fn the_books_survive_the_segments() {
         journal.append(mail(number, 1)).await.unwrap();
     }
     journal.ended(&stored(mail(1, 1).id, 0, "a", 1, 1)).await;
-    assert!(journal.refuse(mail(2, 1).id).await.unwrap());
+    assert_eq!(journal.refuse(mail(2, 1).id).await.unwrap(), Refusal::Done);
     let burial = Some(Burial { stage: "scan".into(), reason: "r".into(), recipients: vec![0] });
     journal.ended(&Ended { id: mail(3, 1).id, ends: Vec::new(), burial }).await;
     let want = Books { accepted: 4, stored: 1, rejected: 1, buried: 1, in_flight: 1, held: 0 };
@@ -101,7 +103,10 @@ async fn the_books_survive_the_segments() {
     drop(journal);
     let (journal, _) = open(folder.path());
     assert_eq!(journal.books(), want);
-    assert!(journal.replay(mail(3, 1).id, NOW).await.unwrap() && !journal.replay(mail(4, 1).id, NOW).await.unwrap());
+    assert!(
+        journal.replay(mail(3, 1).id, &[], NOW).await.unwrap()
+            && !journal.replay(mail(4, 1).id, &[], NOW).await.unwrap()
+    );
     for number in [3, 4] {
         journal.ended(&stored(mail(number, 1).id, 0, "a", 1, 1)).await;
     }
@@ -138,7 +143,7 @@ async fn a_refused_mail_is_not_recognised_whatever_is_lost_with_a_crash() {
     let folder = tempfile::tempdir().unwrap();
     let (journal, _) = open(folder.path());
     journal.append(mail(1, 1)).await.unwrap();
-    assert!(journal.refuse(mail(1, 1).id).await.unwrap());
+    assert_eq!(journal.refuse(mail(1, 1).id).await.unwrap(), Refusal::Done);
     assert_eq!(journal.doubtful(&[1; 32], NOW), None);
     for _ in 0..2 {
         let (index, _) = recover::recover(&config(folder.path()), "n", NOW).unwrap();
@@ -152,7 +157,7 @@ async fn a_refusal_of_what_has_ended_says_so() {
     let (journal, _) = open(folder.path());
     journal.append(mail(1, 1)).await.unwrap();
     journal.ended(&stored(mail(1, 1).id, 0, "a", 1, 1)).await;
-    assert!(!journal.refuse(mail(1, 1).id).await.unwrap());
+    assert_eq!(journal.refuse(mail(1, 1).id).await.unwrap(), Refusal::Ended);
 }
 
 #[tokio::test]
@@ -264,4 +269,211 @@ async fn a_flipped_byte_costs_one_record_and_is_named() {
     let (journal, recovery) = open(folder.path());
     assert_eq!(recovery.damage, [Damage { file: path, offset: begin, length: record }]);
     assert!(journal.pending(mail(1, 1).id).is_some() && journal.pending(mail(3, 1).id).is_some());
+}
+
+/// Mail that is kept although nearly everything else in its segment has ended.
+fn large(number: u8) -> Mail {
+    Mail { body: Bytes::from(vec![number; 60_000]), ..mail(number, 3) }
+}
+
+fn open_sparse(folder: &Path) -> (Journal, Recovery) {
+    let few = Config { segment: ByteSize::kib(64), carry_after: Duration::ZERO, ..config(folder) };
+    let begun = std::time::Instant::now();
+    loop {
+        match Journal::open(few.clone(), "n", NOW) {
+            Err(error) if error.to_string().contains("in use") && begun.elapsed() < Duration::from_secs(10) => {
+                std::thread::yield_now();
+            }
+            opened => return opened.unwrap(),
+        }
+    }
+}
+
+fn all_ended(id: MailId) -> Ended {
+    let end = |recipient| End { recipient, routing: 1, target: "a".into(), of: 1, kind: EndKind::Stored };
+    Ended { id, ends: (0..3).map(end).collect(), burial: None }
+}
+
+async fn until(what: &str, holds: impl Fn() -> bool) {
+    let begun = std::time::Instant::now();
+    while !holds() {
+        assert!(begun.elapsed() < Duration::from_secs(10), "waited in vain until {what}");
+        tokio::task::yield_now().await;
+    }
+}
+
+/// A journal in whose first segment only a small mail is alive, in every state that a mail can have.
+async fn with_leftover(folder: &Path) -> (Journal, MailId) {
+    let (journal, _) = open_sparse(folder);
+    let small = Mail { recipients: 5, ..mail(1, 5) };
+    let id = small.id;
+    journal.append(small).await.unwrap();
+    journal.append(large(2)).await.unwrap();
+    journal.append(large(3)).await.unwrap();
+    journal.ended(&stored(id, 0, "a", 1, 1)).await;
+    journal.ended(&stored(id, 1, "a", 2, 1)).await;
+    let burial = Some(Burial { stage: "scan".into(), reason: "r".into(), recipients: vec![2, 3] });
+    journal.ended(&Ended { id, ends: Vec::new(), burial }).await;
+    assert!(journal.replay(id, &[3], NOW).await.unwrap());
+    journal.hold(id, "virus").await;
+    (journal, id)
+}
+
+#[track_caller]
+fn check_leftover(journal: &Journal, id: MailId) {
+    let pending = journal.pending(id).unwrap();
+    assert_eq!((pending.held.as_deref(), pending.open), (Some("virus"), vec![1, 3, 4]));
+    assert_eq!(journal.buried(), [id]);
+    let books = journal.books();
+    assert!(books.balanced(), "{books:?}");
+    assert_eq!((books.accepted, books.stored, books.buried, books.in_flight), (11, 7, 1, 3));
+}
+
+#[tokio::test]
+async fn what_is_left_of_an_old_segment_is_carried_over_with_all_that_became_of_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let (journal, id) = with_leftover(folder.path()).await;
+    journal.went_on(id).await;
+    for number in [2, 3] {
+        journal.ended(&all_ended(large(number).id)).await;
+    }
+    let gone = |number| !segment::mail_path(folder.path(), number).exists();
+    until("the first segment is gone", || {
+        journal.tidy();
+        gone(1)
+    })
+    .await;
+    check_leftover(&journal, id);
+    assert_eq!(journal.read(id).await.unwrap().0, mail(1, 5).envelope);
+    // What comes later stands in the new place, and the end of all ends that, too.
+    for _ in 0..3 {
+        drop(journal.clone());
+        let (index, recovery) = recover::recover(&config(folder.path()), "n", NOW).unwrap();
+        assert_eq!((index.pending(), &recovery.damage[..]), (1, &[][..]));
+    }
+    drop(journal);
+    let (journal, _) = open_sparse(folder.path());
+    check_leftover(&journal, id);
+    assert_eq!(journal.doubtful(&[1; 32], NOW), None, "its sender had gone on");
+    journal.ended(&stored(id, 1, "b", 2, 1)).await;
+    assert!(journal.drop_buried(id, &[2]).await.unwrap());
+    for recipient in [3, 4] {
+        journal.ended(&stored(id, recipient, "a", 1, 1)).await;
+    }
+    assert!(journal.pending(id).is_none());
+    assert_eq!(journal.books(), Books { accepted: 11, stored: 10, buried: 1, ..Books::default() });
+}
+
+/// The old segment is still there after a crash, in any state: before the record, with it, and with a mail that ended there.
+#[tokio::test]
+async fn two_records_of_one_mail_are_one_mail() {
+    let folder = tempfile::tempdir().unwrap();
+    let (journal, id) = with_leftover(folder.path()).await;
+    // Marks that are written without a wait are there when one is that is waited for.
+    assert!(!journal.replay(id, &[0], NOW).await.unwrap());
+    assert!(journal.replay(id, &[2], NOW).await.unwrap());
+    let burial = Some(Burial { stage: "scan".into(), reason: "r".into(), recipients: vec![2] });
+    journal.ended(&Ended { id, ends: Vec::new(), burial }).await;
+    assert!(!journal.drop_buried(id, &[4]).await.unwrap());
+    let kept: Vec<_> = ["mail", "marks"].map(|kind| folder.path().join(format!("0000000001.{kind}"))).into();
+    let before: Vec<_> = kept.iter().map(|path| fs::read(path).unwrap()).collect();
+    for number in [2, 3] {
+        journal.ended(&all_ended(large(number).id)).await;
+    }
+    until("the first segment is gone", || {
+        journal.tidy();
+        !kept[0].exists()
+    })
+    .await;
+    check_leftover(&journal, id);
+    drop(journal);
+    // As if the folded books had not been written: old and new stand side by side.
+    let restored = tempfile::tempdir().unwrap();
+    for (path, bytes) in kept.iter().zip(&before) {
+        fs::write(restored.path().join(path.file_name().unwrap()), bytes).unwrap();
+    }
+    for entry in fs::read_dir(folder.path()).unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_some() {
+            fs::copy(&path, restored.path().join(path.file_name().unwrap())).unwrap();
+        }
+    }
+    let (index, recovery) = recover::recover(&config(restored.path()), "n", NOW).unwrap();
+    assert_eq!((index.buried(), recovery.damage), (vec![id], vec![]));
+    assert_eq!(index.place(id).unwrap().segment, *segment::numbers(restored.path()).unwrap().last().unwrap());
+    assert_eq!(index.books().accepted, 11, "once");
+    // Without the new record its marks say nothing, though they are younger.
+    let last = *segment::numbers(restored.path()).unwrap().last().unwrap();
+    let title = segment::read_title(&fs::read(segment::mail_path(restored.path(), last)).unwrap(), "n", folder.path());
+    let file = OpenOptions::new().write(true).open(segment::mail_path(restored.path(), last)).unwrap();
+    file.set_len(title.unwrap().unwrap().1 as u64).unwrap();
+    let (index, _) = recover::recover(&config(restored.path()), "n", NOW).unwrap();
+    assert_eq!((index.place(id).unwrap().segment, index.books().accepted), (1, 11));
+}
+
+/// A sender knows every byte of its mail. A record within it must not be found when the one around it is damaged.
+#[tokio::test]
+async fn a_record_within_a_body_is_no_record() {
+    let folder = tempfile::tempdir().unwrap();
+    let (journal, _) = open(folder.path());
+    let inner = mail(9, 1);
+    let mut forged = BytesMut::new();
+    forged.extend_from_slice(&record::head(&inner, &[0; 32]));
+    forged.extend_from_slice(&inner.envelope);
+    forged.extend_from_slice(&inner.body);
+    assert!(record::parse(&forged, &[0; 32]).is_some(), "with another key it would be one");
+    let outer = Mail { body: forged.freeze(), ..mail(1, 1) };
+    journal.append(outer).await.unwrap();
+    drop(journal);
+    drop(open(folder.path()));
+    let path = segment::mail_path(folder.path(), 1);
+    let file = OpenOptions::new().write(true).open(&path).unwrap();
+    file.set_len(fs::metadata(&path).unwrap().len() - 1).unwrap();
+    assert_eq!(open(folder.path()).1.pending, 0);
+}
+
+/// Refusals and operators' decisions are synced: what was torn before them must not hide them.
+#[tokio::test]
+async fn a_damaged_mark_hides_none_behind_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let (journal, _) = open(folder.path());
+    for number in [1, 2] {
+        journal.append(mail(number, 1)).await.unwrap();
+    }
+    journal.went_on(mail(1, 1).id).await;
+    assert_eq!(journal.refuse(mail(2, 1).id).await.unwrap(), Refusal::Done);
+    drop(journal);
+    drop(open(folder.path()));
+    let path = segment::marks_path(folder.path(), 1);
+    OpenOptions::new().write(true).open(&path).unwrap().write_all_at(b"!", 5).unwrap();
+    let (journal, recovery) = open(folder.path());
+    assert_eq!(recovery.damage.len(), 1);
+    assert!(journal.pending(mail(1, 1).id).is_some() && journal.pending(mail(2, 1).id).is_none());
+}
+
+#[tokio::test]
+async fn a_segment_with_a_damaged_title_gives_its_mail() {
+    let folder = tempfile::tempdir().unwrap();
+    let (journal, _) = open_sparse(folder.path());
+    for number in [2, 3, 4] {
+        journal.append(large(number)).await.unwrap();
+        journal.append(large(number + 10)).await.unwrap();
+    }
+    drop(journal);
+    drop(open_sparse(folder.path()));
+    let path = segment::mail_path(folder.path(), 1);
+    OpenOptions::new().write(true).open(&path).unwrap().write_all_at(b"!!", 25).unwrap();
+    let (journal, recovery) = open_sparse(folder.path());
+    assert_eq!((recovery.pending, recovery.damage.len()), (6, 1));
+    assert!(journal.read(large(2).id).await.is_ok());
+}
+
+#[tokio::test]
+async fn what_is_delivered_in_part_is_not_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let (journal, _) = open(folder.path());
+    journal.append(mail(1, 2)).await.unwrap();
+    journal.ended(&stored(mail(1, 2).id, 0, "a", 2, 1)).await;
+    assert_eq!(journal.refuse(mail(1, 2).id).await.unwrap(), Refusal::Begun);
+    assert_eq!(journal.books().in_flight, 2);
 }

@@ -12,7 +12,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::config::Config;
 use super::index::Index;
 use super::mark::Mark;
-use super::record::{self, Place};
+use super::record::{self, Key, Place};
 use super::segment::{self, Current};
 use super::{AppendError, Mail, books};
 
@@ -27,14 +27,31 @@ const EARLY: u64 = 1 << 20;
 #[derive(Debug)]
 pub(super) enum Command {
     Append(Mail, oneshot::Sender<Result<(), AppendError>>),
-    Mark { segment: u64, id: MailId, mark: Mark, synced: Option<oneshot::Sender<io::Result<()>>> },
+    Mark(Marking),
+    /// Nothing but what is done after each batch.
+    Tidy,
+}
+
+/// Marks of one mail to be written.
+#[derive(Debug)]
+pub(super) struct Marking {
+    pub(super) id: MailId,
+    /// Where its record was when this was said.
+    pub(super) segment: u64,
+    pub(super) marks: Vec<Mark>,
+    /// Who waits until they are synced, and have taken effect: says whether they changed anything. Marks for which nobody
+    /// waits have taken effect already.
+    pub(super) synced: Option<oneshot::Sender<io::Result<bool>>>,
 }
 
 pub(super) struct Writer {
-    config: Config,
+    pub(super) config: Config,
     node: String,
+    pub(super) key: Key,
     index: Arc<Mutex<Index>>,
     current: Option<Current>,
+    /// A closed segment behind whose end lies what could not be cut off.
+    spoiled: Option<Current>,
     next: u64,
     marks: HashMap<u64, File>,
     _lock: File,
@@ -44,16 +61,19 @@ type Waiting = (Mail, oneshot::Sender<Result<(), AppendError>>);
 
 impl Writer {
     pub(super) fn new(config: Config, node: &str, index: Arc<Mutex<Index>>, lock: File) -> Self {
-        // What the books have taken in is removed at the next start: no new segment may have its number.
-        let next = index.lock().unwrap_or_else(PoisonError::into_inner).last_segment() + 1;
-        let mut writer =
-            Self { config, node: node.to_owned(), index, current: None, next, marks: HashMap::new(), _lock: lock };
+        let (key, next) = {
+            let index = index.lock().unwrap_or_else(PoisonError::into_inner);
+            // What the books have taken in is removed at the next start: no new segment may have its number.
+            (index.key, index.last_segment() + 1)
+        };
+        let (node, marks) = (node.to_owned(), HashMap::new());
+        let mut writer = Self { config, node, key, index, current: None, spoiled: None, next, marks, _lock: lock };
         writer.look_at_disk();
         writer.fold();
         writer
     }
 
-    fn index(&self) -> MutexGuard<'_, Index> {
+    pub(super) fn index(&self) -> MutexGuard<'_, Index> {
         self.index.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -71,50 +91,73 @@ impl Writer {
             self.work(batch.drain(..));
             self.look_at_disk();
             self.close_if_due();
+            self.carry();
             self.fold();
         }
     }
 
     fn work(&mut self, batch: impl Iterator<Item = Command>) {
-        let mut mails: Vec<Waiting> = Vec::new();
-        let mut marks: HashMap<u64, BytesMut> = HashMap::new();
-        let mut synced: Vec<(u64, oneshot::Sender<io::Result<()>>)> = Vec::new();
+        let (mut mails, mut marked) = (Vec::new(), Vec::new());
         for command in batch {
             match command {
                 Command::Append(mail, done) => mails.push((mail, done)),
-                Command::Mark { segment, id, mark, synced: wait } => {
-                    mark.encode(id, marks.entry(segment).or_default());
-                    synced.extend(wait.map(|wait| (segment, wait)));
-                }
+                Command::Mark(marking) => marked.push(marking),
+                Command::Tidy => {}
             }
         }
         self.append(mails);
-        for (segment, bytes) in marks {
-            let mut waits = Vec::new();
-            synced.retain_mut(|(number, wait)| {
-                let mine = *number == segment;
-                if mine {
-                    let (unused, _) = oneshot::channel();
-                    waits.push(std::mem::replace(wait, unused));
-                }
-                !mine
-            });
-            let written = self.write_marks(segment, &bytes, !waits.is_empty());
+        self.mark(marked);
+    }
+
+    /// Writes marks, those for one segment in one go.
+    fn mark(&mut self, marked: Vec<Marking>) {
+        let mut segments: HashMap<u64, Vec<Marking>> = HashMap::new();
+        let index = self.index();
+        for marking in marked {
+            // A mail that was carried over meanwhile has its marks where its record is.
+            let segment = index.segment_of(marking.id).unwrap_or(marking.segment);
+            segments.entry(segment).or_default().push(marking);
+        }
+        drop(index);
+        for (segment, marked) in segments {
+            let mut bytes = BytesMut::new();
+            for marking in &marked {
+                bytes.extend_from_slice(&self.encoded(marking.id, &marking.marks));
+            }
+            let sync = marked.iter().any(|marking| marking.synced.is_some());
+            let written = self.write_marks(segment, &bytes, sync);
             if let Err(error) = &written {
                 tracing::warn!(segment, %error, "marks were not written; a restart repeats what they say");
             }
-            for wait in waits {
-                let result = written.as_ref().copied().map_err(|error| io::Error::new(error.kind(), error.to_string()));
-                let _ = wait.send(result);
+            for marking in marked {
+                self.answer(marking, written.as_ref());
             }
         }
+    }
+
+    /// What had to be synced takes effect now, and before anything else is written of that mail: no later record of it may
+    /// lack the mark.
+    fn answer(&self, marking: Marking, written: Result<&(), &io::Error>) {
+        let Some(wait) = marking.synced else { return };
+        let changed = written.map(|()| {
+            let mut index = self.index();
+            marking.marks.into_iter().filter(|mark| index.apply(marking.id, mark.clone())).count() > 0
+        });
+        let _ = wait.send(changed.map_err(|error| io::Error::new(error.kind(), error.to_string())));
+    }
+
+    /// The marks of one mail as the journal has them.
+    pub(super) fn encoded(&self, id: MailId, marks: &[Mark]) -> BytesMut {
+        let mut bytes = BytesMut::new();
+        marks.iter().for_each(|mark| mark.encode(id, &self.key, &mut bytes));
+        bytes
     }
 
     fn append(&mut self, mails: Vec<Waiting>) {
         if mails.is_empty() {
             return;
         }
-        let heads: Vec<Bytes> = mails.iter().map(|(mail, _)| record::head(mail)).collect();
+        let heads: Vec<Bytes> = mails.iter().map(|(mail, _)| record::head(mail, &self.key)).collect();
         let appended = self.try_append(&mails, &heads);
         if let Err(error) = &appended {
             tracing::error!(%error, mails = mails.len(), "mail could not be kept; its senders are told to come again");
@@ -126,22 +169,12 @@ impl Writer {
     }
 
     fn try_append(&mut self, mails: &[Waiting], heads: &[Bytes]) -> io::Result<()> {
-        let mut current = match self.current.take() {
-            Some(current) => current,
-            None => self.begin_segment()?,
-        };
-        let mut offset = current.length;
+        let (number, mut offset) = self.open_segment()?;
         let mut pieces: Vec<IoSlice<'_>> = Vec::with_capacity(3 * mails.len());
         for ((mail, _), head) in mails.iter().zip(heads) {
             pieces.extend(record::pieces(head, mail));
         }
-        if let Err(error) = current.append(&mut pieces) {
-            // The segment stays closed. What it held before is synced; the attempt is cut off, and if even that fails,
-            // its senders come again and are recognised.
-            let _ = current.cut_back();
-            return Err(error);
-        }
-        let number = current.number;
+        self.append_synced(&mut pieces)?;
         let mut index = self.index();
         for ((mail, _), head) in mails.iter().zip(heads) {
             let Some(head) = record::parse_head(head) else { continue };
@@ -149,19 +182,59 @@ impl Writer {
             index.insert(&head, place, mail.id.arrived().plus(self.config.refill_first));
             offset += place.length();
         }
-        index.segments.entry(number).or_default().bytes = offset;
-        drop(index);
+        Ok(())
+    }
+
+    /// The number of the current segment, which is begun if there is none, and its length.
+    pub(super) fn open_segment(&mut self) -> io::Result<(u64, u64)> {
+        self.cut_spoiled()?;
+        let current = match self.current.take() {
+            Some(current) => current,
+            None => {
+                let current = Current::create(&self.config.folder, self.next, &self.node, &self.key)?;
+                self.next += 1;
+                self.index().begin_segment(current.number, self.key, current.length);
+                current
+            }
+        };
+        let begun = (current.number, current.length);
+        self.current = Some(current);
+        Ok(begun)
+    }
+
+    /// Appends to the current segment, which is closed if that fails. What it held before is synced; the attempt is cut off.
+    pub(super) fn append_synced(&mut self, pieces: &mut [IoSlice<'_>]) -> io::Result<()> {
+        let Some(mut current) = self.current.take() else { return Err(io::ErrorKind::NotFound.into()) };
+        if let Err(error) = current.append(pieces) {
+            self.spoiled = Some(current);
+            let _ = self.cut_spoiled();
+            return Err(error);
+        }
+        self.index().begin_segment(current.number, self.key, current.length);
         self.current = Some(current);
         Ok(())
     }
 
-    fn begin_segment(&mut self) -> io::Result<Current> {
-        let current = Current::create(&self.config.folder, self.next, &self.node)?;
-        self.next += 1;
-        Ok(current)
+    /// Until what a failed append has left is cut off, nothing new is kept: it may be whole, and would come back at the next
+    /// start as a mail whose sender was told to come again, and has.
+    fn cut_spoiled(&mut self) -> io::Result<()> {
+        if let Some(spoiled) = &self.spoiled {
+            spoiled.cut_back()?;
+            self.spoiled = None;
+        }
+        Ok(())
     }
 
-    fn write_marks(&mut self, number: u64, bytes: &[u8], sync: bool) -> io::Result<()> {
+    pub(super) fn current_number(&self) -> Option<u64> {
+        self.current.as_ref().map(|current| current.number)
+    }
+
+    /// Closes the current segment.
+    pub(super) fn close(&mut self) {
+        self.current = None;
+    }
+
+    pub(super) fn write_marks(&mut self, number: u64, bytes: &[u8], sync: bool) -> io::Result<()> {
         if !self.index().segments.contains_key(&number) {
             // The segment went in the meantime: everything in it had ended.
             return Ok(());
@@ -196,14 +269,13 @@ impl Writer {
         let Some(current) = &self.current else { return };
         let over = self.index().segments.get(&current.number).is_some_and(|segment| segment.open.is_empty());
         if current.length >= self.config.segment.0 || (over && current.length >= EARLY) {
-            self.current = None;
+            self.close();
         }
     }
 
     /// Segments in which everything has ended go into the books.
     fn fold(&mut self) {
-        let current = self.current.as_ref().map(|current| current.number);
-        let numbers = self.index().foldable(current);
+        let numbers = self.index().foldable(self.current_number());
         if numbers.is_empty() {
             return;
         }
@@ -227,7 +299,7 @@ impl Writer {
 fn size(command: &Command) -> usize {
     match command {
         Command::Append(mail, _) => mail.envelope.len() + mail.body.len(),
-        Command::Mark { .. } => 0,
+        Command::Mark(_) | Command::Tidy => 0,
     }
 }
 
