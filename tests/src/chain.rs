@@ -268,9 +268,12 @@ impl Chain {
         assert!(ended.success(), "{part} did not end cleanly: {ended}\n{}", self.log(part));
     }
 
-    /// Deletes everything that the broker has on its disk.
+    /// Deletes everything that the broker has on its disk, whether it runs or not.
     pub fn wipe_broker(&self) {
-        fs::remove_dir_all(self.folder.path().join("broker")).unwrap();
+        for folder in ["broker", "var/nats/jetstream"].map(|folder| self.folder.path().join(folder)) {
+            // What it writes at this moment may come in between.
+            wait_for("the broker's folder to go", || !folder.exists() || fs::remove_dir_all(&folder).is_ok());
+        }
     }
 
     /// Deletes one of the broker's streams under everybody's hands.

@@ -181,6 +181,20 @@ fn a_stream_is_deleted() {
     load.proves(&chain);
 }
 
+/// Its files are deleted while it runs, and it is left alone.
+#[test]
+fn the_brokers_files_are_deleted_under_it() {
+    let mut random = random();
+    let clamd = Clamd::start();
+    let chain = Chain::start_all(&clamd);
+    let load = Load::start(&chain, 12);
+    for _ in 0..3 {
+        std::thread::sleep(a_while(&mut random));
+        chain.wipe_broker();
+    }
+    load.proves(&chain);
+}
+
 #[test]
 fn the_scanner_is_taken_away() {
     let mut random = random();
