@@ -17,7 +17,7 @@ pub const ENDED_SUBJECTS: &str = "mail.ended.*";
 /// The stream of dead letters.
 pub const DEAD: &str = "DEAD";
 /// All subjects of [`DEAD`].
-pub const DEAD_SUBJECTS: &str = "mail.dead.*";
+pub const DEAD_SUBJECTS: &str = "mail.dead.>";
 /// The stage that routes.
 pub const DELIVER_STAGE: &str = "deliver";
 /// The stage that stores.
@@ -60,9 +60,14 @@ pub fn ended(node: &NodeName) -> String {
     format!("mail.ended.{node}")
 }
 
-/// The subject of the dead letters of one stage.
-pub fn dead(stage: &str) -> String {
-    format!("mail.dead.{stage}")
+/// The subject of one stage's dead letters of this mail; of what could not be read, there is no telling which mail it is.
+pub fn dead(stage: &str, id: Option<MailId>) -> String {
+    id.map_or_else(|| format!("mail.dead.{stage}"), |id| format!("mail.dead.{stage}.{id}"))
+}
+
+/// All dead letters of a mail.
+pub fn dead_of(id: MailId) -> String {
+    format!("mail.dead.*.{id}")
 }
 
 /// The durable consumer of a stage's stream.
@@ -138,7 +143,7 @@ mod tests {
             (stage(DELIVER_STAGE), "DELIVER"),
             (store(&node), STORE),
             (ended(&node), ENDED),
-            (dead("scan"), DEAD),
+            (dead("scan", None), DEAD),
             (body(MailId::from_bytes([0; 16]), 3), BODIES),
         ] {
             assert_eq!(stream_of(&subject), want, "{subject}");

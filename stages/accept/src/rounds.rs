@@ -157,23 +157,23 @@ impl Intake {
         self.send_on(&mail, Decision::Held).await
     }
 
-    /// When the broker has lost the dead letters, no operator knows of the mail that is buried: it goes round again, and
-    /// what cannot be delivered still comes back as a letter. False while the broker does not say what it has.
+    /// When the broker has lost dead letters, no operator knows of the mail that is buried: it goes round again, and what
+    /// cannot be delivered still comes back as a letter. False while the broker does not say what it has.
     async fn dig_up(&self) -> bool {
-        let buried = self.journal.buried();
-        if buried.is_empty() {
-            return true;
-        }
-        match self.broker.state(subjects::DEAD).await {
-            Ok(letters) if letters.messages > 0 => return true,
-            Ok(_) => {}
-            Err(_) => return false,
-        }
-        tracing::warn!(mails = buried.len(), "the dead letters are lost; what was buried goes round again");
-        for id in buried {
-            if let Err(error) = self.journal.replay(id, &[], clock::now()).await {
-                tracing::error!(mail = %id, error = format!("{error:#}"), "it stays buried, without a letter");
-                return false;
+        for id in self.journal.buried() {
+            match self.broker.holds(subjects::DEAD, &subjects::dead_of(id)).await {
+                Ok(true) => {}
+                Ok(false) => {
+                    tracing::warn!(mail = %id, "its dead letter is lost; what was buried of it goes round again");
+                    if let Err(error) = self.journal.replay(id, &[], clock::now()).await {
+                        tracing::error!(mail = %id, error = format!("{error:#}"), "it stays buried, without a letter");
+                        return false;
+                    }
+                }
+                Err(error) => {
+                    tracing::debug!(error = format!("{error:#}"), "the dead letters are not known yet");
+                    return false;
+                }
             }
         }
         true

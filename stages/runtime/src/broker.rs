@@ -272,6 +272,16 @@ impl Broker {
         Ok(found.cached_info().state.clone())
     }
 
+    /// Whether a stream holds anything on the subjects of this filter.
+    ///
+    /// # Errors
+    /// When the broker does not have the stream, or does not answer.
+    pub async fn holds(&self, stream: &str, filter: &str) -> anyhow::Result<bool> {
+        let found = self.jetstream.get_stream_no_info(stream).await.with_context(|| format!("stream {stream}"))?;
+        let mut subjects = found.info_with_subjects(filter).await.with_context(|| format!("stream {stream}"))?;
+        Ok(subjects.try_next().await?.is_some())
+    }
+
     /// Listens to a subject of core NATS. The subscription outlives reconnects.
     ///
     /// # Errors

@@ -340,7 +340,8 @@ impl<S: Stage> Worker<S> {
         };
         let broker = &self.shop.broker;
         let message_id = envelope.map(|mail| subjects::message_id(mail.id, &format!("dead-{stage}"), mail.round));
-        broker.publish(subjects::dead(&stage), message_id.as_deref(), letter.encode()).await?;
+        let subject = subjects::dead(&stage, envelope.map(|mail| mail.id));
+        broker.publish(subject, message_id.as_deref(), letter.encode()).await?;
         if let Some(mail) = envelope {
             let burial = Burial { stage, reason: reason.to_owned(), recipients: concerned(mail) };
             let ended = Ended { id: mail.id, ends: Vec::new(), burial: Some(burial) };
