@@ -22,6 +22,7 @@ use crate::budget::{Budget, Share};
 use crate::config::Config;
 use crate::journal::{self, AppendError, Doubt, Journal};
 use crate::peers::{self, Other, Peers};
+use crate::taking::Takings;
 
 /// A mail that could not be handed to the chain is tried again after that.
 const HAND_AGAIN: Duration = Duration::from_secs(5);
@@ -38,6 +39,7 @@ pub(crate) struct Intake {
     pub(crate) journal: Journal,
     pub(crate) arbiter: Arbiter,
     pub(crate) peers: Peers,
+    pub(crate) takings: Takings,
     pub(crate) broker: Broker,
     pub(crate) bodies: Bodies,
     /// The first stage behind accept.
@@ -68,7 +70,7 @@ impl Intake {
         let doubt = arrival::doubt(&message, peer, &body);
         let now = clock::now();
         // Its sender may have given another connection up, where the same mail is on its way into the journal still.
-        let Some(taking) = self.peers.take(doubt, began + TAKING).await else {
+        let Some(taking) = self.takings.take(doubt, began + TAKING).await else {
             return (Reply::local_error(), None);
         };
         if let Some(first) = self.kept_as(&doubt) {
@@ -146,7 +148,7 @@ impl Intake {
     /// not, nothing while its refusal is being recorded. With the id, a sender was promised that the mail is kept.
     pub(crate) fn says_of(&self, doubt: &Doubt) -> Bytes {
         // Looked at first: what leaves this state meanwhile is in the journal.
-        let is_taking = self.peers.is_taking(doubt);
+        let is_taking = self.takings.has(doubt);
         let Some(first) = self.journal.doubtful(doubt, clock::now()) else {
             return Bytes::from_static(if is_taking { b"" } else { peers::NO });
         };

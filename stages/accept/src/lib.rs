@@ -13,6 +13,7 @@ pub mod journal;
 mod peers;
 mod rounds;
 mod serve;
+mod taking;
 
 use std::sync::Arc;
 
@@ -32,6 +33,7 @@ use intake::Intake;
 use journal::Journal;
 use peers::Peers;
 use serve::Desk;
+use taking::Takings;
 
 /// What accept is given by the program around it.
 pub struct Surroundings {
@@ -87,6 +89,7 @@ pub fn start(config: Config, around: Surroundings) -> anyhow::Result<Journal> {
     let peers = Peers::new(around.node.clone(), config.journal.doubt_most, config.journal.doubt_for);
     let intake = Arc::new(Intake {
         peers,
+        takings: Takings::default(),
         config,
         hostname: around.hostname,
         node: around.node,

@@ -7,7 +7,6 @@
 //! either answer could be wrong. What is told is kept in memory, bounded; a word lost on the way may cost a second copy,
 //! never a mail. A node that knows of no other tells nobody.
 
-use std::collections::hash_map::Entry;
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -18,8 +17,6 @@ use proto::{MailId, Millis, NodeName, subjects};
 use runtime::broker::Broker;
 use runtime::clock;
 use runtime::tasks::Tasks;
-use tokio::sync::watch;
-use tokio::time::Instant;
 
 use crate::intake::Intake;
 use crate::journal::Doubt;
@@ -73,27 +70,13 @@ pub(crate) struct Peers {
     most: usize,
     keep: Duration,
     known: Mutex<Known>,
-    /// Mails that are on their way into the own journal: neither kept nor not. Whoever brings one of them on another
-    /// connection waits for the end of that.
-    taking: Mutex<HashMap<Doubt, watch::Sender<()>>>,
-}
-
-/// A mail on its way into the journal: nobody else takes the same one meanwhile.
-#[derive(Debug)]
-pub(crate) struct Taking<'a>(&'a Peers, Doubt);
-
-impl Drop for Taking<'_> {
-    fn drop(&mut self) {
-        // Whoever waits sees that the sender is gone.
-        self.0.taking().remove(&self.1);
-    }
 }
 
 impl Peers {
     /// Remembers `most` marks, each for `keep`.
     pub(crate) fn new(own: NodeName, most: usize, keep: Duration) -> Self {
         let process = clock::now().0;
-        Self { own, process, most, keep, known: Mutex::default(), taking: Mutex::default() }
+        Self { own, process, most, keep, known: Mutex::default() }
     }
 
     fn known(&self) -> MutexGuard<'_, Known> {
@@ -122,31 +105,6 @@ impl Peers {
             known.marks.remove(&old);
         }
         known.marks.get(mark).cloned()
-    }
-
-    fn taking(&self) -> MutexGuard<'_, HashMap<Doubt, watch::Sender<()>>> {
-        self.taking.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Whether such a mail is on its way into the own journal.
-    pub(crate) fn is_taking(&self, mark: &Doubt) -> bool {
-        self.taking().contains_key(mark)
-    }
-
-    /// Takes a mail for this connection, once no other has it. None when another has it for longer than a sender can be
-    /// kept waiting.
-    pub(crate) async fn take(&self, mark: Doubt, deadline: Instant) -> Option<Taking<'_>> {
-        loop {
-            let mut other = match self.taking().entry(mark) {
-                Entry::Vacant(free) => {
-                    free.insert(watch::Sender::new(()));
-                    return Some(Taking(self, mark));
-                }
-                Entry::Occupied(taken) => taken.get().subscribe(),
-            };
-            // It changes never, and ends when the other is done.
-            tokio::time::timeout_at(deadline, other.changed()).await.ok()?.ok();
-        }
     }
 
     /// Tells the others, before the mail is kept: returns when the broker has it.
@@ -318,23 +276,5 @@ mod tests {
         assert!(peers.hear(Said::Hello, node("mx2"), 2, &[], at(12)), "it was started anew and has forgotten all");
         let left = (3..6).filter(|&number| peers.holder(&[number; 32], at(12)).is_some()).count();
         assert_eq!(left, 2, "bounded");
-    }
-
-    /// A sender may have lost a connection without our knowing, and send the same mail on another one while the first is
-    /// still on its way into the journal: both were kept.
-    #[tokio::test(start_paused = true)]
-    async fn a_mail_is_taken_by_one_connection_at_a_time() {
-        let peers = Peers::new(node("own"), 2, Duration::from_secs(10));
-        let soon = || Instant::now() + Duration::from_secs(5);
-        let first = peers.take([1; 32], soon()).await.unwrap();
-        assert!(peers.is_taking(&[1; 32]) && !peers.is_taking(&[2; 32]));
-        assert!(peers.take([2; 32], soon()).await.is_some(), "another mail does not wait");
-        assert!(peers.take([1; 32], soon()).await.is_none(), "the same one waits, and not for ever");
-        let second = peers.take([1; 32], soon());
-        tokio::pin!(second);
-        assert!(futures::poll!(&mut second).is_pending());
-        drop(first);
-        assert!(second.await.is_some());
-        assert!(!peers.is_taking(&[1; 32]));
     }
 }

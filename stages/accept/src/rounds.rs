@@ -59,7 +59,7 @@ pub(crate) async fn notices(intake: Arc<Intake>, tasks: Tasks) -> anyhow::Result
                 });
             }
             Ok(Notice::Missed(id)) => {
-                let is_over = intake.journal.pending(id).is_none();
+                let is_over = intake.journal.has_ended(id);
                 if let Some(reply) = message.reply {
                     let decision = if is_over { Decision::Settled } else { Decision::Undecided };
                     intake.broker.reply(reply, decision.encode()).await;
@@ -114,8 +114,7 @@ pub(crate) async fn refill(intake: Arc<Intake>, tasks: Tasks) -> anyhow::Result<
                 break;
             }
             telemetry::refilled(due.len());
-            let taken = futures::future::join_all(due.into_iter().map(|id| intake.send_round(id))).await;
-            if taken.contains(&true) {
+            if intake.send_all_round(due).await {
                 pause = PAUSE_FIRST;
             } else {
                 resume = Instant::now() + pause;
@@ -129,6 +128,12 @@ impl Intake {
     async fn arbitrate(&self, mut mail: Envelope) -> Decision {
         let id = mail.id;
         let Some(pending) = self.journal.pending(id) else { return Decision::Settled };
+        if pending.open.is_empty() {
+            // What is not over waits for an operator.
+            return Decision::Settled;
+        }
+        // Whoever has a copy needs no second one.
+        mail.open = pending.open;
         if pending.held.is_some() {
             // What another round was held for is not delivered because of this one.
             mail.held = pending.held;
@@ -242,6 +247,26 @@ impl Intake {
         self.bodies.purge(id, u32::try_from(chunks).unwrap_or(u32::MAX)).await;
     }
 
+    /// Says whether the broker took any. When it does not take one, the others that wait for room are not tried.
+    async fn send_all_round(&self, mut due: Vec<MailId>) -> bool {
+        let mut rounds = futures::stream::iter(due.clone())
+            .map(|id| async move { (id, self.send_round(id).await) })
+            .buffer_unordered(AT_ONCE);
+        let mut is_taken = false;
+        while let Some((id, taken)) = rounds.next().await {
+            due.retain(|other| *other != id);
+            is_taken |= taken;
+            if !taken && !is_taken {
+                break;
+            }
+        }
+        drop(rounds);
+        for id in due {
+            self.journal.due_again(id, clock::now().plus(AGAIN));
+        }
+        is_taken
+    }
+
     /// Says whether the broker took it, if there was anything to take.
     async fn send_round(&self, id: MailId) -> bool {
         // Room first: mails of the largest size would take more memory together than there is.
@@ -250,6 +275,7 @@ impl Intake {
         let (envelope, body) = match self.next_round(id).await {
             Ok(Some(round)) => round,
             Ok(None) => return true,
+            Err(_) if self.journal.pending(id).is_none() => return true,
             Err(error) => {
                 tracing::error!(mail = %id, error = format!("{error:#}"), "it cannot be read and is not sent round");
                 self.journal.due_again(id, clock::now().plus(UNREADABLE));

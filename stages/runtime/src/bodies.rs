@@ -6,6 +6,7 @@
 
 use std::sync::Arc;
 
+use async_nats::jetstream::stream::DirectGetErrorKind;
 use bytes::{Bytes, BytesMut};
 use futures::future::try_join_all;
 use proto::{BodyRef, Digest, MailId, subjects};
@@ -27,8 +28,11 @@ const ENTRY_OVERHEAD: u64 = 200;
 #[derive(Debug, thiserror::Error)]
 pub enum BodyError {
     /// Not, or not yet, in the stream.
-    #[error("the body of {id} is not in the stream of bodies: {reason}")]
-    Absent {
+    #[error("the body of {0} is not in the stream of bodies")]
+    Absent(MailId),
+    /// The stream cannot be asked.
+    #[error("the body of {id} cannot be fetched: {reason}")]
+    Unreachable {
         /// The mail.
         id: MailId,
         /// What the broker said.
@@ -134,19 +138,29 @@ impl Bodies {
 
     async fn fetch(&self, id: MailId, wanted: &BodyRef) -> Result<Bytes, BodyError> {
         telemetry::body_fetched();
-        let absent = |reason: String| BodyError::Absent { id, reason };
-        let stream =
-            self.broker.jetstream().get_stream_no_info(subjects::BODIES).await.map_err(|e| absent(e.to_string()))?;
+        let unreachable = |reason: String| BodyError::Unreachable { id, reason };
+        let stream = self
+            .broker
+            .jetstream()
+            .get_stream_no_info(subjects::BODIES)
+            .await
+            .map_err(|e| unreachable(e.to_string()))?;
         let chunk = |index| {
             let stream = &stream;
-            async move { stream.direct_get_last_for_subject(subjects::body(id, index)).await }
+            async move {
+                let found = stream.direct_get_last_for_subject(subjects::body(id, index)).await;
+                found.map(|message| message.payload).map_err(|error| match error.kind() {
+                    DirectGetErrorKind::NotFound => BodyError::Absent(id),
+                    _ => unreachable(error.to_string()),
+                })
+            }
         };
         if wanted.chunks == 1 {
-            return Ok(chunk(0).await.map_err(|error| absent(error.to_string()))?.payload);
+            return chunk(0).await;
         }
         let mut body = BytesMut::new();
         for index in 0..wanted.chunks {
-            body.extend_from_slice(&chunk(index).await.map_err(|error| absent(error.to_string()))?.payload);
+            body.extend_from_slice(&chunk(index).await?);
         }
         Ok(body.freeze())
     }

@@ -9,7 +9,7 @@ use proto::{Ended, Envelope, NodeName, Target, Verdict};
 use tokio::sync::{OnceCell, OwnedSemaphorePermit};
 use tokio::time::Instant;
 
-use crate::bodies::{Bodies, Room};
+use crate::bodies::{Bodies, BodyError, Room};
 use crate::fault::Fault;
 
 /// A program that takes mail off a subject and says what becomes of it.
@@ -101,11 +101,15 @@ impl Mail {
     /// broker. Its digest has been checked. Waits while the mails in the stage's hands have as many bytes as they may.
     ///
     /// # Errors
-    /// [`Fault::Missed`] when it is not there at the moment, to be passed on as it is.
+    /// [`Fault::Missed`] when it is not there, [`Fault::Later`] when nobody can say; to be passed on as they are.
     pub async fn body(&self) -> Result<Bytes, Fault> {
         self.taken.get_or_init(|| self.take_room()).await;
         let body = self.bodies.get(self.envelope.id, &self.envelope.body).await;
-        body.map_err(|error| Fault::Missed(error.into()))
+        body.map_err(|error| match error {
+            // A broker that cannot be asked knows nothing of the mail.
+            BodyError::Unreachable { .. } => Fault::Later(error.into()),
+            BodyError::Absent(_) | BodyError::Altered(_) => Fault::Missed(error.into()),
+        })
     }
 
     async fn take_room(&self) -> Option<OwnedSemaphorePermit> {

@@ -58,6 +58,8 @@ pub(super) struct Unheard {
 /// What the file holds.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Ledger {
+    /// Of mails that arrived before, this journal may not know everything.
+    pub(super) begun: Millis,
     /// Counts of the segments that are gone.
     pub(super) books: Books,
     /// Segments that are counted here and whose files may still be there.
@@ -68,6 +70,8 @@ pub(super) struct Ledger {
 
 #[derive(Serialize, Deserialize)]
 struct Written {
+    #[serde(default)]
+    begun: u64,
     books: Books,
     folded: Vec<u64>,
     unheard: Vec<(String, String)>,
@@ -93,13 +97,14 @@ pub(super) fn read(folder: &Path) -> anyhow::Result<Ledger> {
         let id = id.parse().map_err(anyhow::Error::msg).with_context(damaged)?;
         unheard.push(Unheard { key: *key.as_bytes(), id });
     }
-    Ok(Ledger { books: written.books, folded: written.folded, unheard })
+    Ok(Ledger { begun: Millis(written.begun), books: written.books, folded: written.folded, unheard })
 }
 
 /// Replaces the ledger: written, synced, renamed, and the folder synced.
 pub(super) fn write(folder: &Path, ledger: &Ledger) -> std::io::Result<()> {
     let hex = |unheard: &Unheard| (blake3::Hash::from_bytes(unheard.key).to_hex().to_string(), unheard.id.to_string());
     let written = Written {
+        begun: ledger.begun.0,
         books: ledger.books,
         folded: ledger.folded.clone(),
         unheard: ledger.unheard.iter().map(hex).collect(),
@@ -131,7 +136,7 @@ mod tests {
         let books = Books { accepted: 9, stored: 4, held: 3, rejected: 1, buried: 1, in_flight: 0 };
         assert!(books.balanced());
         let unheard = vec![Unheard { key: [7; 32], id: MailId::from_bytes([1; 16]) }];
-        let ledger = Ledger { books, folded: vec![1, 2], unheard };
+        let ledger = Ledger { begun: Millis(7), books, folded: vec![1, 2], unheard };
         write(folder.path(), &ledger).unwrap();
         assert_eq!(read(folder.path()).unwrap(), ledger);
         let path = folder.path().join("books");

@@ -2,6 +2,7 @@
 //!
 //! Bodies are not kept here. An entry takes some 300 bytes; how many there can be is a high-water mark.
 
+mod folds;
 mod moves;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
@@ -9,7 +10,7 @@ use std::time::Duration;
 
 use proto::{Ended, MailId, Millis};
 
-use super::books::{Books, Ledger, Unheard, is_young};
+use super::books::{Books, Ledger};
 use super::doubts::Doubts;
 use super::mark::{EndMark, Mark};
 use super::recipients::{Recipient, count};
@@ -52,8 +53,11 @@ pub(super) struct Segment {
     live: u64,
     /// The last arrival in it.
     newest: Millis,
-    /// It has records that cannot be carried over.
-    stays: bool,
+    /// Its records cannot be carried over before this.
+    stays_until: Millis,
+    /// Segments that have other records of mails that this one has, too: none of them may outlive it, nor it them, or a
+    /// record without what was said of it later would be left.
+    bound: BTreeSet<u64>,
     /// Counts of its mails; those in flight are counted when asked.
     books: Books,
     unheard: HashMap<MailId, Doubt>,
@@ -68,7 +72,7 @@ pub(super) struct Index {
     ledger: Ledger,
     doubts: Doubts,
     /// Mails that have ended, as long as segments are being read: another record of one may follow.
-    ended: Option<HashSet<MailId>>,
+    ended: Option<HashMap<MailId, u64>>,
     /// With what new segments are written.
     pub(super) key: Key,
     /// Bytes free on the journal's disk.
@@ -78,7 +82,7 @@ pub(super) struct Index {
 impl Index {
     pub(super) fn new(ledger: Ledger, key: Key, doubt_most: usize, doubt_for: Duration) -> Self {
         let doubts = Doubts::new(doubt_most, doubt_for);
-        let ended = Some(HashSet::new());
+        let ended = Some(HashMap::new());
         let mut index = Self { ledger, key, doubts, ended, free: u64::MAX, ..Self::default() };
         for unheard in index.ledger.unheard.clone() {
             index.doubts.insert(unheard.id, unheard.key);
@@ -87,8 +91,22 @@ impl Index {
     }
 
     /// All segments were read.
-    pub(super) fn is_read(&mut self) {
+    pub(super) fn reading_is_over(&mut self) {
         self.ended = None;
+    }
+
+    /// Of mails that arrived before this moment, the journal may not know everything.
+    pub(super) fn vouch_from(&mut self, now: Millis) {
+        self.ledger.begun = now;
+    }
+
+    pub(super) fn ledger(&self) -> &Ledger {
+        &self.ledger
+    }
+
+    /// Whether it is certain that every recipient of this mail has ended.
+    pub(super) fn has_ended(&self, id: MailId) -> bool {
+        id.arrived() >= self.ledger.begun && self.pending_state(id).is_none()
     }
 
     /// There is a segment with so many bytes.
@@ -102,7 +120,11 @@ impl Index {
         if self.entries.contains_key(&head.id) {
             return self.relocate(head.id, place);
         }
-        if self.ended.as_ref().is_some_and(|ended| ended.contains(&head.id)) {
+        if let Some(number) = self.ended.as_ref().and_then(|ended| ended.get(&head.id)).copied() {
+            // What was said of it last is there.
+            if let Some(segment) = self.segments.get_mut(&number) {
+                segment.bound.insert(place.segment);
+            }
             return;
         }
         let recipients = vec![Recipient::new(); head.recipients as usize];
@@ -165,7 +187,7 @@ impl Index {
     }
 
     pub(super) fn pending_state(&self, id: MailId) -> Option<Pending> {
-        let entry = self.entries.get(&id)?;
+        let entry = self.entries.get(&id).filter(|entry| !entry.recipients.iter().all(Recipient::is_over))?;
         let open = (0..).zip(&entry.recipients).filter(|(_, recipient)| recipient.is_open());
         let open = open.map(|(index, _)| index).collect();
         Some(Pending { round: entry.round, held: entry.held.clone(), open })
@@ -176,7 +198,7 @@ impl Index {
         self.entries.get(&id).is_some_and(|entry| entry.recipients.iter().any(Recipient::is_begun))
     }
 
-    /// Every recipient that is open ends as rejected. Says whether any was. A sender that did not hear of it and comes
+    /// Every recipient that has not ended is rejected. Says whether the mail was pending. A sender that did not hear of it and comes
     /// again brings a new mail: recognised as this one, it would hear 250 for a mail that is nowhere.
     fn refuse(&mut self, id: MailId) -> bool {
         self.went_on(id);
@@ -242,15 +264,16 @@ impl Index {
         if entry.moves {
             return true;
         }
+        let place = entry.place;
         self.due.remove(&(entry.due, id));
-        if let Some(segment) = self.segments.get_mut(&entry.place.segment) {
+        if let Some(segment) = self.segments.get_mut(&place.segment) {
             segment.open.remove(&id);
             segment.live = segment.live.saturating_sub(entry.place.length());
             segment.books.add(&count(&entry.recipients));
         }
         self.entries.remove(&id);
         if let Some(ended) = &mut self.ended {
-            ended.insert(id);
+            ended.insert(id, place.segment);
         }
         true
     }
@@ -338,42 +361,5 @@ impl Index {
             books.add(&count(&entry.recipients));
         }
         books
-    }
-
-    /// The ledger with these segments taken in, to be written before their files go.
-    pub(super) fn folded(&self, numbers: &[u64], now: Millis) -> Ledger {
-        let mut ledger = self.ledger.clone();
-        ledger.folded.extend_from_slice(numbers);
-        ledger.unheard.retain(|unheard| is_young(unheard.id, now, self.doubts.lasts));
-        for segment in numbers.iter().filter_map(|number| self.segments.get(number)) {
-            ledger.books.add(&segment.books);
-            let young = segment.unheard.iter().filter(|(id, _)| is_young(**id, now, self.doubts.lasts));
-            ledger.unheard.extend(young.map(|(id, key)| Unheard { key: *key, id: *id }));
-        }
-        ledger.unheard.sort_unstable_by_key(|unheard| unheard.id);
-        let surplus = ledger.unheard.len().saturating_sub(self.doubts.most);
-        ledger.unheard.drain(..surplus);
-        ledger
-    }
-
-    /// The ledger is on disk: the segments are no more, but for files that could not be removed.
-    pub(super) fn fold(&mut self, mut ledger: Ledger, left: Vec<u64>) {
-        for number in std::mem::replace(&mut ledger.folded, left) {
-            self.segments.remove(&number);
-        }
-        // Senders may have gone on while it was written.
-        ledger.unheard.retain(|unheard| self.doubts.is_first(unheard.id, &unheard.key));
-        self.ledger = ledger;
-    }
-
-    /// The highest number that a segment has, or had when the books were written last.
-    pub(super) fn last_segment(&self) -> u64 {
-        self.segments.keys().chain(&self.ledger.folded).copied().max().unwrap_or(0)
-    }
-
-    /// Closed segments in which every mail has ended.
-    pub(super) fn foldable(&self, current: Option<u64>) -> Vec<u64> {
-        let over = |(number, segment): &(&u64, &Segment)| Some(**number) != current && segment.open.is_empty();
-        self.segments.iter().filter(over).map(|(number, _)| *number).collect()
     }
 }

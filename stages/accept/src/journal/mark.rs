@@ -82,18 +82,10 @@ impl Mark {
                 });
                 4
             }
-            Self::Buried(recipient)
-            | Self::Replayed(recipient)
-            | Self::Dropped(recipient)
-            | Self::Rejected(recipient) => {
-                payload.put_u32_le(*recipient);
-                match self {
-                    Self::Buried(_) => 5,
-                    Self::Replayed(_) => 6,
-                    Self::Dropped(_) => 7,
-                    _ => 8,
-                }
-            }
+            Self::Buried(recipient) => of_one(*recipient, 5, &mut payload),
+            Self::Replayed(recipient) => of_one(*recipient, 6, &mut payload),
+            Self::Dropped(recipient) => of_one(*recipient, 7, &mut payload),
+            Self::Rejected(recipient) => of_one(*recipient, 8, &mut payload),
         };
         let start = out.len();
         out.put_u16_le(u16::try_from(payload.len()).unwrap_or(0));
@@ -120,6 +112,11 @@ impl Mark {
         bytes.advance(HEAD + length + SUM);
         Some((id, mark))
     }
+}
+
+fn of_one(recipient: u32, kind: u8, payload: &mut BytesMut) -> u8 {
+    payload.put_u32_le(recipient);
+    kind
 }
 
 fn payload(kind: u8, mut payload: &[u8]) -> Option<Mark> {

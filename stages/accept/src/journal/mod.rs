@@ -45,7 +45,7 @@ pub use recover::{Damage, Recovery};
 
 use index::Index;
 use mark::Mark;
-use writer::{Command, Marking};
+use writer::{Command, Effect, Marking};
 
 /// Appends and marks that may wait for the writer; whoever comes then waits before that.
 const QUEUE: usize = 4096;
@@ -167,7 +167,7 @@ impl Journal {
                 Ok((_, envelope, body)) => return Ok((envelope, body)),
                 // It was carried over in between.
                 Err(_) if before != Some(place) => before = Some(place),
-                Err(error) => return Err(error),
+                Err(error) => return Err(error.into()),
             }
         }
     }
@@ -183,16 +183,13 @@ impl Journal {
     /// # Errors
     /// When it cannot be synced: then nothing has changed.
     pub async fn refuse(&self, id: MailId) -> anyhow::Result<Refusal> {
-        let segment = {
-            let index = self.index();
-            if index.is_begun(id) {
-                return Ok(Refusal::Begun);
-            }
-            index.segment_of(id)
-        };
+        let segment = self.index().segment_of(id);
         let Some(segment) = segment else { return Ok(Refusal::Ended) };
-        let is_refused = self.mark_synced(segment, id, vec![Mark::Refused]).await?;
-        Ok(if is_refused { Refusal::Done } else { Refusal::Ended })
+        Ok(match self.mark_synced(segment, id, vec![Mark::Refused]).await? {
+            Effect::Changed => Refusal::Done,
+            Effect::Begun => Refusal::Begun,
+            Effect::Nothing => Refusal::Ended,
+        })
     }
 
     /// The mail goes on as held, in this round and every later one.
@@ -248,10 +245,11 @@ impl Journal {
             (index.segment_of(id), index.buried_of(id, recipients))
         };
         let Some(segment) = segment.filter(|_| !buried.is_empty()) else { return Ok(false) };
-        self.mark_synced(segment, id, buried.into_iter().map(mark).collect()).await
+        let effect = self.mark_synced(segment, id, buried.into_iter().map(mark).collect()).await?;
+        Ok(effect == Effect::Changed)
     }
 
-    async fn mark_synced(&self, segment: u64, id: MailId, marks: Vec<Mark>) -> anyhow::Result<bool> {
+    async fn mark_synced(&self, segment: u64, id: MailId, marks: Vec<Mark>) -> anyhow::Result<Effect> {
         let (done, wait) = oneshot::channel();
         self.writer.send(Command::Mark(Marking { id, segment, marks, synced: Some(done) })).await?;
         Ok(wait.await??)
@@ -278,6 +276,12 @@ impl Journal {
     /// By what all mails are recognised that are in doubt.
     pub fn doubts(&self) -> Vec<Doubt> {
         self.index().all_doubts()
+    }
+
+    /// Whether it is certain that every recipient of this mail has ended. Of what arrived before this journal was begun, or
+    /// before damage was found in it, nothing is certain.
+    pub fn has_ended(&self, id: MailId) -> bool {
+        self.index().has_ended(id)
     }
 
     /// What the refill has to know of a pending mail; none once it has ended.

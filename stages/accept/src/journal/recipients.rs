@@ -107,8 +107,9 @@ impl Recipient {
         is_buried
     }
 
+    /// What is buried is refused with the rest: its sender will bring the mail again.
     pub(super) fn reject(&mut self) {
-        if self.is_open() {
+        if !self.is_over() {
             *self = Self::Rejected;
         }
     }
@@ -200,6 +201,7 @@ mod tests {
         let stored: fn(&mut Recipient) = |r| r.end(end(7, 1, 1, EndKind::Stored));
         check(&[stored, |r| r.reject(), |r| r.bury()], &Recipient::Over(EndKind::Stored));
         check(&[|r| r.reject(), stored], &Recipient::Rejected);
+        check(&[|r| r.bury(), |r| r.reject()], &Recipient::Rejected);
         check(&[stored, |r| assert!(!r.replay() && !r.give_up())], &Recipient::Over(EndKind::Stored));
     }
 }

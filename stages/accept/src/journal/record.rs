@@ -4,11 +4,10 @@
 //! put a whole record into it, which would be found when the record around it is torn or damaged.
 
 use std::fs::File;
-use std::io::IoSlice;
+use std::io::{self, IoSlice};
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 
-use anyhow::{Context as _, bail};
 use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
 use proto::MailId;
 
@@ -95,17 +94,32 @@ pub(super) fn parse(bytes: &[u8], key: &Key) -> Option<Head> {
     (checksum(key, &bytes[..HEAD - 32], envelope, body) == head.sum).then_some(head)
 }
 
-/// Reads and verifies the record of a mail. The error names file and offset.
-pub(super) fn read(folder: &Path, place: Place, key: &Key, id: MailId) -> anyhow::Result<(Head, Bytes, Bytes)> {
+/// Why a record cannot be had. Both name file and offset.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ReadError {
+    /// The file cannot be read at the moment, or at all.
+    #[error("{0}: {1}")]
+    Io(String, io::Error),
+    /// It is not what was written.
+    #[error("the record in {0} is damaged")]
+    Damaged(String),
+}
+
+/// Reads and verifies the record of a mail.
+pub(super) fn read(folder: &Path, place: Place, key: &Key, id: MailId) -> Result<(Head, Bytes, Bytes), ReadError> {
     let path = segment::mail_path(folder, place.segment);
-    let mut bytes = vec![0; usize::try_from(place.length())?];
     let named = || format!("{} at offset {}", path.display(), place.offset);
-    File::open(&path).and_then(|file| file.read_exact_at(&mut bytes, place.offset)).with_context(named)?;
+    let mut bytes = vec![0; usize::try_from(place.length()).map_err(|_| ReadError::Damaged(named()))?];
+    let read = File::open(&path).and_then(|file| file.read_exact_at(&mut bytes, place.offset));
+    match read {
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Err(ReadError::Damaged(named())),
+        read => read.map_err(|error| ReadError::Io(named(), error))?,
+    }
     let Some(head) = parse(&bytes, key).filter(|head| head.id == id) else {
-        bail!("the record in {} is damaged", named());
+        return Err(ReadError::Damaged(named()));
     };
     let mut bytes = Bytes::from(bytes);
     bytes.advance(HEAD);
-    let envelope = bytes.split_to(usize::try_from(place.envelope)?);
+    let envelope = bytes.split_to(head.envelope as usize);
     Ok((head, envelope, bytes))
 }

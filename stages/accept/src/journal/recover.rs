@@ -1,6 +1,6 @@
 //! Opening a journal: reads every segment with its marks, cuts a torn tail, skips what is damaged.
 
-use std::fs::{self, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
@@ -46,6 +46,7 @@ pub(super) fn recover(config: &Config, node: &str, now: Millis) -> anyhow::Resul
         segment::remove(folder, *number).with_context(|| format!("removing segment {number}"))?;
     }
     let numbers = segment::numbers(folder)?;
+    let is_new = numbers.is_empty() && !folder.join("books").exists();
     // A segment whose title is damaged has the key of the others.
     let key = segment::known_key(folder, &numbers, node)?.unwrap_or_else(runtime::clock::new_key);
     let mut index = Index::new(ledger, key, config.doubt_most, config.doubt_for);
@@ -55,7 +56,16 @@ pub(super) fn recover(config: &Config, node: &str, now: Millis) -> anyhow::Resul
         let key = read_segment(folder, *number, node, is_last, now, &mut index, &mut recovery)?;
         read_marks(folder, *number, &key, &mut index, &mut recovery)?;
     }
-    index.is_read();
+    index.reading_is_over();
+    if let Some(last) = numbers.last() {
+        sync(folder, *last)?;
+    }
+    // What a damaged record held is not known. Nor is what another folder knew before this one.
+    let lacks_records = recovery.damage.iter().any(|damage| damage.file.extension().is_some_and(|kind| kind == "mail"));
+    if lacks_records || is_new {
+        index.vouch_from(now);
+        books::write(folder, index.ledger()).context("writing the books")?;
+    }
     recovery.pending = index.pending() as u64;
     for damage in &recovery.damage {
         tracing::error!(file = %damage.file.display(), offset = damage.offset, bytes = damage.length, "the journal is damaged here");
@@ -105,6 +115,19 @@ fn read_segment(
         }
     }
     Ok(key)
+}
+
+/// A process that was killed may have written what it did not live to sync. What is found is relied on from now on.
+fn sync(folder: &Path, number: u64) -> anyhow::Result<()> {
+    for path in [segment::mail_path(folder, number), segment::marks_path(folder, number)] {
+        match File::open(&path).and_then(|file| file.sync_all()) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                return Err(error).with_context(|| format!("syncing {}", path.display()));
+            }
+            _ => {}
+        }
+    }
+    Ok(())
 }
 
 fn cut(path: &Path, length: u64) -> anyhow::Result<()> {

@@ -312,10 +312,11 @@ async fn with_leftover(folder: &Path) -> (Journal, MailId) {
     journal.append(large(3)).await.unwrap();
     journal.ended(&stored(id, 0, "a", 1, 1)).await;
     journal.ended(&stored(id, 1, "a", 2, 1)).await;
+    journal.hold(id, "virus").await;
     let burial = Some(Burial { stage: "scan".into(), reason: "r".into(), recipients: vec![2, 3] });
     journal.ended(&Ended { id, ends: Vec::new(), burial }).await;
+    // The last is waited for, so all of them are in the file.
     assert!(journal.replay(id, &[3], NOW).await.unwrap());
-    journal.hold(id, "virus").await;
     (journal, id)
 }
 
@@ -345,12 +346,6 @@ async fn what_is_left_of_an_old_segment_is_carried_over_with_all_that_became_of_
     .await;
     check_leftover(&journal, id);
     assert_eq!(journal.read(id).await.unwrap().0, mail(1, 5).envelope);
-    // What comes later stands in the new place, and the end of all ends that, too.
-    for _ in 0..3 {
-        drop(journal.clone());
-        let (index, recovery) = recover::recover(&config(folder.path()), "n", NOW).unwrap();
-        assert_eq!((index.pending(), &recovery.damage[..]), (1, &[][..]));
-    }
     drop(journal);
     let (journal, _) = open_sparse(folder.path());
     check_leftover(&journal, id);
@@ -369,12 +364,6 @@ async fn what_is_left_of_an_old_segment_is_carried_over_with_all_that_became_of_
 async fn two_records_of_one_mail_are_one_mail() {
     let folder = tempfile::tempdir().unwrap();
     let (journal, id) = with_leftover(folder.path()).await;
-    // Marks that are written without a wait are there when one is that is waited for.
-    assert!(!journal.replay(id, &[0], NOW).await.unwrap());
-    assert!(journal.replay(id, &[2], NOW).await.unwrap());
-    let burial = Some(Burial { stage: "scan".into(), reason: "r".into(), recipients: vec![2] });
-    journal.ended(&Ended { id, ends: Vec::new(), burial }).await;
-    assert!(!journal.drop_buried(id, &[4]).await.unwrap());
     let kept: Vec<_> = ["mail", "marks"].map(|kind| folder.path().join(format!("0000000001.{kind}"))).into();
     let before: Vec<_> = kept.iter().map(|path| fs::read(path).unwrap()).collect();
     for number in [2, 3] {
@@ -386,6 +375,8 @@ async fn two_records_of_one_mail_are_one_mail() {
     })
     .await;
     check_leftover(&journal, id);
+    // This is said of the new record alone.
+    assert!(journal.replay(id, &[2], NOW).await.unwrap());
     drop(journal);
     // As if the folded books had not been written: old and new stand side by side.
     let restored = tempfile::tempdir().unwrap();
@@ -399,7 +390,7 @@ async fn two_records_of_one_mail_are_one_mail() {
         }
     }
     let (index, recovery) = recover::recover(&config(restored.path()), "n", NOW).unwrap();
-    assert_eq!((index.buried(), recovery.damage), (vec![id], vec![]));
+    assert_eq!((index.buried(), recovery.damage), (vec![], vec![]));
     assert_eq!(index.place(id).unwrap().segment, *segment::numbers(restored.path()).unwrap().last().unwrap());
     assert_eq!(index.books().accepted, 11, "once");
     // Without the new record its marks say nothing, though they are younger.
@@ -408,7 +399,7 @@ async fn two_records_of_one_mail_are_one_mail() {
     let file = OpenOptions::new().write(true).open(segment::mail_path(restored.path(), last)).unwrap();
     file.set_len(title.unwrap().unwrap().1 as u64).unwrap();
     let (index, _) = recover::recover(&config(restored.path()), "n", NOW).unwrap();
-    assert_eq!((index.place(id).unwrap().segment, index.books().accepted), (1, 11));
+    assert_eq!((index.place(id).unwrap().segment, index.books().accepted, index.buried()), (1, 11, vec![id]));
 }
 
 /// A sender knows every byte of its mail. A record within it must not be found when the one around it is damaged.
@@ -476,4 +467,143 @@ async fn what_is_delivered_in_part_is_not_refused() {
     journal.ended(&stored(mail(1, 2).id, 0, "a", 2, 1)).await;
     assert_eq!(journal.refuse(mail(1, 2).id).await.unwrap(), Refusal::Begun);
     assert_eq!(journal.books().in_flight, 2);
+}
+
+fn head(number: u8) -> record::Head {
+    record::parse_head(&record::head(&mail(number, 1), &[0; 32])).unwrap()
+}
+
+fn place(segment: u64, offset: u64) -> record::Place {
+    record::Place { segment, offset, envelope: 30, body: 1000 }
+}
+
+fn index(records: &[(u8, u64)]) -> Index {
+    let mut index = Index::new(books::Ledger::default(), [0; 32], 1000, Duration::from_secs(86_400));
+    for (number, segment) in records {
+        index.begin_segment(*segment, [0; 32], 100_000);
+        index.insert(&head(*number), place(*segment, u64::from(*number)), NOW);
+    }
+    index
+}
+
+/// A carried record that is gone would leave the first one behind, which does not know what was said of the other.
+#[test]
+fn two_records_of_a_mail_go_together() {
+    let end = |index: &mut Index, number| assert!(index.ended(&stored(mail(number, 1).id, 0, "a", 1, 1)).unwrap().1);
+    let mut carried = index(&[(1, 1), (2, 1), (1, 2)]);
+    assert_eq!(carried.place(mail(1, 1).id).unwrap().segment, 2);
+    end(&mut carried, 1);
+    assert_eq!(carried.foldable(None), [0; 0], "the first segment has another mail");
+    end(&mut carried, 2);
+    assert_eq!(carried.foldable(Some(2)), [1], "the first may go before");
+    assert_eq!(carried.foldable(None), [1, 2]);
+    assert_eq!(carried.books(), Books { accepted: 2, stored: 2, ..Books::default() });
+    let mut left = index(&[(1, 1)]);
+    end(&mut left, 1);
+    left.begin_segment(2, [0; 32], 100_000);
+    left.insert(&head(1), place(2, 1), NOW);
+    left.insert(&head(2), place(2, 2), NOW);
+    assert_eq!((left.foldable(None), left.books().accepted), (vec![], 2), "what was said of it last is in the first");
+    end(&mut left, 2);
+    assert_eq!(left.foldable(None), [1, 2]);
+}
+
+#[test]
+fn what_ends_while_it_is_carried_over_ends_in_its_new_place() {
+    for (to, segment) in [(Some(place(2, 9)), 2), (None, 1)] {
+        let mut index = index(&[(1, 1)]);
+        index.begin_segment(2, [0; 32], 100);
+        let id = mail(1, 1).id;
+        assert_eq!(index.begin_move(1, 1), [(id, vec![])]);
+        index.went_on(id);
+        assert_eq!(index.ended(&stored(id, 0, "a", 1, 1)), Some((1, true)));
+        assert!(index.pending_state(id).is_none() && index.place(id).is_some(), "it must not leave");
+        let marks = index.end_move(id, to);
+        assert!(matches!(marks[..], [Mark::WentOn, Mark::End(_)]), "{marks:?}");
+        assert!(index.place(id).is_none() && index.segments[&segment].open.is_empty());
+        assert_eq!(index.books(), Books { accepted: 1, stored: 1, ..Books::default() });
+    }
+}
+
+#[tokio::test]
+async fn a_damaged_record_keeps_its_segment_and_brings_nothing_back() {
+    let folder = tempfile::tempdir().unwrap();
+    let (journal, id) = with_leftover(folder.path()).await;
+    journal.append(mail(9, 1)).await.unwrap();
+    drop(journal);
+    drop(open(folder.path()));
+    // The large mails go, the small one can be carried over, one is damaged.
+    let path = segment::mail_path(folder.path(), 1);
+    let (journal, _) = open_sparse(folder.path());
+    let damaged = journal.index().place(large(2).id).unwrap();
+    OpenOptions::new().write(true).open(&path).unwrap().write_all_at(b"!", damaged.offset + 500).unwrap();
+    journal.ended(&all_ended(large(3).id)).await;
+    // Two thirds are alive: not sparse until it is said so.
+    journal.index().segments.get_mut(&1).unwrap().bytes = 1 << 20;
+    until("the sound mail is carried over", || {
+        journal.tidy();
+        journal.index().segment_of(id) != Some(1)
+    })
+    .await;
+    assert!(path.exists() && journal.pending(large(2).id).is_some());
+    for recipient in [1, 3, 4] {
+        journal.ended(&stored(id, recipient, "z", 1, 9)).await;
+    }
+    assert!(journal.drop_buried(id, &[]).await.unwrap());
+    journal.ended(&stored(mail(9, 1).id, 0, "a", 1, 1)).await;
+    assert!(journal.pending(id).is_none());
+    drop(journal);
+    let (_, recovery) = open(folder.path());
+    assert_eq!((recovery.pending, recovery.damage.len()), (0, 1));
+}
+
+#[tokio::test]
+async fn an_old_segment_goes_in_portions() {
+    let folder = tempfile::tempdir().unwrap();
+    let big = |number| Mail { body: Bytes::from(vec![number; 5 << 20]), ..mail(number, 3) };
+    let wide = Config { segment: ByteSize::mib(50), carry_after: Duration::ZERO, ..config(folder.path()) };
+    let (journal, _) = Journal::open(wide, "n", NOW).unwrap();
+    for number in 1..=10 {
+        journal.append(big(number)).await.unwrap();
+    }
+    for number in 3..=10 {
+        journal.ended(&all_ended(big(number).id)).await;
+    }
+    until("the first segment is gone", || {
+        journal.tidy();
+        !segment::mail_path(folder.path(), 1).exists()
+    })
+    .await;
+    for number in 1..=2 {
+        assert_eq!(journal.read(big(number).id).await.unwrap().1, big(number).body);
+    }
+    assert_eq!(journal.books(), Books { accepted: 30, stored: 24, in_flight: 6, ..Books::default() });
+}
+
+/// Of a mail that this journal never had, or that damage has taken, nobody may say that it has ended.
+#[tokio::test]
+async fn only_what_was_known_has_ended_for_certain() {
+    let folder = tempfile::tempdir().unwrap();
+    let (journal, _) = open(folder.path());
+    let at = |seconds: u64| MailId::new(Millis(NOW.0 + seconds * 1000), 77);
+    assert!(
+        journal.has_ended(at(1)) && !journal.has_ended(MailId::new(Millis(NOW.0 - 1000), 1)),
+        "before it was begun"
+    );
+    journal.append(mail(1, 1)).await.unwrap();
+    assert!(!journal.has_ended(mail(1, 1).id));
+    journal.ended(&stored(mail(1, 1).id, 0, "a", 1, 1)).await;
+    assert!(journal.has_ended(mail(1, 1).id));
+    journal.append(mail(2, 1)).await.unwrap();
+    journal.append(mail(3, 1)).await.unwrap();
+    drop(journal);
+    drop(open(folder.path()));
+    let path = segment::mail_path(folder.path(), 1);
+    let begin = fs::metadata(&path).unwrap().len() - 2 * (record::HEAD + 1030) as u64;
+    OpenOptions::new().write(true).open(&path).unwrap().write_all_at(b"!", begin + 500).unwrap();
+    let later = Millis(NOW.0 + 60_000);
+    for _ in 0..2 {
+        let (index, _) = recover::recover(&config(folder.path()), "n", later).unwrap();
+        assert!(!index.has_ended(mail(2, 1).id) && index.has_ended(at(61)));
+    }
 }

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::fs::{File, OpenOptions};
 use std::io::{self, IoSlice, Write as _};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use bytes::{Bytes, BytesMut};
 use proto::MailId;
@@ -39,9 +40,19 @@ pub(super) struct Marking {
     /// Where its record was when this was said.
     pub(super) segment: u64,
     pub(super) marks: Vec<Mark>,
-    /// Who waits until they are synced, and have taken effect: says whether they changed anything. Marks for which nobody
-    /// waits have taken effect already.
-    pub(super) synced: Option<oneshot::Sender<io::Result<bool>>>,
+    /// Who waits until they are synced, and have taken effect. Marks for which nobody waits have taken effect already.
+    pub(super) synced: Option<oneshot::Sender<io::Result<Effect>>>,
+}
+
+/// What marks that somebody waited for have changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Effect {
+    /// Something.
+    Changed,
+    /// Nothing: it was so, or the mail had ended.
+    Nothing,
+    /// They were not written: what has begun to be delivered is not refused.
+    Begun,
 }
 
 pub(super) struct Writer {
@@ -54,6 +65,8 @@ pub(super) struct Writer {
     spoiled: Option<Current>,
     next: u64,
     marks: HashMap<u64, File>,
+    /// When something may be carried over again, after an attempt that failed.
+    pub(super) carries_from: Instant,
     _lock: File,
 }
 
@@ -67,7 +80,9 @@ impl Writer {
             (index.key, index.last_segment() + 1)
         };
         let (node, marks) = (node.to_owned(), HashMap::new());
-        let mut writer = Self { config, node, key, index, current: None, spoiled: None, next, marks, _lock: lock };
+        let carries_from = Instant::now();
+        let (current, spoiled) = (None, None);
+        let mut writer = Self { config, node, key, index, current, spoiled, next, marks, carries_from, _lock: lock };
         writer.look_at_disk();
         writer.fold();
         writer
@@ -113,7 +128,14 @@ impl Writer {
     fn mark(&mut self, marked: Vec<Marking>) {
         let mut segments: HashMap<u64, Vec<Marking>> = HashMap::new();
         let index = self.index();
-        for marking in marked {
+        for mut marking in marked {
+            // The store is ahead of what is known here, so a refusal may still come too late; but not knowingly.
+            if marking.marks.contains(&Mark::Refused) && index.is_begun(marking.id) {
+                if let Some(wait) = marking.synced.take() {
+                    let _ = wait.send(Ok(Effect::Begun));
+                }
+                continue;
+            }
             // A mail that was carried over meanwhile has its marks where its record is.
             let segment = index.segment_of(marking.id).unwrap_or(marking.segment);
             segments.entry(segment).or_default().push(marking);
@@ -141,7 +163,8 @@ impl Writer {
         let Some(wait) = marking.synced else { return };
         let changed = written.map(|()| {
             let mut index = self.index();
-            marking.marks.into_iter().filter(|mark| index.apply(marking.id, mark.clone())).count() > 0
+            let changed = marking.marks.into_iter().filter(|mark| index.apply(marking.id, mark.clone())).count();
+            if changed > 0 { Effect::Changed } else { Effect::Nothing }
         });
         let _ = wait.send(changed.map_err(|error| io::Error::new(error.kind(), error.to_string())));
     }
@@ -275,6 +298,10 @@ impl Writer {
 
     /// Segments in which everything has ended go into the books.
     fn fold(&mut self) {
+        if self.spoiled.is_some() {
+            // What lies behind its end may be a second record of a mail whose first one would go.
+            return;
+        }
         let numbers = self.index().foldable(self.current_number());
         if numbers.is_empty() {
             return;

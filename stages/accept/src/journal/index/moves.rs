@@ -31,6 +31,9 @@ impl Index {
         new.newest = new.newest.max(id.arrived());
         new.books.accepted += recipients;
         new.unheard.extend(doubt.map(|doubt| (id, doubt)));
+        if before.segment != place.segment {
+            new.bound.insert(before.segment);
+        }
     }
 
     /// The closed segment that is best carried over: hardly anything in it is alive, and nothing in it is so young that it
@@ -40,7 +43,8 @@ impl Index {
         let is_sparse =
             |segment: &Segment| !segment.open.is_empty() && segment.live.saturating_mul(SPARSE) < segment.bytes;
         let mut old = self.segments.iter().filter(|(number, _)| Some(**number) != current);
-        old.find(|(_, segment)| !segment.stays && is_sparse(segment) && is_old(segment)).map(|(number, _)| *number)
+        old.find(|(_, segment)| now >= segment.stays_until && is_sparse(segment) && is_old(segment))
+            .map(|(number, _)| *number)
     }
 
     /// Pending mails of a segment, of so many bytes together, one at least: from now on they stay until
@@ -68,14 +72,16 @@ impl Index {
         }
         let Some(entry) = self.entries.get_mut(&id) else { return Vec::new() };
         entry.moves = false;
-        let marks = marks(entry, true);
+        let is_unheard =
+            self.segments.get(&entry.place.segment).is_some_and(|segment| segment.unheard.contains_key(&id));
+        let marks = marks(entry, is_unheard);
         if self.close_if_over(id) { marks } else { Vec::new() }
     }
 
-    /// What cannot be carried over stays where it is.
-    pub(in super::super) fn keep_segment(&mut self, number: u64) {
+    /// What cannot be carried over stays where it is, for so long.
+    pub(in super::super) fn stays_until(&mut self, number: u64, at: Millis) {
         if let Some(segment) = self.segments.get_mut(&number) {
-            segment.stays = true;
+            segment.stays_until = at;
         }
     }
 }

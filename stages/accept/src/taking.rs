@@ -1,0 +1,78 @@
+//! Mails on their way into the own journal: neither kept nor not.
+//!
+//! A sender may have given a connection up without our knowing, and bring the same mail on another one while the first is
+//! still being kept. One connection has it at a time; the other waits, and finds it kept.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use crate::journal::Doubt;
+
+/// All of them, by what they are recognised.
+#[derive(Debug, Default)]
+pub(crate) struct Takings(Mutex<HashMap<Doubt, watch::Sender<()>>>);
+
+/// A mail that a connection has; dropping this lets it go.
+#[derive(Debug)]
+pub(crate) struct Taking<'a>(&'a Takings, Doubt);
+
+impl Drop for Taking<'_> {
+    fn drop(&mut self) {
+        // Whoever waits sees that the sender is gone.
+        self.0.all().remove(&self.1);
+    }
+}
+
+impl Takings {
+    fn all(&self) -> MutexGuard<'_, HashMap<Doubt, watch::Sender<()>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether such a mail is being kept at this moment.
+    pub(crate) fn has(&self, mark: &Doubt) -> bool {
+        self.all().contains_key(mark)
+    }
+
+    /// Takes a mail for a connection, once no other has it. None when another has it until the deadline.
+    pub(crate) async fn take(&self, mark: Doubt, deadline: Instant) -> Option<Taking<'_>> {
+        loop {
+            let mut other = match self.all().entry(mark) {
+                Entry::Vacant(free) => {
+                    free.insert(watch::Sender::new(()));
+                    return Some(Taking(self, mark));
+                }
+                Entry::Occupied(taken) => taken.get().subscribe(),
+            };
+            // It never changes, and ends when the other is done.
+            tokio::time::timeout_at(deadline, other.changed()).await.ok()?.ok();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use std::time::Duration;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_mail_is_taken_by_one_connection_at_a_time() {
+        let takings = Takings::default();
+        let soon = || Instant::now() + Duration::from_secs(5);
+        let first = takings.take([1; 32], soon()).await.unwrap();
+        assert!(takings.has(&[1; 32]) && !takings.has(&[2; 32]));
+        assert!(takings.take([2; 32], soon()).await.is_some(), "another mail does not wait");
+        assert!(takings.take([1; 32], soon()).await.is_none(), "the same one waits, and not for ever");
+        let second = takings.take([1; 32], soon());
+        tokio::pin!(second);
+        assert!(futures::poll!(&mut second).is_pending());
+        drop(first);
+        assert!(second.await.is_some());
+        assert!(!takings.has(&[1; 32]));
+    }
+}
