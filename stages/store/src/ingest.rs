@@ -12,6 +12,9 @@ use runtime::{Fault, Mail, OrNever as _, Outcome, Partly, Route, Stage};
 use crate::node::Node;
 use crate::shard::{Admission, Delivery, StoreError, Why};
 
+/// Characters of the reason for which a mail is held: with its name, a line of RFC 5322 section 2.1.1.
+const REASON: usize = 900;
+
 /// The ingest of a node.
 #[derive(Clone)]
 pub struct Ingest {
@@ -154,7 +157,7 @@ fn delivery(mail: &Envelope, target: &Target, body: &Bytes, digest: Digest, admi
         Folder::Junk => ("Junk", target.address.clone(), String::new()),
         // Each recipient of a held mail is decided about by itself.
         Folder::Held => {
-            let reason = mail.held.clone().filter(|reason| !reason.is_empty());
+            let reason = mail.held.as_deref().map(one_line).filter(|reason| !reason.is_empty());
             let key = match target.held_for.as_str() {
                 "" => format!("held:{}", target.recipient),
                 full => format!("full:{full}"),
@@ -175,6 +178,12 @@ fn delivery(mail: &Envelope, target: &Target, body: &Bytes, digest: Digest, admi
         held,
         held_for: recipient.to_owned(),
     }
+}
+
+/// A reason becomes a header line of ours and a line on a terminal. It may come from a stage of the site's own, and quote
+/// what a sender wrote: it must not go on as a line that we never said.
+fn one_line(reason: &str) -> String {
+    reason.chars().map(|c| if c.is_control() { ' ' } else { c }).take(REASON).collect()
 }
 
 /// The header lines of one copy: RFC 5321 section 4.4 puts Return-Path first; ours follow, then the Received field.
@@ -285,6 +294,9 @@ mod tests {
         mail.held = Some("virus".into());
         let want = "Return-Path: <s@x>\r\nDelivered-To: a@x\r\nX-Chainmail-Held: virus\r\nX-Chainmail-Held-For: Alias@x\r\nReceived: r\r\n";
         check(&mail, Folder::Held, want, "held:0");
+        mail.held = Some("odd\r\nX-Chainmail-Scan: clean".into());
+        let want = want.replace("virus", "odd  X-Chainmail-Scan: clean");
+        check(&mail, Folder::Held, &want, "held:0");
     }
 
     #[test]
