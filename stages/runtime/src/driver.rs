@@ -148,16 +148,7 @@ pub async fn drive<S: Session, B: Backend<S>>(
     }
     loop {
         match session.next() {
-            Step::Output(bytes) => {
-                if output.len() + bytes.len() > WRITE {
-                    flush(&mut socket, &mut output, terms).await?;
-                }
-                if bytes.len() > WRITE {
-                    socket.write(&bytes, terms.stalled).await?;
-                } else {
-                    output.extend_from_slice(&bytes);
-                }
-            }
+            Step::Output(bytes) => gather(&mut socket, &mut output, &bytes, terms).await?,
             Step::Ask(question) => {
                 let answer = backend.answer(question).await;
                 session.answer(answer);
@@ -197,6 +188,18 @@ pub async fn drive<S: Session, B: Backend<S>>(
             }
         }
     }
+}
+
+/// What is small is gathered, to be sent together.
+async fn gather(socket: &mut Conversation, output: &mut BytesMut, bytes: &[u8], terms: &Terms) -> io::Result<()> {
+    if output.len() + bytes.len() > WRITE {
+        flush(socket, output, terms).await?;
+    }
+    if bytes.len() > WRITE {
+        return socket.write(bytes, terms.stalled).await;
+    }
+    output.extend_from_slice(bytes);
+    Ok(())
 }
 
 enum Heard {
