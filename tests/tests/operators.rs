@@ -136,6 +136,34 @@ fn dead_letters_are_replayed_or_dropped() {
 }
 
 /// The broker's disk holds the dead letters; the mail itself is in the journal.
+/// One letter of two is lost: its mail goes round again by itself, the other waits for its operator.
+#[test]
+fn a_lost_letter_is_missed_though_others_are_there() {
+    let clamd = Clamd::start();
+    let settings = [
+        ("/stages/scan/deadline", json!("200ms")),
+        ("/stages/scan/work/give_up_after", json!("1s")),
+        ("/stages/accept/verdict_wait", json!("200ms")),
+    ];
+    let mut chain = Chain::start_parts_with(&clamd, &settings);
+    wait_for("the gate", || Smtp::try_connect(chain.smtp).is_ok());
+    clamd.pause();
+    for number in [1, 2] {
+        let mail = format!("Subject: {number}\r\n\r\nx\r\n");
+        assert!(send(&chain, &["alice@example.org"], mail.as_bytes()).starts_with("250 "));
+        wait_for("the burial", || chain.command(&["dead", "list"]).lines().count() == number);
+    }
+    chain.settles();
+    clamd.resume();
+    chain.publish("$JS.API.STREAM.MSG.DELETE.DEAD", r#"{"seq": 1}"#);
+    chain.kill("nats");
+    chain.start("nats");
+    wait_for("the first mail", || chain.read("alice@example.org").len() == 1);
+    chain.settles();
+    chain.books(&[("accepted", 2), ("stored", 1), ("buried", 1)]);
+    assert_eq!(chain.command(&["dead", "list"]).lines().count(), 1);
+}
+
 #[test]
 fn what_is_buried_outlives_the_broker() {
     let clamd = Clamd::start();

@@ -95,7 +95,7 @@ fn limits(mut section: Section) -> Limits {
             "errors",
             20,
             1..=10_000,
-            "Commands that get an error, before the connection is closed.",
+            "Commands that get an error since the last message that was taken, before the connection is closed.",
         ))
         .unwrap_or(u32::MAX),
         idle_commands: u32::try_from(section.count(

@@ -134,8 +134,10 @@ impl Peers {
         for mark in marks {
             match said {
                 Said::TakenUp => {
-                    known.marks.insert(*mark, node.clone());
-                    known.order.push_back((now, *mark));
+                    // What is said again keeps its place: it would push the others out.
+                    if known.marks.insert(*mark, node.clone()).is_none() {
+                        known.order.push_back((now, *mark));
+                    }
                 }
                 Said::Over if known.marks.get(mark) == Some(&node) => drop(known.marks.remove(mark)),
                 Said::Over | Said::Hello => {}

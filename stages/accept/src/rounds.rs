@@ -8,6 +8,7 @@ use bytes::Bytes;
 use futures::StreamExt as _;
 use proto::{Decision, Disposition, Ended, Envelope, MailId, Notice, Verdict, subjects};
 use runtime::bodies::CHUNK;
+use runtime::broker::PublishError;
 use runtime::clock;
 use runtime::pull::{InHand, Pull, Settings};
 use runtime::tasks::Tasks;
@@ -247,16 +248,17 @@ impl Intake {
         self.bodies.purge(id, u32::try_from(chunks).unwrap_or(u32::MAX)).await;
     }
 
-    /// Says whether the broker took any. When it does not take one, the others that wait for room are not tried.
+    /// Says whether the broker takes mail. When it says nothing to one, the others that wait for room are not tried.
     async fn send_all_round(&self, mut due: Vec<MailId>) -> bool {
         let mut rounds = futures::stream::iter(due.clone())
             .map(|id| async move { (id, self.send_round(id).await) })
             .buffer_unordered(AT_ONCE);
-        let mut is_taken = false;
-        while let Some((id, taken)) = rounds.next().await {
+        let mut takes = true;
+        while let Some((id, sent)) = rounds.next().await {
             due.retain(|other| *other != id);
-            is_taken |= taken;
-            if !taken && !is_taken {
+            // What is refused is refused for itself: others may be taken.
+            if let Err(PublishError::Disconnected | PublishError::TimedOut(_)) = sent {
+                takes = false;
                 break;
             }
         }
@@ -264,22 +266,22 @@ impl Intake {
         for id in due {
             self.journal.due_again(id, clock::now().plus(AGAIN));
         }
-        is_taken
+        takes
     }
 
-    /// Says whether the broker took it, if there was anything to take.
-    async fn send_round(&self, id: MailId) -> bool {
+    /// Sends a mail round, if there is anything to send.
+    async fn send_round(&self, id: MailId) -> Result<(), PublishError> {
         // Room first: mails of the largest size would take more memory together than there is.
-        let Some(size) = self.journal.body_size(id) else { return true };
+        let Some(size) = self.journal.body_size(id) else { return Ok(()) };
         let _share = self.refill.wait(size).await;
         let (envelope, body) = match self.next_round(id).await {
             Ok(Some(round)) => round,
-            Ok(None) => return true,
-            Err(_) if self.journal.pending(id).is_none() => return true,
+            Ok(None) => return Ok(()),
+            Err(_) if self.journal.pending(id).is_none() => return Ok(()),
             Err(error) => {
                 tracing::error!(mail = %id, error = format!("{error:#}"), "it cannot be read and is not sent round");
                 self.journal.due_again(id, clock::now().plus(UNREADABLE));
-                return true;
+                return Ok(());
             }
         };
         let stage = if envelope.held.is_some() { self.behind_checks(&envelope) } else { &self.first };
@@ -288,7 +290,7 @@ impl Intake {
             tracing::warn!(mail = %id, %error, "cannot be sent round yet");
             self.journal.due_again(id, clock::now().plus(AGAIN));
         }
-        sent.is_ok()
+        sent
     }
 
     /// Without recipients that are open a mail has ended, or waits for an operator: an empty list would mean all.

@@ -7,7 +7,7 @@ use std::rc::Rc;
 
 use anyhow::{Context as _, bail};
 use proto::{NodeName, subjects};
-use runtime::config::{Entry, Section, Sheet};
+use runtime::config::{ByteSize, Entry, Section, Sheet};
 use runtime::{broker, telemetry, tls};
 
 /// A configuration that has been checked.
@@ -120,6 +120,15 @@ fn read(mut root: Section) -> Config {
         var,
     };
     stages.finish();
+    // Or one large mail fills the stream for all others, and may never fit.
+    let least = config.accept.limits.message.saturating_mul(4);
+    if config.broker.bodies_bytes.0 < least {
+        let least = ByteSize(least);
+        root.wrong(
+            "broker",
+            format_args!("bodies_bytes must be at least {least}: four times stages.accept.limits.message"),
+        );
+    }
     root.finish();
     config
 }

@@ -28,7 +28,9 @@ const GRACE: Duration = Duration::from_secs(10);
 /// How often the broker is looked at.
 const PROBE: Duration = Duration::from_secs(1);
 /// Between two restarts of a server that takes nothing. It may have a large store to read before it takes anything again.
+/// Twice as long each time that it did not help: a server that is merely slow gets slower by them.
 const BETWEEN_RESTARTS: Duration = Duration::from_secs(20);
+const BETWEEN_RESTARTS_MOST: Duration = Duration::from_secs(900);
 /// With less room than this on its disk a server that takes nothing is not started again: it would be shut again at once.
 const LEAST_ROOM: u64 = 16 << 20;
 
@@ -36,6 +38,14 @@ const LEAST_ROOM: u64 = 16 << 20;
 pub(crate) struct NatsServer {
     child: Child,
     thread: Option<std::thread::JoinHandle<()>>,
+}
+
+/// Which process was told to end, when, and for how long no other is.
+#[derive(Clone, Copy)]
+struct Told {
+    pid: u32,
+    at: Instant,
+    wait: Duration,
 }
 
 /// What can be done to the child from outside its thread.
@@ -98,36 +108,42 @@ impl Child {
         disk.blocks_available().saturating_mul(disk.fragment_size())
     }
 
-    /// Ends the server, so that it is started again, if that helps and was not done just now. `told` is which process was
-    /// told to end, and when.
-    fn mend(&self, trouble: &Trouble, told: &mut Option<(u32, Instant)>) {
-        let is_early = told.is_some_and(|(_, at)| at.elapsed() < BETWEEN_RESTARTS);
+    /// Ends the server, so that it is started again, if that helps and was not done just now. Says whether it did.
+    fn mend(&self, trouble: &Trouble, told: &mut Option<Told>) -> bool {
+        let is_early = told.is_some_and(|told| told.at.elapsed() < told.wait);
         if is_early || !trouble.wants_restart() || self.room() < LEAST_ROOM {
-            return;
+            return false;
         }
         tracing::warn!(%trouble, "nats-server is told to end, to be started again");
         telemetry::broker_restarted();
         let pid = self.pid.load(Ordering::Acquire);
         // One that did not end when it was asked to is not asked a second time.
-        let is_deaf = told.is_some_and(|(before, _)| before == pid);
+        let is_deaf = told.is_some_and(|told| told.pid == pid);
         self.signal(if is_deaf { Signal::SIGKILL } else { Signal::SIGTERM });
-        *told = Some((pid, Instant::now()));
+        let wait = told.map_or(BETWEEN_RESTARTS, |told| (told.wait * 2).min(BETWEEN_RESTARTS_MOST));
+        *told = Some(Told { pid, at: Instant::now(), wait });
+        true
     }
 }
 
 /// Says in `/ready` what is wrong with the broker, until the shutdown, and starts the child again where that helps.
 pub(crate) async fn watch(broker: Broker, child: Option<Child>, readiness: Readiness, tasks: Tasks) {
-    let mut told = None;
+    let (mut told, mut was_full) = (None, false);
     while !tasks.is_stopping() {
+        let room = child.as_ref().map(Child::room);
+        was_full |= room.is_some_and(|room| room < LEAST_ROOM);
         if !broker.is_connected() {
             readiness.waiting("broker", "not connected; mail waits in the journal");
-        } else if let Some(trouble) = broker.trouble() {
-            readiness.waiting("broker", explain(&trouble, child.as_ref().map(Child::room)));
+        } else if let Some(trouble) = broker.trouble().or_else(|| broker.suspect().filter(|_| was_full)) {
+            // After a full disk one sign is enough: what it could not write then, nobody may ask it to write again.
+            readiness.waiting("broker", explain(&trouble, room));
             if let Some(child) = &child {
-                child.mend(&trouble, &mut told);
+                was_full &= !child.mend(&trouble, &mut told);
             }
         } else {
             readiness.ready("broker");
+            // It was well for long: the next trouble is another one.
+            told = told.filter(|told: &Told| told.at.elapsed() < told.wait * 4);
         }
         tokio::select! {
             () = tasks.stopping() => {}

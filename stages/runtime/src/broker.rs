@@ -191,7 +191,7 @@ impl Broker {
                 PublishError::NoStream(subject)
             }
             PublishErrorKind::TimedOut => {
-                self.signs.health(|health| health.silent(&subjects::stream_of(&subject), began));
+                self.signs.health(|health| health.silent(&subjects::stream_of(&subject), began, Instant::now()));
                 PublishError::TimedOut(subject)
             }
             PublishErrorKind::BrokenPipe => PublishError::Disconnected,
@@ -330,6 +330,11 @@ impl Broker {
         // A publish fails after one such time. Only when nothing is confirmed for as long again is it not mere slowness.
         let patience = self.config.publish_timeout * 2;
         self.signs.health(|health| health.trouble(Instant::now(), patience))
+    }
+
+    /// What may be wrong with it, which one lost confirmation shows as well.
+    pub fn suspect(&self) -> Option<Trouble> {
+        self.signs.health(|health| health.suspect())
     }
 
     /// Whether there is a connection now.

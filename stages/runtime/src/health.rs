@@ -49,13 +49,25 @@ pub(crate) struct Health {
     connected: Option<Instant>,
     streams: BTreeMap<String, Stream>,
     trouble: Option<Trouble>,
+    /// It has not answered once. Many questions come at once with a connection: it has to answer nothing twice.
+    is_suspect: bool,
 }
 
 #[derive(Debug, Default)]
 struct Stream {
     confirmed: Option<Instant>,
-    /// When the first publish began that was not confirmed, if none has been since.
-    silent: Option<Instant>,
+    /// What was not confirmed, if nothing has been since.
+    silent: Option<Silence>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Silence {
+    /// When the first such publish began.
+    began: Instant,
+    /// When it failed.
+    failed: Instant,
+    /// Another one that began after that has failed as well: one alone may be a confirmation that was lost.
+    again: bool,
 }
 
 impl Health {
@@ -73,22 +85,40 @@ impl Health {
         }
     }
 
-    /// A publish that began at this time was not confirmed in time.
-    pub(crate) fn silent(&mut self, stream: &str, began: Instant) {
+    /// A publish that began at this time was not confirmed in time, as is clear now.
+    pub(crate) fn silent(&mut self, stream: &str, began: Instant, now: Instant) {
         let known = self.streams.entry(stream.to_owned()).or_default();
-        if self.connected <= Some(began) && known.confirmed <= Some(began) {
-            known.silent = Some(known.silent.map_or(began, |first| first.min(began)));
+        if self.connected > Some(began) || known.confirmed > Some(began) {
+            return;
+        }
+        match &mut known.silent {
+            Some(silence) => {
+                silence.again |= began >= silence.failed;
+                silence.began = silence.began.min(began);
+            }
+            none => *none = Some(Silence { began, failed: now, again: false }),
         }
     }
 
     /// The streams were looked after, with this result.
     pub(crate) fn looked_after(&mut self, trouble: Option<Trouble>) {
-        self.trouble = trouble;
+        let is_silent = trouble == Some(Trouble::NoStreams);
+        self.trouble = if is_silent && !self.is_suspect { None } else { trouble };
+        self.is_suspect = is_silent;
     }
 
-    /// What is wrong. A stream is shut when it was silent for all of `patience`.
+    /// A stream that has not confirmed what was published last. It may be shut: for whoever knows that its disk was full, that
+    /// is enough.
+    pub(crate) fn suspect(&self) -> Option<Trouble> {
+        let silent = self.streams.iter().find(|(_, stream)| stream.silent.is_some());
+        silent.map(|(name, _)| Trouble::Shut(name.clone()))
+    }
+
+    /// What is wrong. A stream is shut when it was silent for all of `patience`, and not just once.
     pub(crate) fn trouble(&self, now: Instant, patience: Duration) -> Option<Trouble> {
-        let is_shut = |stream: &Stream| stream.silent.is_some_and(|since| now.duration_since(since) >= patience);
+        let is_shut = |stream: &Stream| {
+            stream.silent.is_some_and(|silence| silence.again && now.duration_since(silence.began) >= patience)
+        };
         let shut = || self.streams.iter().find(|(_, stream)| is_shut(stream)).map(|(name, _)| name.clone());
         self.trouble.clone().or_else(|| shut().map(Trouble::Shut))
     }
@@ -117,7 +147,7 @@ mod tests {
             match what {
                 Connection => health.connected(at(second)),
                 Confirmed => health.confirmed("SCORE", at(second)),
-                Silent(began) => health.silent("SCORE", at(began)),
+                Silent(began) => health.silent("SCORE", at(began), at(second)),
             }
         }
         assert_eq!(health.trouble(at(looked_at), Duration::from_secs(10)), want);
@@ -130,9 +160,32 @@ mod tests {
     #[test]
     fn silence_for_long_enough() {
         check(&[], 100, None);
-        check(&[(0, Connection), (1, Confirmed), (7, Silent(2))], 11, None);
-        check(&[(0, Connection), (1, Confirmed), (7, Silent(2))], 12, shut());
+        check(&[(0, Connection), (1, Confirmed), (7, Silent(2)), (13, Silent(8))], 11, None);
+        check(&[(0, Connection), (1, Confirmed), (7, Silent(2)), (13, Silent(8))], 13, shut());
         check(&[(0, Connection), (7, Silent(2)), (13, Silent(8))], 12, shut());
+    }
+
+    #[test]
+    fn one_confirmation_that_is_lost_is_no_silence() {
+        check(&[(0, Connection), (1, Confirmed), (7, Silent(2))], 1000, None);
+        check(&[(0, Connection), (7, Silent(2)), (8, Silent(3)), (9, Silent(4))], 1000, None);
+        let mut health = Health::default();
+        assert_eq!(health.suspect(), None);
+        health.silent("SCORE", Instant::now(), Instant::now());
+        assert_eq!(health.suspect(), shut());
+    }
+
+    #[test]
+    fn a_broker_that_does_not_answer_once_may_be_busy() {
+        let mut health = Health::default();
+        let look = |health: &Health| health.trouble(Instant::now(), Duration::ZERO);
+        health.looked_after(Some(Trouble::NoStreams));
+        assert_eq!(look(&health), None);
+        health.looked_after(Some(Trouble::NoStreams));
+        assert_eq!(look(&health), Some(Trouble::NoStreams));
+        health.looked_after(None);
+        health.looked_after(Some(Trouble::NoStreams));
+        assert_eq!(look(&health), None);
     }
 
     #[test]
@@ -151,7 +204,8 @@ mod tests {
     fn streams_out_of_order_come_first_and_want_no_restart() {
         let mut health = Health::default();
         let began = Instant::now();
-        health.silent("SCORE", began);
+        health.silent("SCORE", began, began);
+        health.silent("SCORE", began, began);
         health.looked_after(Some(Trouble::Disorder("odd".to_owned())));
         let trouble = health.trouble(began, Duration::ZERO);
         assert_eq!(trouble, Some(Trouble::Disorder("odd".to_owned())));

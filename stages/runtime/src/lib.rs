@@ -19,6 +19,7 @@ pub mod settle;
 pub mod stage;
 pub mod streams;
 mod suspects;
+mod targets;
 pub mod tasks;
 pub mod telemetry;
 pub mod tls;

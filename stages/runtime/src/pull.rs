@@ -8,7 +8,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use async_nats::jetstream::consumer::pull::{BatchConfig, Config as ConsumerConfig};
 use async_nats::jetstream::consumer::{AckPolicy, Consumer, DeliverPolicy};
 use async_nats::jetstream::stream::ConsumerErrorKind;
@@ -186,10 +186,16 @@ impl Pull {
         // What was confirmed lies up to there. A broker that has met a full disk may have noted that and not have deleted the
         // message: it would lie there for ever, and look like mail that waits.
         let floor = consumer.cached_info().ack_floor.stream_sequence;
-        if floor > 0
-            && let Err(error) = stream.purge().filter(&self.settings.subject).sequence(floor + 1).await
-        {
-            tracing::debug!(stream = self.settings.stream, %error, "what was confirmed may still lie there");
+        if floor > 0 {
+            let last = self.broker.state(&self.settings.stream).await?.last_sequence;
+            if floor > last {
+                // The broker has lost the end of the stream and kept the consumer: what comes now would count as confirmed.
+                stream.delete_consumer(&self.settings.consumer).await?;
+                bail!("the consumer was ahead of its stream");
+            }
+            if let Err(error) = stream.purge().filter(&self.settings.subject).sequence(floor + 1).await {
+                tracing::debug!(stream = self.settings.stream, %error, "what was confirmed may still lie there");
+            }
         }
         let inbox = self.broker.client().new_inbox();
         let messages = self.broker.client().subscribe(inbox.clone()).await?;

@@ -146,9 +146,10 @@ pub fn settle(answer: Answer, attempt: Attempt, patience: &Patience) -> Plan {
 /// a message that is still there when every wait after that is over has been taking the whole process with it (a stack
 /// that overflows, memory that runs out), of which nothing in the process can keep count. The deliveries cannot tell it
 /// from mail that waits for a scanner, nor from the innocent mails that were in hand beside it: only time can. A first
-/// delivery is no such thing, however late: the stage was away.
+/// delivery is no such thing, however late: the stage was away; nor are a few, which may have been handed back.
 pub fn is_overdue(attempt: Attempt, patience: &Patience) -> bool {
-    attempt.delivered > 1 && attempt.age >= patience.give_up_after.saturating_add(patience.backoff_most * 2)
+    attempt.delivered > patience.crashes
+        && attempt.age >= patience.give_up_after.saturating_add(patience.backoff_most * 2)
 }
 
 /// What is done is told first: it must neither be done again nor be given up with the rest.
@@ -357,9 +358,9 @@ mod tests {
     #[test]
     fn what_takes_the_process_with_it_is_given_up_by_age() {
         let limit = 5 * 86_400 + 120;
-        for (delivered, age, want) in [(1, limit, false), (2, limit - 1, false), (2, limit, true)] {
+        for (delivered, age, want) in [(3, limit, false), (4, limit - 1, false), (4, limit, true)] {
             assert_eq!(is_overdue(attempt(delivered, age), &PATIENCE), want, "{delivered} {age}");
         }
-        check(Answer::Overdue, 2, limit, "bury", &["alarm", "bury", "term"]);
+        check(Answer::Overdue, 4, limit, "bury", &["alarm", "bury", "term"]);
     }
 }

@@ -17,18 +17,21 @@ const SUSPECTS: usize = 1024;
 pub(crate) struct Suspects(Mutex<HashMap<MailId, u64>>);
 
 impl Suspects {
-    /// How often the mail has panicked or hung, now that its stage has given this answer. Nothing is remembered of one that
+    /// How often the mail has panicked or hung, now that its stage has given this answer; `most` is when it is buried. Nothing is remembered of one that
     /// its stage is done with.
-    pub(crate) fn after(&self, mail: MailId, answer: &Answer) -> u64 {
+    pub(crate) fn after(&self, mail: MailId, answer: &Answer, most: u64) -> u64 {
         let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         match answer {
             Answer::Panicked | Answer::TimedOut => {
                 if known.len() >= SUSPECTS && !known.contains_key(&mail) {
                     known.clear();
                 }
-                let crashes = known.entry(mail).or_default();
-                *crashes += 1;
-                *crashes
+                let crashes = known.remove(&mail).unwrap_or(0) + 1;
+                // At the last it is buried. When it comes again, somebody has mended what was wrong.
+                if crashes < most {
+                    known.insert(mail, crashes);
+                }
+                crashes
             }
             Answer::Fault(_) => known.get(&mail).copied().unwrap_or(0),
             _ => {
@@ -52,7 +55,7 @@ mod tests {
     #[track_caller]
     fn check(answers: Vec<Answer>, want: &[u64]) {
         let suspects = Suspects::default();
-        let counts: Vec<u64> = answers.iter().map(|answer| suspects.after(mail(0), answer)).collect();
+        let counts: Vec<u64> = answers.iter().map(|answer| suspects.after(mail(0), answer, 3)).collect();
         assert_eq!(counts, want);
     }
 
@@ -73,7 +76,7 @@ mod tests {
     fn there_is_a_bound() {
         let suspects = Suspects::default();
         for number in 0..=u16::try_from(SUSPECTS).expect("it is small") {
-            assert_eq!(suspects.after(mail(number), &Answer::Panicked), 1);
+            assert_eq!(suspects.after(mail(number), &Answer::Panicked, 3), 1);
         }
         assert_eq!(suspects.0.lock().expect("nobody has panicked").len(), 1);
     }

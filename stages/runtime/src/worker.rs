@@ -27,6 +27,7 @@ use crate::pull::{InHand, Pull, Settings};
 use crate::settle::{Answer, Attempt, Patience, Plan, Step, backoff, is_overdue, settle};
 use crate::stage::{Mail, Route, Stage};
 use crate::suspects::Suspects;
+use crate::targets::{concerned, named};
 use crate::tasks::Tasks;
 use crate::telemetry;
 use crate::trace;
@@ -169,7 +170,7 @@ impl<S: Stage> Worker<S> {
             Ok(envelope) if is_overdue(attempt, &self.config.patience) => (Some(envelope), Answer::Overdue),
             Ok(envelope) => {
                 let answer = self.ask(&envelope).await;
-                attempt.crashes = self.suspects.after(envelope.id, &answer);
+                attempt.crashes = self.suspects.after(envelope.id, &answer, self.config.patience.crashes);
                 (Some(envelope), answer)
             }
             Err(error) => (None, Answer::Unreadable(error)),
@@ -210,9 +211,9 @@ impl<S: Stage> Worker<S> {
     }
 
     /// A mail that went round twice leaves a copy behind when it ends, whose body is gone. Only accept knows that of one
-    /// whose body is late.
+    /// whose body is late, or of a copy that comes too late.
     async fn unless_over(&self, mail: &Envelope, answer: Answer) -> Answer {
-        if !matches!(answer, Answer::Fault(Fault::Missed(_))) {
+        if !matches!(answer, Answer::Fault(Fault::Missed(_)) | Answer::Overdue) {
             return answer;
         }
         let notice = Notice::Missed(mail.id).encode();
@@ -287,17 +288,19 @@ impl<S: Stage> Worker<S> {
     async fn route(&self, mail: &Envelope, routes: &[Route]) -> anyhow::Result<()> {
         self.copies(mail, routes, "store").await?;
         // The sender may still be waiting. A mail that is held gets its 250, too, but it has not passed every check.
-        let notice = if mail.held.is_some() { Notice::Held(mail.id) } else { Notice::Cleared(mail.id) };
+        let is_held = mail.held.is_some() || routes.iter().all(|route| route.held.is_some());
+        let notice = if is_held { Notice::Held(mail.id) } else { Notice::Cleared(mail.id) };
         self.shop.broker.notify(subjects::notice(&mail.node), notice.encode()).await;
         Ok(())
     }
 
     async fn copies(&self, mail: &Envelope, routes: &[Route], way: &str) -> anyhow::Result<()> {
-        let publish = routes.iter().enumerate().map(|(number, route)| {
+        let publish = routes.iter().map(|route| {
             let mut copy = mail.clone();
             copy.targets.clone_from(&route.targets);
             copy.held = copy.held.or_else(|| route.held.clone());
-            let hop = format!("{way}-{number}-{}-{}", route.node, u8::from(route.held.is_some()));
+            // By its targets: another attempt may route otherwise, and two stores hand on to one quarantine.
+            let hop = format!("{way}-{}-{}-{}", named(&route.targets), route.node, u8::from(route.held.is_some()));
             let message_id = subjects::message_id(mail.id, &hop, mail.round);
             let subject = subjects::store(&route.node);
             async move { self.shop.broker.publish(subject, Some(&message_id), copy.encode()).await }
@@ -363,18 +366,6 @@ async fn within<T>(limit: Duration, waited: impl Fn() -> Duration, work: impl Fu
             Err(_) => return None,
         }
     }
-}
-
-/// Which recipients a copy stands for: those of its targets, or all before it was routed.
-fn concerned(mail: &Envelope) -> Vec<u32> {
-    let all = u32::try_from(mail.recipients.len()).unwrap_or(u32::MAX);
-    let mut recipients: Vec<u32> = mail.targets.iter().map(|target| target.recipient).collect();
-    if recipients.is_empty() {
-        recipients = (0..all).collect();
-    }
-    recipients.sort_unstable();
-    recipients.dedup();
-    recipients
 }
 
 fn attempt(in_hand: &InHand) -> Attempt {

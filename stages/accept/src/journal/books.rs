@@ -13,6 +13,7 @@ use proto::{MailId, Millis};
 use serde::{Deserialize, Serialize};
 
 use super::index::Doubt;
+use super::record::Key;
 
 /// Counts of recipients. At any moment, accepted = stored + held + rejected + buried + in flight.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -60,6 +61,8 @@ pub(super) struct Unheard {
 pub(super) struct Ledger {
     /// Of mails that arrived before, this journal may not know everything.
     pub(super) begun: Millis,
+    /// With what the segments are written: it stands in their titles, too, which may be damaged.
+    pub(super) key: Option<Key>,
     /// Counts of the segments that are gone.
     pub(super) books: Books,
     /// Segments that are counted here and whose files may still be there.
@@ -70,8 +73,8 @@ pub(super) struct Ledger {
 
 #[derive(Serialize, Deserialize)]
 struct Written {
-    #[serde(default)]
     begun: u64,
+    key: Option<String>,
     books: Books,
     folded: Vec<u64>,
     unheard: Vec<(String, String)>,
@@ -97,7 +100,8 @@ pub(super) fn read(folder: &Path) -> anyhow::Result<Ledger> {
         let id = id.parse().map_err(anyhow::Error::msg).with_context(damaged)?;
         unheard.push(Unheard { key: *key.as_bytes(), id });
     }
-    Ok(Ledger { begun: Millis(written.begun), books: written.books, folded: written.folded, unheard })
+    let key = written.key.map(blake3::Hash::from_hex).transpose().with_context(damaged)?.map(|key| *key.as_bytes());
+    Ok(Ledger { begun: Millis(written.begun), key, books: written.books, folded: written.folded, unheard })
 }
 
 /// Replaces the ledger: written, synced, renamed, and the folder synced.
@@ -105,6 +109,7 @@ pub(super) fn write(folder: &Path, ledger: &Ledger) -> std::io::Result<()> {
     let hex = |unheard: &Unheard| (blake3::Hash::from_bytes(unheard.key).to_hex().to_string(), unheard.id.to_string());
     let written = Written {
         begun: ledger.begun.0,
+        key: ledger.key.map(|key| blake3::Hash::from_bytes(key).to_hex().to_string()),
         books: ledger.books,
         folded: ledger.folded.clone(),
         unheard: ledger.unheard.iter().map(hex).collect(),
@@ -136,7 +141,7 @@ mod tests {
         let books = Books { accepted: 9, stored: 4, held: 3, rejected: 1, buried: 1, in_flight: 0 };
         assert!(books.balanced());
         let unheard = vec![Unheard { key: [7; 32], id: MailId::from_bytes([1; 16]) }];
-        let ledger = Ledger { begun: Millis(7), books, folded: vec![1, 2], unheard };
+        let ledger = Ledger { begun: Millis(7), key: Some([5; 32]), books, folded: vec![1, 2], unheard };
         write(folder.path(), &ledger).unwrap();
         assert_eq!(read(folder.path()).unwrap(), ledger);
         let path = folder.path().join("books");

@@ -20,6 +20,8 @@ use super::{Mail, writer::Writer};
 
 /// Bytes that are carried over in one go; whoever wants to append waits for that.
 const PORTION: u64 = 8 << 20;
+/// How often it is looked whether there is anything to carry over.
+const LOOK: Duration = Duration::from_millis(250);
 /// How long after an attempt that failed the next is made.
 const AGAIN: Duration = Duration::from_secs(60);
 
@@ -33,6 +35,7 @@ impl Writer {
         if Instant::now() < self.carries_from {
             return;
         }
+        self.carries_from = Instant::now() + LOOK;
         let (moving, number) = {
             let mut index = self.index();
             let Some(number) = index.sparse(current, now, after) else { return };
@@ -84,7 +87,9 @@ impl Writer {
                 }
                 Err(error @ ReadError::Damaged(_)) => {
                     tracing::error!(mail = %id, %error, "the journal is damaged here");
-                    self.index().stays_until(number, Millis(u64::MAX));
+                    let mut index = self.index();
+                    index.note_damage(number);
+                    index.stays_until(number, Millis(u64::MAX));
                 }
             }
         }

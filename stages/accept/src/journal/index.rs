@@ -36,6 +36,8 @@ struct Entry {
     recipients: Vec<Recipient>,
     held: Option<String>,
     round: u32,
+    /// Rounds that the broker has taken: each makes the next wait longer.
+    waits: u32,
     due: Millis,
     /// Its record is being carried over: it must not leave.
     moves: bool,
@@ -45,7 +47,7 @@ struct Entry {
 #[derive(Debug, Default)]
 pub(super) struct Segment {
     /// Bytes of its mail file.
-    pub(super) bytes: u64,
+    bytes: u64,
     key: Key,
     /// Mails in it that have not ended.
     pub(super) open: HashSet<MailId>,
@@ -53,6 +55,8 @@ pub(super) struct Segment {
     live: u64,
     /// The last arrival in it.
     newest: Millis,
+    /// Some record cannot be read.
+    damaged: bool,
     /// Its records cannot be carried over before this.
     stays_until: Millis,
     /// Segments that have other records of mails that this one has, too: none of them may outlive it, nor it them, or a
@@ -69,6 +73,8 @@ pub(super) struct Index {
     entries: HashMap<MailId, Entry>,
     due: BTreeSet<(Millis, MailId)>,
     pub(super) segments: BTreeMap<u64, Segment>,
+    /// Bytes of all segments.
+    total: u64,
     ledger: Ledger,
     doubts: Doubts,
     /// Mails that have ended, as long as segments are being read: another record of one may follow.
@@ -80,9 +86,10 @@ pub(super) struct Index {
 }
 
 impl Index {
-    pub(super) fn new(ledger: Ledger, key: Key, doubt_most: usize, doubt_for: Duration) -> Self {
+    pub(super) fn new(mut ledger: Ledger, key: Key, doubt_most: usize, doubt_for: Duration) -> Self {
         let doubts = Doubts::new(doubt_most, doubt_for);
         let ended = Some(HashMap::new());
+        ledger.key = Some(key);
         let mut index = Self { ledger, key, doubts, ended, free: u64::MAX, ..Self::default() };
         for unheard in index.ledger.unheard.clone() {
             index.doubts.insert(unheard.id, unheard.key);
@@ -112,6 +119,7 @@ impl Index {
     /// There is a segment with so many bytes.
     pub(super) fn begin_segment(&mut self, number: u64, key: Key, bytes: u64) {
         let segment = self.segments.entry(number).or_default();
+        self.total = self.total - segment.bytes + bytes;
         (segment.key, segment.bytes) = (key, bytes);
     }
 
@@ -128,7 +136,7 @@ impl Index {
             return;
         }
         let recipients = vec![Recipient::new(); head.recipients as usize];
-        let entry = Entry { place, recipients, held: None, round: 0, due, moves: false };
+        let entry = Entry { place, recipients, held: None, round: 0, waits: 0, due, moves: false };
         let segment = self.segments.entry(place.segment).or_default();
         segment.open.insert(head.id);
         segment.live += place.length();
@@ -183,7 +191,7 @@ impl Index {
     }
 
     pub(super) fn bytes(&self) -> u64 {
-        self.segments.values().map(|segment| segment.bytes).sum()
+        self.total
     }
 
     pub(super) fn pending_state(&self, id: MailId) -> Option<Pending> {
@@ -320,6 +328,14 @@ impl Index {
         }
     }
 
+    /// The last round was not taken: it does not count, and the next is due at this time.
+    pub(super) fn due_again(&mut self, id: MailId, at: Millis) {
+        if let Some(entry) = self.entries.get_mut(&id) {
+            entry.waits = entry.waits.saturating_sub(1);
+        }
+        self.set_due(id, at);
+    }
+
     pub(super) fn set_due(&mut self, id: MailId, at: Millis) {
         let Some(entry) = self.entries.get_mut(&id) else { return };
         self.due.remove(&(entry.due, id));
@@ -337,9 +353,10 @@ impl Index {
             let Some(entry) = self.entries.get_mut(&id) else { continue };
             if entry.recipients.iter().any(Recipient::is_open) {
                 entry.round += 1;
+                entry.waits += 1;
                 due.push(id);
             }
-            let wait = first.saturating_mul(1 << entry.round.min(20)).min(most);
+            let wait = first.saturating_mul(1 << entry.waits.min(20)).min(most);
             self.set_due(id, now.plus(wait));
         }
         due

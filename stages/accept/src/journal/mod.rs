@@ -298,7 +298,7 @@ impl Journal {
 
     /// The mail could not be sent round: it is due again at this time.
     pub fn due_again(&self, id: MailId, at: Millis) {
-        self.index().set_due(id, at);
+        self.index().due_again(id, at);
     }
 
     /// Bytes of a pending mail's body.

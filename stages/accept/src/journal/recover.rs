@@ -3,7 +3,7 @@
 use std::fs::{self, File, OpenOptions};
 use std::path::{Path, PathBuf};
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use bytes::{Buf as _, Bytes};
 use proto::Millis;
 
@@ -48,7 +48,12 @@ pub(super) fn recover(config: &Config, node: &str, now: Millis) -> anyhow::Resul
     let numbers = segment::numbers(folder)?;
     let is_new = numbers.is_empty() && !folder.join("books").exists();
     // A segment whose title is damaged has the key of the others.
-    let key = segment::known_key(folder, &numbers, node)?.unwrap_or_else(runtime::clock::new_key);
+    let known = segment::known_key(folder, &numbers, node)?.or(ledger.key);
+    if known.is_none() {
+        refuse_unknown(folder, &numbers)?;
+    }
+    let knows_key = ledger.key.is_some() && ledger.key == known;
+    let key = known.unwrap_or_else(runtime::clock::new_key);
     let mut index = Index::new(ledger, key, config.doubt_most, config.doubt_for);
     let mut recovery = Recovery::default();
     for (position, number) in numbers.iter().enumerate() {
@@ -64,13 +69,36 @@ pub(super) fn recover(config: &Config, node: &str, now: Millis) -> anyhow::Resul
     let lacks_records = recovery.damage.iter().any(|damage| damage.file.extension().is_some_and(|kind| kind == "mail"));
     if lacks_records || is_new {
         index.vouch_from(now);
-        books::write(folder, index.ledger()).context("writing the books")?;
+    }
+    if lacks_records || is_new || !knows_key {
+        match books::write(folder, index.ledger()).context("writing the books") {
+            Err(error) if is_new => return Err(error),
+            // A full disk must not keep what is pending from going round.
+            Err(error) => tracing::warn!(error = format!("{error:#}"), "the next start looks again"),
+            Ok(()) => {}
+        }
     }
     recovery.pending = index.pending() as u64;
     for damage in &recovery.damage {
         tracing::error!(file = %damage.file.display(), offset = damage.offset, bytes = damage.length, "the journal is damaged here");
     }
     Ok((index, recovery))
+}
+
+/// Without the key nothing that is in a segment can be told from damage.
+fn refuse_unknown(folder: &Path, numbers: &[u64]) -> anyhow::Result<()> {
+    for number in numbers {
+        let path = segment::mail_path(folder, *number);
+        let length = fs::metadata(&path).with_context(|| format!("reading {}", path.display()))?.len();
+        if length >= TORN_MOST as u64 {
+            bail!(
+                "the title of {} is damaged, and neither another segment nor the file `books` has its key: put the \
+                 folder's files back as they were, or move this one away, with all the mail that is in it",
+                path.display()
+            );
+        }
+    }
+    Ok(())
 }
 
 fn read_segment(
@@ -95,19 +123,22 @@ fn read_segment(
         }
         match next_record(&bytes, at + 1, &key) {
             Some(next) => {
+                index.note_damage(number);
                 let (offset, length) = (at as u64, (next - at) as u64);
                 recovery.damage.push(Damage { file: path.clone(), offset, length });
                 at = next;
             }
-            None if is_last => {
+            // Torn while the segment was being made: it never held anything.
+            None if at == 0 && bytes.len() < TORN_MOST => break,
+            // A record that is whole by its lengths, or one behind a title that cannot be read, may have been synced.
+            None if is_last && at > 0 && !is_whole(&bytes[at..]) => {
                 recovery.cut = (bytes.len() - at) as u64;
                 cut(&path, at as u64)?;
                 index.begin_segment(number, key, at as u64);
                 break;
             }
-            // Torn while the segment was being made: it never held anything.
-            None if at == 0 && bytes.len() < TORN_MOST => break,
             None => {
+                index.note_damage(number);
                 let (offset, length) = (at as u64, (bytes.len() - at) as u64);
                 recovery.damage.push(Damage { file: path, offset, length });
                 break;
@@ -128,6 +159,14 @@ fn sync(folder: &Path, number: u64) -> anyhow::Result<()> {
         }
     }
     Ok(())
+}
+
+/// Whether a record of the length that stands in its head is there, sound or not.
+fn is_whole(bytes: &[u8]) -> bool {
+    record::parse_head(bytes).is_some_and(|head| {
+        let length = (record::HEAD as u64).saturating_add(u64::from(head.envelope)).saturating_add(head.body);
+        length <= bytes.len() as u64
+    })
 }
 
 fn cut(path: &Path, length: u64) -> anyhow::Result<()> {

@@ -80,6 +80,13 @@ pub(super) fn known_key(folder: &Path, numbers: &[u64], node: &str) -> anyhow::R
     Ok(None)
 }
 
+/// Lets a damaged segment go, but leaves its records to whoever can make something of them.
+pub(super) fn set_aside(folder: &Path, number: u64) -> io::Result<()> {
+    let path = mail_path(folder, number);
+    fs::rename(&path, path.with_extension("damaged"))?;
+    remove(folder, number)
+}
+
 /// Removes the files of a segment. Those that are gone already are no error.
 pub(super) fn remove(folder: &Path, number: u64) -> io::Result<()> {
     for path in [mail_path(folder, number), marks_path(folder, number)] {

@@ -535,11 +535,11 @@ async fn a_damaged_record_keeps_its_segment_and_brings_nothing_back() {
     // The large mails go, the small one can be carried over, one is damaged.
     let path = segment::mail_path(folder.path(), 1);
     let (journal, _) = open_sparse(folder.path());
-    let damaged = journal.index().place(large(2).id).unwrap();
+    let (damaged, key) = journal.index().record(large(2).id).unwrap();
     OpenOptions::new().write(true).open(&path).unwrap().write_all_at(b"!", damaged.offset + 500).unwrap();
     journal.ended(&all_ended(large(3).id)).await;
     // Two thirds are alive: not sparse until it is said so.
-    journal.index().segments.get_mut(&1).unwrap().bytes = 1 << 20;
+    journal.index().begin_segment(1, key, 1 << 20);
     until("the sound mail is carried over", || {
         journal.tidy();
         journal.index().segment_of(id) != Some(1)
@@ -555,6 +555,7 @@ async fn a_damaged_record_keeps_its_segment_and_brings_nothing_back() {
     drop(journal);
     let (_, recovery) = open(folder.path());
     assert_eq!((recovery.pending, recovery.damage.len()), (0, 1));
+    assert!(!path.exists() && path.with_extension("damaged").exists(), "what is damaged is set aside");
 }
 
 #[tokio::test]
@@ -606,4 +607,76 @@ async fn only_what_was_known_has_ended_for_certain() {
         let (index, _) = recover::recover(&config(folder.path()), "n", later).unwrap();
         assert!(!index.has_ended(mail(2, 1).id) && index.has_ended(at(61)));
     }
+}
+
+/// With its key, the one segment of a quiet journal was taken for an empty one, and cut.
+#[tokio::test]
+async fn the_only_segment_with_a_damaged_title_gives_its_mail() {
+    for is_key_known in [true, false] {
+        let folder = tempfile::tempdir().unwrap();
+        let (journal, _) = open(folder.path());
+        journal.append(mail(1, 1)).await.unwrap();
+        drop(journal);
+        drop(open(folder.path()));
+        let path = segment::mail_path(folder.path(), 1);
+        let before = fs::metadata(&path).unwrap().len();
+        OpenOptions::new().write(true).open(&path).unwrap().write_all_at(b"!!", 25).unwrap();
+        if !is_key_known {
+            fs::remove_file(folder.path().join("books")).unwrap();
+        }
+        let recovered = recover::recover(&config(folder.path()), "n", NOW);
+        assert_eq!(fs::metadata(&path).unwrap().len(), before, "nothing is cut");
+        match recovered {
+            Ok((index, recovery)) => {
+                assert!(is_key_known);
+                assert_eq!((index.pending(), recovery.damage.len(), recovery.cut), (1, 1, 0));
+            }
+            Err(error) => assert!(!is_key_known && error.to_string().contains("is damaged, and neither"), "{error:#}"),
+        }
+    }
+}
+
+/// A record that is whole by its lengths may have been synced, and its sender have had 250.
+#[tokio::test]
+async fn a_rotten_last_record_is_damage_and_no_torn_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let (journal, _) = open(folder.path());
+    journal.append(mail(1, 1)).await.unwrap();
+    journal.append(mail(2, 1)).await.unwrap();
+    drop(journal);
+    drop(open(folder.path()));
+    let path = segment::mail_path(folder.path(), 1);
+    let length = fs::metadata(&path).unwrap().len();
+    OpenOptions::new().write(true).open(&path).unwrap().write_all_at(b"!", length - 1).unwrap();
+    let (index, recovery) = recover::recover(&config(folder.path()), "n", Millis(NOW.0 + 1)).unwrap();
+    assert_eq!((index.pending(), recovery.cut, recovery.damage.len()), (1, 0, 1));
+    assert!(!index.has_ended(mail(2, 1).id));
+}
+
+/// One record that cannot be read kept its segment; what was carried over from there was carried on and on, and each time
+/// left one segment more that could not go.
+#[test]
+fn what_cannot_go_is_not_carried_further() {
+    let mut index = index(&[(1, 1), (2, 1), (1, 2)]);
+    let after = Duration::ZERO;
+    assert_eq!(index.sparse(None, NOW, after), Some(1));
+    index.stays_until(1, Millis(u64::MAX));
+    assert_eq!(index.sparse(None, NOW, after), None, "the second is bound to the first");
+}
+
+/// Rounds that the broker did not take do not lengthen the wait for the next.
+#[tokio::test]
+async fn a_broker_that_takes_nothing_costs_no_patience() {
+    let folder = tempfile::tempdir().unwrap();
+    let (journal, _) = open(folder.path());
+    journal.append(mail(1, 1)).await.unwrap();
+    let id = mail(1, 1).id;
+    let at = |seconds| NOW.plus(Duration::from_secs(seconds));
+    for second in 300..320 {
+        assert_eq!(journal.due(at(second), 9), [id]);
+        journal.due_again(id, at(second + 1));
+    }
+    assert_eq!(journal.due(at(320), 9), [id]);
+    assert!(journal.due(at(919), 9).is_empty());
+    assert_eq!(journal.due(at(920), 9), [id]);
 }

@@ -25,11 +25,22 @@ impl Index {
     /// The ledger is on disk: the segments are no more, but for files that could not be removed.
     pub(in super::super) fn fold(&mut self, mut ledger: Ledger, left: Vec<u64>) {
         for number in std::mem::replace(&mut ledger.folded, left) {
-            self.segments.remove(&number);
+            let gone = self.segments.remove(&number);
+            self.total -= gone.map_or(0, |segment| segment.bytes);
         }
         // Senders may have gone on while it was written.
         ledger.unheard.retain(|unheard| self.doubts.is_first(unheard.id, &unheard.key));
         self.ledger = ledger;
+    }
+
+    /// A record of this segment cannot be read.
+    pub(in super::super) fn note_damage(&mut self, number: u64) {
+        self.segments.entry(number).or_default().damaged = true;
+    }
+
+    /// Whether a record of this segment could not be read.
+    pub(in super::super) fn has_damage(&self, number: u64) -> bool {
+        self.segments.get(&number).is_some_and(|segment| segment.damaged)
     }
 
     /// The highest number that a segment has, or had when the books were written last.

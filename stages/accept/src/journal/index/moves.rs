@@ -43,7 +43,9 @@ impl Index {
         let is_sparse =
             |segment: &Segment| !segment.open.is_empty() && segment.live.saturating_mul(SPARSE) < segment.bytes;
         let mut old = self.segments.iter().filter(|(number, _)| Some(**number) != current);
-        old.find(|(_, segment)| now >= segment.stays_until && is_sparse(segment) && is_old(segment))
+        // One that cannot go because of another would only leave one more behind.
+        let may_go = |segment: &Segment| segment.bound.iter().all(|number| !self.segments.contains_key(number));
+        old.find(|(_, segment)| now >= segment.stays_until && may_go(segment) && is_sparse(segment) && is_old(segment))
             .map(|(number, _)| *number)
     }
 
