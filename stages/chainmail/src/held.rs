@@ -47,7 +47,7 @@ pub(crate) enum Held {
 /// # Errors
 /// When the quarantine's store node cannot be asked, or says no.
 pub(crate) async fn held(config: &Config, command: Held) -> anyhow::Result<()> {
-    let directory = Directory::open(config.directory.clone()).await?;
+    let directory = Directory::open_existing(config.directory.clone()).await?;
     let node: NodeName = directory.held_account().await?.store.parse().map_err(anyhow::Error::msg)?;
     let broker = Broker::connect(config.broker.clone(), "chainmail-held", BROKER).await?;
     let ask = async |request: &Request| -> anyhow::Result<Reply> {

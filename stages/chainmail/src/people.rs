@@ -118,7 +118,7 @@ pub(crate) enum Domain {
 /// # Errors
 /// What is wrong with it.
 pub(crate) async fn account(config: &Config, command: Account) -> anyhow::Result<()> {
-    let directory = Directory::open(config.directory.clone()).await?;
+    let directory = Directory::open_existing(config.directory.clone()).await?;
     let change = match command {
         Account::Add { address, store, force, quota, messages } => {
             let store = choose(config, &directory, store, force).await?;
@@ -156,7 +156,7 @@ pub(crate) async fn account(config: &Config, command: Account) -> anyhow::Result
 /// # Errors
 /// What is wrong with it.
 pub(crate) async fn alias(config: &Config, command: Alias) -> anyhow::Result<()> {
-    let directory = Directory::open(config.directory.clone()).await?;
+    let directory = Directory::open_existing(config.directory.clone()).await?;
     let change = match command {
         Alias::Add { address, target } => {
             (directory.add_alias(&address, &target).await?, format!("{address} stands for {target}"))
@@ -183,7 +183,11 @@ pub(crate) async fn alias(config: &Config, command: Alias) -> anyhow::Result<()>
 /// # Errors
 /// What is wrong with it.
 pub(crate) async fn domain(config: &Config, command: Domain) -> anyhow::Result<()> {
-    let directory = Directory::open(config.directory.clone()).await?;
+    let directory = match command {
+        // A site may begin with its domains.
+        Domain::Add { .. } => Directory::open(config.directory.clone()).await?,
+        Domain::List | Domain::Remove { .. } => Directory::open_existing(config.directory.clone()).await?,
+    };
     let change = match command {
         Domain::Add { name, alias_of, catch_all } => {
             let change = directory.add_domain(&name, alias_of.as_deref(), catch_all.as_deref()).await?;

@@ -22,7 +22,7 @@ use std::sync::Arc;
 
 use cache::Cache;
 use login::Logins;
-use master::Master;
+use master::{Master, Missing};
 
 /// The master did not answer, and nothing is known from before.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -43,12 +43,24 @@ struct Inner {
 }
 
 impl Directory {
-    /// Opens the master and brings its tables up to date.
+    /// Opens the master, makes it if it is not there, and brings its tables up to date.
     ///
     /// # Errors
     /// When the master cannot be opened, or is of a newer version.
     pub async fn open(config: Config) -> anyhow::Result<Self> {
-        let master = Master::open(&config).await?;
+        Self::open_master(config, Missing::Make).await
+    }
+
+    /// The same, but a master that is not there is away, and is not made anew in its place.
+    ///
+    /// # Errors
+    /// When the master is not there, cannot be opened, or is of a newer version.
+    pub async fn open_existing(config: Config) -> anyhow::Result<Self> {
+        Self::open_master(config, Missing::Refuse).await
+    }
+
+    async fn open_master(config: Config, missing: Missing) -> anyhow::Result<Self> {
+        let master = Master::open(&config, missing).await?;
         let cache = Cache::new(&config);
         let logins = Logins::new(&config);
         Ok(Self { inner: Arc::new(Inner { config, master, cache, logins }) })

@@ -1,9 +1,13 @@
 //! The SQL master. Every question has a deadline; a master that is locked or gone is an error, never an absence.
+//!
+//! A master without any domain is one, too: a process that was started while the file was away has made an empty one, and
+//! this process comes upon it as soon as it lets go of the old. Whoever asks is told so by the same statement that finds
+//! nobody: two may be answered by two connections, and these by two files.
 
 use std::str::FromStr as _;
 use std::time::Duration;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use sqlx::sqlite::{
     SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteRow, SqliteSynchronous,
 };
@@ -80,15 +84,33 @@ pub(crate) struct Master {
     deadline: Duration,
 }
 
+/// Whether a file that is not there is made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Missing {
+    /// It is.
+    Make,
+    /// It is an error.
+    Refuse,
+}
+
+/// One row where there is any domain, and none where there is none: what is joined to it comes with that knowledge.
+const IF_ANY_DOMAIN: &str = "(SELECT 1 FROM domains LIMIT 1) AS any_domain";
+
+/// The columns of an account.
+const ACCOUNT: &str = "id, accounts.address, password, store, status, kind, quota_bytes, quota_messages";
+
 impl Master {
-    pub(crate) async fn open(config: &Config) -> anyhow::Result<Self> {
+    pub(crate) async fn open(config: &Config, missing: Missing) -> anyhow::Result<Self> {
         let options = SqliteConnectOptions::from_str(&config.url)
             .with_context(|| format!("directory.url {:?}", config.url))?
-            .create_if_missing(true)
+            .create_if_missing(missing == Missing::Make)
             .journal_mode(SqliteJournalMode::Wal)
             .synchronous(SqliteSynchronous::Full)
             .foreign_keys(true)
             .busy_timeout(config.deadline);
+        if missing == Missing::Refuse && !options.get_filename().exists() {
+            bail!("there is no directory {}; `chainmail setup` makes one", config.url);
+        }
         if let Some(folder) = options.get_filename().parent() {
             std::fs::create_dir_all(folder).with_context(|| format!("making {}", folder.display()))?;
         }
@@ -118,45 +140,61 @@ impl Master {
         Ok(row.map_or(Entry::Absent, |row| Entry::Domain(Domain { alias_of: row.get(0), catch_all: row.get(1) })))
     }
 
-    /// The same, and no answer where there is no domain at all: a process that was started while the file was away has
-    /// made an empty one, and must not refuse everybody's mail for good.
+    /// The same, and no answer where there is no domain at all.
     pub(crate) async fn domain_of_ours(&self, name: &str) -> Result<Entry, Unsure> {
-        let entry = self.domain(name).await?;
-        let any = sqlx::query("SELECT 1 FROM domains LIMIT 1");
-        if entry == Entry::Absent && self.within(any.fetch_optional(&self.pool)).await?.is_none() {
-            return Err(Unsure("it has no domain at all".to_owned()));
+        let sql = format!("SELECT name, alias_of, catch_all FROM {IF_ANY_DOMAIN} LEFT JOIN domains ON name = ?");
+        let row = self.sure(sql, name).await?.remove(0);
+        if row.get::<Option<String>, _>(0).is_none() {
+            return Ok(Entry::Absent);
         }
-        Ok(entry)
+        Ok(Entry::Domain(Domain { alias_of: row.get(1), catch_all: row.get(2) }))
     }
 
     /// The account or the alias of an address.
     pub(crate) async fn address(&self, address: &Address) -> Result<Entry, Unsure> {
-        let accounts = self.accounts("WHERE address = ?", address.as_str());
-        if let Some(account) = self.within(accounts).await?.pop() {
-            return Ok(Entry::Account(std::sync::Arc::new(account)));
+        let sql = format!(
+            "SELECT {ACCOUNT}, target FROM {IF_ANY_DOMAIN} LEFT JOIN accounts ON accounts.address = ?1
+             LEFT JOIN aliases ON aliases.address = ?1 ORDER BY target"
+        );
+        let rows = self.sure(sql, address.as_str()).await?;
+        if let Some(account) = account_of(&rows[0])? {
+            return Ok(account);
         }
-        let query = sqlx::query("SELECT target FROM aliases WHERE address = ? ORDER BY target").bind(address.as_str());
-        let rows = self.within(query.fetch_all(&self.pool)).await?;
-        let targets: Vec<Address> = rows.iter().filter_map(|row| row.get::<String, _>(0).parse().ok()).collect();
+        let target = |row: &SqliteRow| row.get::<Option<String>, _>(8)?.parse().ok();
+        let targets: Vec<Address> = rows.iter().filter_map(target).collect();
         Ok(if targets.is_empty() { Entry::Absent } else { Entry::Alias(targets) })
     }
 
     /// The system account with this local part.
     pub(crate) async fn system(&self, local: &str) -> Result<Entry, Unsure> {
-        let pattern = format!("{local}@%");
-        let found = self.accounts("WHERE kind = 'system' AND address LIKE ? ORDER BY id", &pattern);
-        let first = self.within(found).await?.into_iter().next();
-        Ok(first.map_or(Entry::Absent, |account| Entry::Account(std::sync::Arc::new(account))))
+        let sql = format!(
+            "SELECT {ACCOUNT} FROM {IF_ANY_DOMAIN} LEFT JOIN accounts ON kind = 'system' AND address LIKE ? ORDER BY id"
+        );
+        let rows = self.sure(sql, &format!("{local}@%")).await?;
+        Ok(account_of(&rows[0])?.unwrap_or(Entry::Absent))
+    }
+
+    /// The rows of a statement of this file that are joined to whether there is any domain; never none.
+    async fn sure(&self, sql: String, parameter: &str) -> Result<Vec<SqliteRow>, Unsure> {
+        let rows = self.within(sqlx::query(AssertSqlSafe(sql)).bind(parameter).fetch_all(&self.pool)).await?;
+        if rows.is_empty() { Err(Unsure("it has no domain at all".to_owned())) } else { Ok(rows) }
     }
 
     /// The accounts that a condition written in this crate, with one parameter, selects.
     pub(crate) async fn accounts(&self, condition: &'static str, parameter: &str) -> Result<Vec<Account>, sqlx::Error> {
-        let sql = format!(
-            "SELECT id, address, password, store, status, kind, quota_bytes, quota_messages FROM accounts {condition}"
-        );
+        let sql = format!("SELECT {ACCOUNT} FROM accounts {condition}");
         let rows = sqlx::query(AssertSqlSafe(sql)).bind(parameter).fetch_all(&self.pool).await?;
         rows.iter().map(account).collect()
     }
+}
+
+/// The account of a row that may have none.
+fn account_of(row: &SqliteRow) -> Result<Option<Entry>, Unsure> {
+    if row.get::<Option<i64>, _>(0).is_none() {
+        return Ok(None);
+    }
+    let account = account(row).map_err(|error| Unsure(error.to_string()))?;
+    Ok(Some(Entry::Account(std::sync::Arc::new(account))))
 }
 
 fn account(row: &SqliteRow) -> Result<Account, sqlx::Error> {

@@ -170,22 +170,50 @@ async fn an_empty_directory_refuses_nobody() {
 }
 
 /// Connections hold on to the file that they have opened; they are let go of here as they are with time.
+async fn let_go(directory: &Directory) {
+    // One that was just used is given back in the background.
+    while directory.inner.master.pool.size() > 0 {
+        match directory.inner.master.pool.try_acquire() {
+            Some(connection) => connection.close().await.unwrap(),
+            None => tokio::task::yield_now().await,
+        }
+    }
+}
+
+/// The file was moved away, another process has made an empty one, and this one comes upon it.
+#[tokio::test]
+async fn an_empty_file_in_its_place_takes_nobody_for_gone() {
+    let folder = tempfile::tempdir().unwrap();
+    let directory = directory(folder.path()).await;
+    let alice = directory.account("alice@example.org").await.unwrap().unwrap().id;
+    assert_eq!(directory.receives("alice@example.org").await.unwrap(), Receives::Yes);
+    assert_eq!(directory.receives("postmaster").await.unwrap(), Receives::Yes);
+    let quarantine = directory.held_account().await.unwrap();
+    let_go(&directory).await;
+    let (file, aside) = (folder.path().join("directory.db"), folder.path().join("aside.db"));
+    std::fs::rename(&file, &aside).unwrap();
+    let error = Directory::open_existing(config(folder.path())).await.err().unwrap().to_string();
+    assert!(error.contains("there is no directory") && !file.exists(), "{error}");
+    drop(Directory::open(config(folder.path())).await.unwrap());
+    for _ in 0..2 {
+        assert_eq!(directory.receives("alice@example.org").await.unwrap(), Receives::Yes, "served from before");
+        assert_eq!(directory.receives("postmaster").await.unwrap(), Receives::Yes);
+        assert!(directory.receives("bob@example.org").await.is_err(), "never asked for");
+        assert!(directory.still_has("alice@example.org", alice).await.unwrap());
+        assert!(directory.still_has("alice@example.org", alice + 1).await.is_err());
+        assert_eq!(directory.held_account().await.unwrap(), quarantine);
+        assert!(directory.authenticate("alice@example.org", "secret").await.unwrap().is_some());
+        assert!(directory.authenticate("bob@example.org", "secret").await.is_err(), "never asked for");
+    }
+}
+
 #[tokio::test]
 async fn a_file_that_was_moved_away_is_not_made_anew() {
     let folder = tempfile::tempdir().unwrap();
     let directory = directory(folder.path()).await;
     assert_eq!(directory.receives("alice@example.org").await.unwrap(), Receives::Yes);
     let (file, aside) = (folder.path().join("directory.db"), folder.path().join("aside.db"));
-    let let_go = async || {
-        // One that was just used is given back in the background.
-        while directory.inner.master.pool.size() > 0 {
-            match directory.inner.master.pool.try_acquire() {
-                Some(connection) => connection.close().await.unwrap(),
-                None => tokio::task::yield_now().await,
-            }
-        }
-    };
-    let_go().await;
+    let_go(&directory).await;
     std::fs::rename(&file, &aside).unwrap();
     assert_eq!(directory.receives("alice@example.org").await.unwrap(), Receives::Yes, "served from before");
     assert!(directory.receives("bob@example.org").await.is_err(), "never asked for");
