@@ -1,5 +1,7 @@
 //! A first run on one's own machine: a domain and two accounts to try it out, never within reach of the world.
 
+use std::path::{Path, PathBuf};
+
 use anyhow::bail;
 use directory::{Directory, Kind, NewAccount};
 use rand::Rng as _;
@@ -10,12 +12,18 @@ use crate::config::Config;
 /// The password of the accounts of a first run.
 pub(crate) const PASSWORD: &str = "chainmail";
 
-/// Makes the domain and accounts of a first run, if the directory is empty and every listener is on loopback.
+/// Makes the domain and accounts of a first run, if the directory is empty, every listener is on loopback, and there never
+/// was any mail: where there was, the directory's file is away and must come back.
 ///
 /// # Errors
 /// When the directory does not answer.
 pub(crate) async fn make(config: &Config, directory: &Directory) -> anyhow::Result<()> {
     if !config.listeners().iter().all(|address| address.ip().is_loopback()) || !directory.is_empty().await? {
+        return Ok(());
+    }
+    if let Some(folder) = used(config) {
+        let folder = folder.display();
+        tracing::error!(%folder, "the directory is empty, but this is no first run: put its file back, all mail waits");
         return Ok(());
     }
     let domain = &config.first_domain;
@@ -78,8 +86,39 @@ pub(crate) async fn refuse_in_public(config: &Config, directory: &Directory) -> 
     Ok(())
 }
 
+/// A folder in which there is something from an earlier run.
+fn used(config: &Config) -> Option<&Path> {
+    let folders = [&config.accept.journal.folder, &config.store.folder];
+    let is_used = |folder: &&Path| std::fs::read_dir(folder).is_ok_and(|mut entries| entries.next().is_some());
+    folders.into_iter().map(PathBuf::as_path).find(is_used)
+}
+
 async fn add(directory: &Directory, config: &Config, address: &str, password: &str, kind: Kind) -> anyhow::Result<()> {
     let store = config.node.as_str();
     directory.add_account(NewAccount { address, password, store, kind, quota_bytes: 0, quota_messages: 0 }).await?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    /// Its directory's file was away when it was started.
+    #[tokio::test]
+    async fn a_site_that_had_mail_is_not_made_anew() {
+        for (used, domains) in [(None, 1), (Some("store"), 0), (Some("journal"), 0)] {
+            let folder = tempfile::tempdir().unwrap();
+            let (config, _) = crate::config::parse(&format!("var: {}", folder.path().display())).unwrap();
+            for empty in ["store", "journal"] {
+                std::fs::create_dir(folder.path().join(empty)).unwrap();
+            }
+            if let Some(used) = used {
+                std::fs::write(folder.path().join(used).join("lock"), "").unwrap();
+            }
+            let directory = Directory::open(config.directory.clone()).await.unwrap();
+            make(&config, &directory).await.unwrap();
+            assert_eq!(directory.domains().await.unwrap().len(), domains, "{used:?}");
+        }
+    }
 }

@@ -1,6 +1,7 @@
 //! Changing the directory. Every change says which entries of other processes' caches it makes wrong.
 
 use anyhow::{Context as _, bail};
+use runtime::clock;
 use sqlx::Row as _;
 
 use crate::address::{Address, is_domain};
@@ -146,9 +147,12 @@ impl Directory {
         }
         let password = hash(new.password)?;
         let mut transaction = self.inner.master.pool.begin().await?;
-        let row = sqlx::query("UPDATE account_numbers SET last = last + 1 RETURNING last")
-            .fetch_one(&mut *transaction)
-            .await?;
+        // Milliseconds since 1970: a directory that comes from a backup does not know which numbers were given after it, and
+        // whoever got one of them again would read what its first owner has in the store. A hash takes longer than one, so
+        // the numbers never run before the clock.
+        let now = i64::try_from(clock::now().0)?;
+        let next = "UPDATE account_numbers SET last = CASE WHEN last < ?1 THEN ?1 ELSE last + 1 END RETURNING last";
+        let row = sqlx::query(next).bind(now).fetch_one(&mut *transaction).await?;
         sqlx::query(
             "INSERT INTO accounts (id, address, password, store, status, kind, quota_bytes, quota_messages)
              VALUES (?, ?, ?, ?, 'active', ?, ?, ?)",

@@ -44,7 +44,7 @@ pub enum Kind {
 /// An account.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Account {
-    /// Its number; never given twice.
+    /// Its number; never given twice, and not after the directory came back from a backup either.
     pub id: i64,
     /// Its address.
     pub address: Address,

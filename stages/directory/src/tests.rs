@@ -287,6 +287,20 @@ async fn a_number_is_never_given_twice() {
     assert!(number().await > before);
 }
 
+/// Its mail is in the store still, under that number.
+#[tokio::test]
+async fn a_directory_from_a_backup_gives_no_number_again() {
+    let (folder, backup) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let directory = directory(folder.path()).await;
+    let copy = backup.path().join("directory.db").display().to_string();
+    sqlx::query("VACUUM INTO ?").bind(copy).execute(&directory.inner.master.pool).await.unwrap();
+    add(&directory, "frank@example.org", Kind::User).await.unwrap();
+    let first = directory.account("frank@example.org").await.unwrap().unwrap().id;
+    let directory = Directory::open(config(backup.path())).await.unwrap();
+    add(&directory, "grace@example.org", Kind::User).await.unwrap();
+    assert!(directory.account("grace@example.org").await.unwrap().unwrap().id > first);
+}
+
 /// What is remembered says that there is no such account, or another one; the master knows better.
 #[tokio::test]
 async fn no_account_is_taken_for_gone_by_an_old_memory() {

@@ -69,7 +69,8 @@ impl Node {
         &self.shards
     }
 
-    /// The shard of an account. Accounts are numbered one behind the other, so they spread evenly.
+    /// The shard of an account. Accounts are numbered by the millisecond in which they are made, so they
+    /// spread evenly.
     pub(crate) fn shard(&self, account: i64) -> &Shard {
         let count = self.shards.len();
         &self.shards[usize::try_from(account.unsigned_abs()).unwrap_or(0) % count]
