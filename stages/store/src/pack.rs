@@ -74,6 +74,10 @@ pub(crate) fn is_gone(error: &anyhow::Error) -> bool {
 fn load(folder: &Path, place: Place, digest: &[u8; 32]) -> anyhow::Result<(Bytes, Bytes)> {
     let path = path(folder, place.pack);
     let named = || format!("the body in {} at offset {}", path.display(), place.offset);
+    // A row may be damaged, too, and must not cost all the memory that it speaks of.
+    if !(HEAD as u64..=HEAD as u64 + LONGEST).contains(&u64::try_from(place.length).unwrap_or(0)) {
+        bail!("{}: its row says that it is {} bytes long", named(), place.length);
+    }
     let mut record = vec![0; usize::try_from(place.length)?];
     File::open(&path)
         .and_then(|file| file.read_exact_at(&mut record, u64::try_from(place.offset).unwrap_or(u64::MAX)))
@@ -208,6 +212,10 @@ mod tests {
         let error = read(folder.path(), places[1], &digest(b"short")).unwrap_err().to_string();
         assert!(error.contains("000001.pack at offset 53"), "{error}");
         assert!(read(folder.path(), places[3], &digest(bodies[3])).is_ok());
+        for length in [-1, 0, HEAD as i64 - 1, 1 << 40, 1 << 62, i64::MAX] {
+            let error = read(folder.path(), Place { length, ..places[3] }, &digest(bodies[3])).unwrap_err().to_string();
+            assert!(error.contains("its row says that it is"), "{error}");
+        }
     }
 
     #[test]
