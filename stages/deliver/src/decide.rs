@@ -34,10 +34,11 @@ pub enum Found {
 /// Targets of one copy: some 600 KB, below the smallest limit of a broker's messages.
 const TARGETS: usize = 5000;
 
-/// Whether a mail would go into mailboxes although the scanner has not passed it. Held mail does not.
+/// Whether a mail would go into mailboxes although the scanner has not passed it. Held mail does not: a scanner that wants
+/// it held or refused, and has not noted that, would be asked again for ever.
 pub fn is_unscanned(envelope: &Envelope, scanner: &str) -> bool {
     let is_pass = |verdict: &Verdict| verdict.stage == scanner && verdict.disposition == Disposition::Pass;
-    envelope.held.is_none() && !envelope.verdicts.iter().any(is_pass)
+    held(envelope).is_none() && !envelope.verdicts.iter().any(is_pass)
 }
 
 /// Why a mail goes to the quarantine, if it does: it is held already, or some stage wanted it held or refused and nobody
@@ -205,9 +206,13 @@ mod tests {
         let verdict = |stage: &str, disposition| Verdict { stage: stage.into(), ..Verdict::new(disposition, "") };
         let mut mail = envelope(1);
         assert!(is_unscanned(&mail, "scan"));
-        mail.verdicts = vec![verdict("score", Disposition::Pass), verdict("scan", Disposition::Reject)];
+        mail.verdicts = vec![verdict("score", Disposition::Pass), verdict("scan", Disposition::Junk)];
         assert!(is_unscanned(&mail, "scan"));
-        mail.verdicts.push(verdict("scan", Disposition::Pass));
+        for unnoted in [Disposition::Hold, Disposition::Reject] {
+            mail.verdicts[1].disposition = unnoted;
+            assert!(!is_unscanned(&mail, "scan"), "it goes to the quarantine");
+        }
+        mail.verdicts[1].disposition = Disposition::Pass;
         assert!(!is_unscanned(&mail, "scan"));
         mail.verdicts.clear();
         mail.held = Some("spam".into());
