@@ -87,6 +87,14 @@ impl Cache {
         }
     }
 
+    /// The entry that is remembered, however old, as long as it would be served while the master is away and no change of it
+    /// may have been missed.
+    pub(crate) fn remembered(&self, key: &str) -> Option<Entry> {
+        let known = self.known.get(key)?;
+        let is_of_now = known.era == self.era.load(Ordering::Acquire) && known.at.elapsed() < self.stale_for;
+        is_of_now.then_some(known.entry)
+    }
+
     fn is_fresh(&self, known: &Known) -> bool {
         let limit = if known.entry == Entry::Absent { self.absent_for } else { self.fresh_for };
         known.era == self.era.load(Ordering::Acquire) && known.at.elapsed() < limit

@@ -145,14 +145,18 @@ impl Directory {
     }
 
     /// Whether the account of this number still has this address. No is said by the master alone: what is remembered may be
-    /// older than the account.
+    /// older than the account. For yes a memory of up to `stale_for` is enough: changes are announced, and no mail waits for
+    /// a master that hangs.
     ///
     /// # Errors
     /// [`Unsure`] when the master is away, and what is known from before does not say yes.
     pub async fn still_has(&self, address: &str, account: i64) -> Result<bool, Unsure> {
         let is_it = |entry: Entry| matches!(entry, Entry::Account(found) if found.id == account);
         let Ok(address) = address.parse::<Address>() else { return Ok(false) };
-        Ok(is_it(self.entry(&address).await?) || is_it(self.inner.master.address(&address).await?))
+        let remembered = self.inner.cache.remembered(&address_key(&address));
+        Ok(remembered.is_some_and(is_it)
+            || is_it(self.entry(&address).await?)
+            || is_it(self.inner.master.address(&address).await?))
     }
 
     /// The quarantine's account.
@@ -172,7 +176,7 @@ impl Directory {
     }
 
     async fn entry(&self, address: &Address) -> Result<Entry, Unsure> {
-        self.inner.cache.get(format!("address:{address}"), self.inner.master.address(address)).await
+        self.inner.cache.get(address_key(address), self.inner.master.address(address)).await
     }
 
     async fn domain(&self, name: &str) -> Result<Option<Domain>, Unsure> {
@@ -216,4 +220,8 @@ impl Directory {
             Err(_) => Ok(StepTo::Unknown),
         }
     }
+}
+
+fn address_key(address: &Address) -> String {
+    format!("address:{address}")
 }

@@ -318,3 +318,27 @@ async fn no_account_is_taken_for_gone_by_an_old_memory() {
     add(&here, "frank@example.org", Kind::User).await.unwrap();
     assert!(!here.still_has("frank@example.org", first).await.unwrap(), "another one of this address");
 }
+
+/// Every connection is in use: whoever asks waits for the deadline.
+#[tokio::test]
+async fn a_mail_does_not_wait_for_a_master_that_hangs() {
+    let folder = tempfile::tempdir().unwrap();
+    let hour = Duration::from_secs(3600);
+    drop(directory(folder.path()).await);
+    let directory = Directory::open(Config { deadline: hour, ..config(folder.path()) }).await.unwrap();
+    let alice = directory.account("alice@example.org").await.unwrap().unwrap().id;
+    let mut busy = Vec::new();
+    while busy.len() < 4 {
+        busy.push(directory.inner.master.pool.acquire().await.unwrap());
+    }
+    let at_once = async |account| {
+        let asked = directory.still_has("alice@example.org", account);
+        tokio::time::timeout(Duration::from_secs(1), asked).await.ok().map(Result::unwrap)
+    };
+    assert_eq!(at_once(alice).await, Some(true), "it is remembered");
+    assert_eq!(at_once(alice + 1).await, None, "no is not said from memory");
+    directory.forget_all();
+    assert_eq!(at_once(alice).await, None, "a change may have been missed");
+    drop(busy);
+    assert_eq!(at_once(alice).await, Some(true));
+}
