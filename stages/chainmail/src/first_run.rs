@@ -89,7 +89,9 @@ pub(crate) async fn refuse_in_public(config: &Config, directory: &Directory) -> 
 /// A folder in which there is something from an earlier run.
 fn used(config: &Config) -> Option<&Path> {
     let folders = [&config.accept.journal.folder, &config.store.folder];
-    let is_used = |folder: &&Path| std::fs::read_dir(folder).is_ok_and(|mut entries| entries.next().is_some());
+    // The top of a disk of its own has that from the beginning.
+    let ours = |entry: std::io::Result<std::fs::DirEntry>| entry.is_ok_and(|entry| entry.file_name() != "lost+found");
+    let is_used = |folder: &&Path| std::fs::read_dir(folder).is_ok_and(|mut entries| entries.any(ours));
     folders.into_iter().map(PathBuf::as_path).find(is_used)
 }
 
@@ -111,7 +113,7 @@ mod tests {
             let folder = tempfile::tempdir().unwrap();
             let (config, _) = crate::config::parse(&format!("var: {}", folder.path().display())).unwrap();
             for empty in ["store", "journal"] {
-                std::fs::create_dir(folder.path().join(empty)).unwrap();
+                std::fs::create_dir_all(folder.path().join(empty).join("lost+found")).unwrap();
             }
             if let Some(used) = used {
                 std::fs::write(folder.path().join(used).join("lock"), "").unwrap();
