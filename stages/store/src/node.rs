@@ -3,6 +3,7 @@
 use std::fs;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use anyhow::{Context as _, bail};
 use futures::future::select_all;
@@ -28,7 +29,6 @@ struct Meta {
 pub struct Node {
     name: String,
     shards: Vec<Shard>,
-    _lock: std::sync::Arc<fs::File>,
 }
 
 impl Node {
@@ -43,20 +43,17 @@ impl Node {
         if lock.try_lock().is_err() {
             bail!("the store in {} is in use by another process; every store node needs its own", folder.display());
         }
+        let lock = Arc::new(lock);
         check_meta(folder, node, config.shards)?;
         let open = |number: u32| {
             let shard = shard_folder(folder, number);
             let pack = i64::try_from(config.pack.0).unwrap_or(i64::MAX);
-            Shard::open(Settings {
-                folder: shard,
-                number,
-                batch: config.batch,
-                pack,
-                delivered_for: config.delivered_for,
-            })
+            let delivered_for = config.delivered_for;
+            let settings = Settings { folder: shard, number, batch: config.batch, pack, delivered_for };
+            Shard::open(settings, Arc::clone(&lock))
         };
         let shards = (0..config.shards).map(open).collect::<anyhow::Result<_>>()?;
-        Ok(Self { name: node.to_owned(), shards, _lock: std::sync::Arc::new(lock) })
+        Ok(Self { name: node.to_owned(), shards })
     }
 
     /// Its name, which the accounts that live on it carry.

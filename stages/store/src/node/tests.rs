@@ -19,13 +19,18 @@ fn config(folder: &Path) -> Config {
 }
 
 fn open(folder: &Path) -> Node {
+    try_open(&config(folder), "s1").unwrap()
+}
+
+/// The writers of a node that was dropped end a moment later.
+fn try_open(config: &Config, node: &str) -> anyhow::Result<Node> {
     let begun = Instant::now();
     loop {
-        match Node::open(&config(folder), "s1") {
+        match Node::open(config, node) {
             Err(error) if error.to_string().contains("in use") && begun.elapsed() < Duration::from_secs(10) => {
                 std::thread::yield_now();
             }
-            opened => return opened.unwrap(),
+            opened => return opened,
         }
     }
 }
@@ -164,13 +169,26 @@ async fn numbers_never_go_back() {
 async fn a_folder_of_another_node_or_form_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let node = open(folder.path());
-    let error = |config: &Config, node: &str| Node::open(config, node).err().unwrap().to_string();
-    assert!(error(&config(folder.path()), "s1").contains("in use by another process"));
+    let error = Node::open(&config(folder.path()), "s1").err().unwrap().to_string();
+    assert!(error.contains("in use by another process"));
     drop(node);
-    drop(open(folder.path()));
+    let error = |config: &Config, node: &str| try_open(config, node).err().unwrap().to_string();
     assert!(error(&config(folder.path()), "s2").contains("belongs to the store node s1"));
     let more = Config { shards: 3, ..config(folder.path()) };
     assert!(error(&more, "s1").contains("has 2 shards"));
+}
+
+/// The last handle is gone, and what waits is still being written.
+#[tokio::test]
+async fn the_folder_is_locked_until_its_writers_have_ended() {
+    let folder = tempfile::tempdir().unwrap();
+    let node = open(folder.path());
+    let busy = node.shard(3).busy();
+    drop(node);
+    let error = Node::open(&config(folder.path()), "s1").err().unwrap().to_string();
+    assert!(error.contains("in use by another process"), "{error}");
+    drop(busy);
+    drop(open(folder.path()));
 }
 
 #[tokio::test]

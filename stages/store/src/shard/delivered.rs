@@ -20,8 +20,8 @@ use rusqlite::{Connection, OptionalExtension as _, Transaction, params};
 
 use super::Why;
 
-/// Ids that are forgotten in one go, so that deliveries do not wait for it: a million a day from each shard.
-const FORGET_MOST: u32 = 1000;
+/// Ids that are forgotten in one go, so that deliveries do not wait for it for long.
+pub(super) const FORGET_MOST: u32 = 1000;
 /// A row that was asked for is given a new time only when it is older than that: a mail that goes round often is not
 /// written about each time.
 const RENEW: Duration = Duration::from_secs(86_400);

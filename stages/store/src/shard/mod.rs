@@ -8,7 +8,9 @@ mod sound;
 mod sweep;
 mod writer;
 
+use std::fs::File;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -209,12 +211,17 @@ pub(crate) struct Shard {
 }
 
 impl Shard {
-    pub(crate) fn open(settings: Settings) -> anyhow::Result<Self> {
+    /// Opens a shard of a folder that is locked. The lock is the writer's: it writes on for a moment when the last handle
+    /// is gone, and nobody else must begin before it has ended.
+    pub(crate) fn open(settings: Settings, lock: Arc<File>) -> anyhow::Result<Self> {
         std::fs::create_dir_all(&settings.folder)?;
         let writer = Writer::open(settings.clone())?;
         let (commands, receiver) = mpsc::channel(QUEUE);
         let name = format!("store-{}", settings.number);
-        std::thread::Builder::new().name(name).spawn(move || writer.run(receiver))?;
+        std::thread::Builder::new().name(name).spawn(move || {
+            writer.run(receiver);
+            drop(lock);
+        })?;
         Ok(Self { commands, reader: Reader::new(&settings), packs: settings.packs() })
     }
 
@@ -241,6 +248,15 @@ impl Shard {
     #[cfg(test)]
     pub(crate) async fn break_down(&self) {
         let _ = self.work(Work::BreakDown).await;
+    }
+
+    /// Keeps the writer busy until the sender is dropped.
+    #[cfg(test)]
+    pub(crate) fn busy(&self) -> std::sync::mpsc::Sender<()> {
+        let (release, wait) = std::sync::mpsc::channel();
+        let command = Command::Work(Work::Wait(std::sync::Mutex::new(wait)), oneshot::channel().0);
+        assert!(self.commands.try_send(command).is_ok());
+        release
     }
 
     async fn work(&self, work: Work) -> Result<u64, StoreError> {

@@ -13,7 +13,7 @@ use runtime::clock;
 use rusqlite::{Connection, OptionalExtension as _, Transaction, params};
 use tokio::sync::{mpsc, oneshot};
 
-use super::delivered::{self, Decided};
+use super::delivered::{self, Decided, FORGET_MOST};
 use super::reader::place;
 use super::sound::Sound;
 use super::sweep::{self, Sweep};
@@ -32,6 +32,8 @@ pub(super) enum Work {
     Sweep(Sweep),
     #[cfg(test)]
     BreakDown,
+    #[cfg(test)]
+    Wait(std::sync::Mutex<std::sync::mpsc::Receiver<()>>),
 }
 
 /// An answer, and to whom it will be given once the batch is kept.
@@ -42,7 +44,7 @@ pub(super) struct Writer {
     database: Connection,
     pack: Current,
     sound: Sound,
-    forgotten: Instant,
+    forget_at: Instant,
 }
 
 /// How often delivered ids that are too old are looked for.
@@ -55,7 +57,7 @@ impl Writer {
         let pack = Current::open_last(&settings.packs(), last.unwrap_or(1))?;
         sweep::finish(&database, &settings.packs())?;
         let now = Instant::now();
-        Ok(Self { settings, database, pack, sound: Sound::new(now), forgotten: now })
+        Ok(Self { settings, database, pack, sound: Sound::new(now), forget_at: now + FORGET_EVERY })
     }
 
     /// Runs until the node is dropped.
@@ -68,18 +70,28 @@ impl Writer {
                 batch.push(command);
             }
             self.work(std::mem::take(&mut batch));
-            if self.forgotten.elapsed() >= FORGET_EVERY {
-                self.forgotten = Instant::now();
-                self.forget(clock::now());
-            }
+            self.forget_in_time();
         }
     }
 
-    fn forget(&self, now: Millis) {
-        match delivered::forget(&self.database, now, self.settings.delivered_for) {
+    /// Between two batches. As long as there is more than is forgotten in one go, after each of them: ids must not come
+    /// faster than they go.
+    fn forget_in_time(&mut self) {
+        let now = Instant::now();
+        if now < self.forget_at {
+            return;
+        }
+        self.forget_at = now + FORGET_EVERY;
+        let shard = self.settings.number;
+        match delivered::forget(&self.database, clock::now(), self.settings.delivered_for) {
             Ok(0) => {}
-            Ok(count) => tracing::debug!(shard = self.settings.number, count, "forgot old delivered ids"),
-            Err(error) => tracing::warn!(shard = self.settings.number, %error, "old delivered ids stay a while longer"),
+            Ok(count) => {
+                tracing::debug!(shard, count, "forgot old delivered ids");
+                if count >= FORGET_MOST as usize {
+                    self.forget_at = now;
+                }
+            }
+            Err(error) => tracing::warn!(shard, %error, "old delivered ids stay a while longer"),
         }
     }
 
@@ -347,6 +359,8 @@ impl Gathering<'_> {
             Work::Sweep(sweep) => self.sweep(sweep).map(Ok),
             #[cfg(test)]
             Work::BreakDown => panic!("a defect"),
+            #[cfg(test)]
+            Work::Wait(until) => Ok(Ok(until.lock().is_ok_and(|until| until.recv().is_err()).into())),
         }
     }
 
@@ -379,6 +393,28 @@ mod tests {
         Command::Deliver(Box::new(delivery), oneshot::channel().0)
     }
 
+    fn open(folder: &tempfile::TempDir) -> Writer {
+        let (delivered_for, folder) = (Duration::from_secs(86_400), folder.path().to_owned());
+        Writer::open(Settings { folder, number: 0, batch: 9, pack: 10, delivered_for }).unwrap()
+    }
+
+    /// More mails come in a minute than are forgotten in one go.
+    #[test]
+    fn ids_are_forgotten_as_fast_as_they_come() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut writer = open(&folder);
+        let many = "WITH RECURSIVE n(i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM n WHERE i < 2499)
+             INSERT INTO delivered (mail, target, at, turned) SELECT i, 'a@x', 0, 0 FROM n";
+        writer.database.execute(many, []).unwrap();
+        writer.forget_at = Instant::now();
+        for left in [1500, 500, 0, 0] {
+            writer.forget_in_time();
+            let count = writer.database.query_row("SELECT count(*) FROM delivered", [], |row| row.get(0));
+            assert_eq!(count, Ok(left));
+        }
+        assert!(writer.forget_at > Instant::now(), "then it rests");
+    }
+
     fn work(work: Work) -> Command {
         Command::Work(work, oneshot::channel().0)
     }
@@ -387,8 +423,7 @@ mod tests {
     #[test]
     fn a_batch_does_not_refer_to_what_it_has_cleared() {
         let folder = tempfile::tempdir().unwrap();
-        let (delivered_for, path) = (Duration::from_secs(86_400), folder.path().to_owned());
-        let mut writer = Writer::open(Settings { folder: path, number: 0, batch: 9, pack: 10, delivered_for }).unwrap();
+        let mut writer = open(&folder);
         writer.work(vec![delivery(1)]);
         assert_eq!(writer.pack.number, 2, "a record fills a pack");
         let expunge = Change::Expunge { account: 1, mailbox: 1, uids: vec![1, 2], only_deleted: false };
@@ -402,8 +437,7 @@ mod tests {
     #[test]
     fn a_batch_refers_to_what_it_has_moved() {
         let folder = tempfile::tempdir().unwrap();
-        let (delivered_for, path) = (Duration::from_secs(86_400), folder.path().to_owned());
-        let mut writer = Writer::open(Settings { folder: path, number: 0, batch: 9, pack: 10, delivered_for }).unwrap();
+        let mut writer = open(&folder);
         writer.work(vec![delivery(1)]);
         writer.sound = Sound::new(Instant::now());
         let digest = *blake3::hash(b"body").as_bytes();
