@@ -13,7 +13,7 @@ use runtime::config::{ByteSize, Section, Sheet};
 
 use super::*;
 use crate::Config;
-use crate::shard::{Admission, Change, Delivery, Kept};
+use crate::shard::{Admission, Change, Delivery, Kept, StoreError};
 
 const BODIES: u8 = 30;
 
@@ -155,6 +155,32 @@ async fn a_rewrite_that_breaks_off_loses_nothing() {
     let node = open(folder.path());
     assert_eq!(retired(&folder), 0);
     check_text(2, node.shard(1).reader.text(inbox(&node).await, 2).await.unwrap());
+}
+
+/// The last pack of all is retired, and its file is there: as when the one behind it did not outlive a crash.
+#[tokio::test]
+async fn a_retired_pack_is_not_written_to() {
+    let (folder, node) = site().await;
+    drop(node);
+    fs::write(pack(&folder, 17), b"of nobody").unwrap();
+    let database = rusqlite::Connection::open(folder.path().join("shard-000/shard.db")).unwrap();
+    database.execute("INSERT INTO retired (pack) VALUES (17)", []).unwrap();
+    drop(database);
+    let node = open(folder.path());
+    assert!(!pack(&folder, 17).exists());
+    deliver(&node, 100, 100).await;
+    let uid = i64::from(BODIES) + 1;
+    assert_eq!(node.shard(1).reader.text(inbox(&node).await, uid).await.unwrap(), Some(body(100)));
+}
+
+#[tokio::test]
+async fn the_pack_that_is_written_to_is_not_cleared() {
+    let (folder, node) = site().await;
+    let last = fs::read_dir(folder.path().join("shard-000/packs")).unwrap().count();
+    for number in [last, last + 1] {
+        let cleared = node.shard(1).sweep(Sweep::Clear(i64::try_from(number).unwrap())).await;
+        assert_eq!(cleared, Err(StoreError::Failed(format!("pack {number} is not sealed"))));
+    }
 }
 
 /// An older database was put back: its rows do not know the later packs, and those must not go.

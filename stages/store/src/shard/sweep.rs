@@ -17,6 +17,7 @@ use anyhow::Context as _;
 use bytes::Bytes;
 use rusqlite::{Connection, params};
 
+use super::StoreError;
 use super::writer::Gathering;
 use crate::pack::{self, Place};
 
@@ -44,19 +45,19 @@ pub(crate) struct Carried {
 
 impl Gathering<'_> {
     /// For `Carry` how many rows moved; for `Clear` how many still name the pack.
-    pub(super) fn sweep(&mut self, sweep: &Sweep) -> rusqlite::Result<u64> {
+    pub(super) fn sweep(&mut self, sweep: &Sweep) -> rusqlite::Result<Result<u64, StoreError>> {
         match sweep {
             Sweep::Carry(all) => {
                 let mut moved = 0;
                 for carried in all {
                     moved += u64::from(self.carry(carried)?);
                 }
-                Ok(moved)
+                Ok(Ok(moved))
             }
             Sweep::Clear(pack) => self.clear(*pack),
             Sweep::Removed(pack) => {
                 self.transaction.prepare_cached("DELETE FROM retired WHERE pack = ?")?.execute([pack])?;
-                Ok(0)
+                Ok(Ok(0))
             }
         }
     }
@@ -77,28 +78,28 @@ impl Gathering<'_> {
         Ok(is_moved)
     }
 
-    fn clear(&mut self, pack: i64) -> rusqlite::Result<u64> {
-        // The current one is written to still.
-        let is_sealed = pack < self.pack.0;
-        if is_sealed {
-            let clear = "DELETE FROM bodies WHERE id IN (SELECT id FROM bodies WHERE pack = ? AND refs = 0 LIMIT ?)";
-            self.transaction.prepare_cached(clear)?.execute(params![pack, CLEAR_MOST])?;
-            // A delivery of this batch must not refer to a row that has just gone.
-            let mut is_there = self.transaction.prepare_cached("SELECT 1 FROM bodies WHERE id = ?")?;
-            let mut sound = std::mem::take(&mut self.sound);
-            for (digest, id) in sound.drain() {
-                if is_there.exists([id])? {
-                    self.sound.insert(digest, id);
-                }
+    fn clear(&mut self, pack: i64) -> rusqlite::Result<Result<u64, StoreError>> {
+        // What is written to still must not go, whoever asks.
+        if pack >= self.pack.0 {
+            return Ok(Err(StoreError::Failed(format!("pack {pack} is not sealed"))));
+        }
+        let clear = "DELETE FROM bodies WHERE id IN (SELECT id FROM bodies WHERE pack = ? AND refs = 0 LIMIT ?)";
+        self.transaction.prepare_cached(clear)?.execute(params![pack, CLEAR_MOST])?;
+        // A delivery of this batch must not refer to a row that has just gone.
+        let mut is_there = self.transaction.prepare_cached("SELECT 1 FROM bodies WHERE id = ?")?;
+        let mut sound = std::mem::take(&mut self.sound);
+        for (digest, id) in sound.drain() {
+            if is_there.exists([id])? {
+                self.sound.insert(digest, id);
             }
         }
         let count = "SELECT count(*) FROM bodies WHERE pack = ?";
         let left: i64 = self.transaction.prepare_cached(count)?.query_row([pack], |row| row.get(0))?;
-        if is_sealed && left == 0 {
+        if left == 0 {
             let retire = "INSERT INTO retired (pack) VALUES (?) ON CONFLICT DO NOTHING";
             self.transaction.prepare_cached(retire)?.execute([pack])?;
         }
-        Ok(left.unsigned_abs())
+        Ok(Ok(left.unsigned_abs()))
     }
 }
 
@@ -121,5 +122,10 @@ pub(crate) fn remove(packs: &Path, number: i64) -> anyhow::Result<()> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         removed => removed,
     };
-    removed.and_then(|()| File::open(packs)?.sync_all()).with_context(|| format!("removing {}", path.display()))
+    // Where the folder is gone as well, there is nothing to sync.
+    let synced = || match File::open(packs) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        folder => folder?.sync_all(),
+    };
+    removed.and_then(|()| synced()).with_context(|| format!("removing {}", path.display()))
 }

@@ -54,8 +54,9 @@ impl Writer {
     pub(super) fn open(settings: Settings) -> anyhow::Result<Self> {
         let database = super::schema::open_writer(&settings.database(), clock::now())?;
         let last: Option<i64> = database.query_row("SELECT max(pack) FROM bodies", [], |row| row.get(0))?;
-        let pack = Current::open_last(&settings.packs(), last.unwrap_or(1))?;
+        // First what must go, or the last of it would be opened, written to, and removed.
         sweep::finish(&database, &settings.packs())?;
+        let pack = Current::open_last(&settings.packs(), last.unwrap_or(1))?;
         let now = Instant::now();
         Ok(Self { settings, database, pack, sound: Sound::new(now), forget_at: now + FORGET_EVERY })
     }
@@ -356,7 +357,7 @@ impl Gathering<'_> {
     fn work(&mut self, work: &Work) -> rusqlite::Result<Result<u64, StoreError>> {
         match work {
             Work::Change(change) => self.change(change),
-            Work::Sweep(sweep) => self.sweep(sweep).map(Ok),
+            Work::Sweep(sweep) => self.sweep(sweep),
             #[cfg(test)]
             Work::BreakDown => panic!("a defect"),
             #[cfg(test)]
