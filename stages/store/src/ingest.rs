@@ -12,7 +12,7 @@ use runtime::{Fault, Mail, OrNever as _, Outcome, Partly, Route, Stage};
 use crate::node::Node;
 use crate::shard::{Admission, Delivery, StoreError, Why};
 
-/// Characters of the reason for which a mail is held: with its name, a line of RFC 5322 section 2.1.1.
+/// Bytes of the reason for which a mail is held: with its name, a line of RFC 5322 section 2.1.1.
 const REASON: usize = 900;
 
 /// The ingest of a node.
@@ -43,12 +43,13 @@ impl Ingest {
 
     /// The account may have been removed while the copy waited: what was stored for it then, nobody could read. The directory
     /// said that it is there when the copy was made, so when it cannot say now, that holds.
+    ///
+    /// The quarantine has no limit, whatever its account says: it is where mail goes for which there is no other place.
     async fn admission(&self, target: &Target) -> Admission {
-        let is_there = match target.folder {
-            Folder::Held => Ok(true),
-            Folder::Inbox | Folder::Junk => self.directory.still_has(&target.address, target.account).await,
-        };
-        match is_there {
+        if target.folder == Folder::Held {
+            return Admission::IfRoom { bytes: 0, messages: 0 };
+        }
+        match self.directory.still_has(&target.address, target.account).await {
             Ok(false) => Admission::Removed,
             Ok(true) | Err(_) => Admission::IfRoom { bytes: target.quota_bytes, messages: target.quota_messages },
         }
@@ -183,7 +184,8 @@ fn delivery(mail: &Envelope, target: &Target, body: &Bytes, digest: Digest, admi
 /// A reason becomes a header line of ours and a line on a terminal. It may come from a stage of the site's own, and quote
 /// what a sender wrote: it must not go on as a line that we never said.
 fn one_line(reason: &str) -> String {
-    reason.chars().map(|c| if c.is_control() { ' ' } else { c }).take(REASON).collect()
+    let fits = |(at, c): &(usize, char)| at + c.len_utf8() <= REASON;
+    reason.char_indices().take_while(fits).map(|(_, c)| if c.is_control() { ' ' } else { c }).collect()
 }
 
 /// The header lines of one copy: RFC 5321 section 4.4 puts Return-Path first; ours follow, then the Received field.
@@ -297,6 +299,9 @@ mod tests {
         mail.held = Some("odd\r\nX-Chainmail-Scan: clean".into());
         let want = want.replace("virus", "odd  X-Chainmail-Scan: clean");
         check(&mail, Folder::Held, &want, "held:0");
+        for (long, kept) in [("x", 900), ("ä", 450), ("\u{1f4ec}", 225), ("€", 300)] {
+            assert_eq!(one_line(&long.repeat(1000)), long.repeat(kept));
+        }
     }
 
     #[test]
@@ -383,6 +388,18 @@ mod tests {
         }
         assert_eq!(keep(&ingest, 2, &dave).await, EndKind::Stored);
         assert_eq!(inbox(&ingest, dave.account).await.1, [2]);
+    }
+
+    #[tokio::test]
+    async fn the_quarantine_is_never_full() {
+        let (_folder, ingest, _) = site().await;
+        let account = ingest.directory.held_account().await.unwrap().id;
+        let held = Target { account, quota_bytes: 1, quota_messages: 1, ..target(Folder::Held) };
+        for id in 1..=3 {
+            assert_eq!(keep(&ingest, id, &held).await, EndKind::Held);
+        }
+        let held = ingest.node.shard(account).reader.held(account, 0, 9).await.unwrap();
+        assert_eq!(held.iter().map(|(_, held)| held.reason.as_str()).collect::<Vec<_>>(), ["held"; 3]);
     }
 
     #[tokio::test]
