@@ -3,9 +3,9 @@
 //! One pack after the other is looked at, of one shard after the other. What is alive in a mostly dead one is read and
 //! verified here, beside the writer, and handed to it in small loads, which share its syncs with the deliveries; then the
 //! rows of the dead go, and at last the file. What a crash leaves at each step stands in `shard/sweep.rs`. A damaged
-//! record that a message needs is not carried and not removed: its pack stays, and the error names file and offset.
+//! record that a message needs is not carried and not removed: its pack stays, and the error names file and offset. It is
+//! said again in each round: it can be mended by a mail of the same text, or by a backup.
 
-use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
 use runtime::tasks::Tasks;
@@ -27,6 +27,8 @@ pub(crate) enum Rewritten {
     Freed(u64),
     /// A record that a message needs is damaged: it stays.
     Damaged(anyhow::Error),
+    /// Its file is gone, and so many bytes of it are needed.
+    Gone(u64),
     /// The shutdown came first.
     Stopped,
 }
@@ -35,7 +37,6 @@ pub(crate) enum Rewritten {
 pub(crate) async fn run(node: Node, below: u64, tasks: Tasks) {
     let shards = node.shards();
     let mut behind = vec![0; shards.len()];
-    let mut damaged = HashSet::new();
     for turn in (0..shards.len()).cycle() {
         if below == 0 || !rest(&tasks, LOOK).await {
             return tasks.stopping().await;
@@ -46,14 +47,16 @@ pub(crate) async fn run(node: Node, below: u64, tasks: Tasks) {
             None
         });
         behind[turn] = pack.unwrap_or(0);
-        let Some(pack) = pack.filter(|pack| !damaged.contains(&(turn, *pack))) else { continue };
+        let Some(pack) = pack else { continue };
         match rewrite(&shards[turn], pack, below, &tasks).await {
             Ok(Rewritten::Lively) => {}
             Ok(Rewritten::Freed(bytes)) => tracing::info!(shard = turn, pack, bytes, "rewrote a mostly dead pack"),
             Ok(Rewritten::Stopped) => return,
             Ok(Rewritten::Damaged(error)) => {
-                damaged.insert((turn, pack));
                 tracing::error!(shard = turn, pack, error = format!("{error:#}"), "a mostly dead pack stays");
+            }
+            Ok(Rewritten::Gone(bytes)) => {
+                tracing::error!(shard = turn, pack, bytes, "the file of a pack is gone, and mail with it");
             }
             Err(error) => tracing::warn!(
                 shard = turn,
@@ -78,8 +81,13 @@ async fn rest(tasks: &Tasks, span: Duration) -> bool {
 /// # Errors
 /// When a load or the rows could not be written; what was moved until then has moved.
 pub(crate) async fn rewrite(shard: &Shard, pack: i64, below: u64, tasks: &Tasks) -> anyhow::Result<Rewritten> {
-    let (alive, whole) = shard.reader.alive(pack).await?;
-    if u128::from(alive) * 100 >= u128::from(whole) * u128::from(below) {
+    let (alive, whole) = match shard.reader.alive(pack).await? {
+        (alive, Some(whole)) => (alive, whole),
+        // Nobody needs it: what is left to do is to say so in the rows.
+        (0, None) => (0, 0),
+        (alive, None) => return Ok(Rewritten::Gone(alive)),
+    };
+    if whole > 0 && u128::from(alive) * 100 >= u128::from(whole) * u128::from(below) {
         return Ok(Rewritten::Lively);
     }
     let mut left = 0;
@@ -89,7 +97,11 @@ pub(crate) async fn rewrite(shard: &Shard, pack: i64, below: u64, tasks: &Tasks)
         }
         // Again and again, until there is nothing but what came alive again meanwhile: a mail of the same text did.
         loop {
+            let begun = Instant::now();
             let before = std::mem::replace(&mut left, shard.sweep(Sweep::Clear(pack)).await?);
+            if !rest(tasks, begun.elapsed() * REST).await {
+                return Ok(Rewritten::Stopped);
+            }
             if left == 0 || left == before {
                 break;
             }

@@ -279,6 +279,16 @@ async fn a_damaged_record_keeps_its_pack() {
     assert!(node.shard(1).reader.text(inbox(&node).await, 2).await.is_err());
 }
 
+#[tokio::test]
+async fn mail_that_is_lost_with_its_pack_is_told() {
+    let (folder, node) = site().await;
+    fs::remove_file(pack(&folder, 1)).unwrap();
+    assert!(matches!(rewritten(&node, 1).await, Rewritten::Gone(bytes) if bytes > 20_000));
+    expunge(&node, vec![1, 2]).await;
+    assert!(matches!(rewritten(&node, 1).await, Rewritten::Freed(0)), "nobody needs it any more");
+    assert_eq!((retired(&folder), node.shard(1).reader.sealed(0).await.unwrap()), (0, Some(2)));
+}
+
 #[tokio::test(start_paused = true)]
 async fn packs_are_looked_at_until_the_shutdown() {
     let (folder, node) = site().await;

@@ -168,14 +168,17 @@ impl Reader {
         .await
     }
 
-    /// Bytes of a pack that are alive, and of its file.
-    pub(crate) async fn alive(&self, pack: i64) -> anyhow::Result<(u64, u64)> {
+    /// Bytes of a pack that are alive, and of its file; none of that if it is gone.
+    pub(crate) async fn alive(&self, pack: i64) -> anyhow::Result<(u64, Option<u64>)> {
         self.ask(move |connection, packs| {
             let sql = "SELECT coalesce(sum(length), 0) FROM bodies WHERE pack = ? AND refs != 0";
             let alive: i64 = connection.prepare_cached(sql)?.query_row([pack], |row| row.get(0))?;
             let path = pack::path(packs, pack);
-            let file = std::fs::metadata(&path).with_context(|| format!("looking at {}", path.display()))?;
-            Ok((alive.unsigned_abs(), file.len()))
+            let whole = match std::fs::metadata(&path) {
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
+                file => Some(file.with_context(|| format!("looking at {}", path.display()))?.len()),
+            };
+            Ok((alive.unsigned_abs(), whole))
         })
         .await
     }

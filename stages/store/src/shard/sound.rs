@@ -30,15 +30,23 @@ impl Sound {
         self.young.contains(digest) || self.old.contains(digest)
     }
 
-    /// Forgets what is too old by now, and remembers these.
-    pub(super) fn remember(&mut self, digests: impl Iterator<Item = [u8; 32]>, now: Instant) {
+    /// Forgets what is too old by now: before each look, for a shard may have had nothing to do for long.
+    pub(super) fn age(&mut self, now: Instant) {
         let age = now.duration_since(self.begun);
-        if age >= SOUND_FOR || self.young.len() >= SOUND_MOST {
+        if age >= 2 * SOUND_FOR {
+            *self = Self::new(now);
+        } else if age >= SOUND_FOR {
+            self.old = std::mem::take(&mut self.young);
+            self.begun += SOUND_FOR;
+        }
+    }
+
+    /// Remembers these.
+    pub(super) fn remember(&mut self, digests: impl Iterator<Item = [u8; 32]>, now: Instant) {
+        self.age(now);
+        if self.young.len() >= SOUND_MOST {
             self.old = std::mem::take(&mut self.young);
             self.begun = now;
-        }
-        if age >= 2 * SOUND_FOR {
-            self.old.clear();
         }
         self.young.extend(digests);
     }
@@ -59,5 +67,22 @@ mod tests {
         assert!(!sound.knows(&[1; 32]) && sound.knows(&[2; 32]));
         sound.remember([].into_iter(), begin + 4 * SOUND_FOR);
         assert!(!sound.knows(&[2; 32]));
+    }
+
+    #[test]
+    fn what_was_sound_is_forgotten_while_nothing_is_done() {
+        let begin = Instant::now();
+        for (idle, is_known) in [(SOUND_FOR, true), (2 * SOUND_FOR, false), (48 * SOUND_FOR, false)] {
+            let mut sound = Sound::new(begin);
+            sound.remember([[1; 32]].into_iter(), begin);
+            sound.age(begin + idle);
+            assert_eq!(sound.knows(&[1; 32]), is_known, "{idle:?}");
+        }
+        // Not longer because there was a look late in its life.
+        let mut sound = Sound::new(begin);
+        sound.remember([[1; 32]].into_iter(), begin);
+        sound.age(begin + SOUND_FOR * 19 / 10);
+        sound.age(begin + 2 * SOUND_FOR);
+        assert!(!sound.knows(&[1; 32]));
     }
 }

@@ -130,6 +130,7 @@ impl Writer {
         changed: &mut Vec<Answered<u64>>,
         records: &mut BytesMut,
     ) -> anyhow::Result<()> {
+        self.sound.age(Instant::now());
         let mut senders = batch.into_iter();
         let transaction = self.database.transaction();
         let transaction = match transaction {
