@@ -55,6 +55,18 @@ pub(crate) fn path(folder: &Path, number: i64) -> PathBuf {
     folder.join(format!("{number:06}.pack"))
 }
 
+/// The numbers of the packs whose files are in a folder.
+pub(crate) fn numbers(folder: &Path) -> anyhow::Result<Vec<i64>> {
+    let mut numbers = Vec::new();
+    for entry in fs::read_dir(folder).with_context(|| format!("reading {}", folder.display()))? {
+        let name = entry?.file_name();
+        let number: Option<i64> =
+            name.to_str().and_then(|name| name.strip_suffix(".pack")).and_then(|name| name.parse().ok());
+        numbers.extend(number);
+    }
+    Ok(numbers)
+}
+
 /// Reads a body and verifies its digest.
 pub(crate) fn read(folder: &Path, place: Place, digest: &[u8; 32]) -> anyhow::Result<Bytes> {
     Ok(load(folder, place, digest)?.1)
@@ -131,13 +143,8 @@ impl Current {
                 .and_then(|above| above.sync_all())
                 .with_context(|| format!("syncing {}", above.display()))?;
         }
-        let mut last = known.max(1);
-        for entry in fs::read_dir(folder).with_context(|| format!("reading {}", folder.display()))? {
-            let name = entry?.file_name();
-            let number = name.to_str().and_then(|name| name.strip_suffix(".pack")).and_then(|name| name.parse().ok());
-            last = last.max(number.unwrap_or(0));
-        }
-        Self::open(folder, last)
+        let last = numbers(folder)?.into_iter().max().unwrap_or(1);
+        Self::open(folder, last.max(known).max(1))
     }
 
     /// Opens a pack for appending behind all that is in it. What a crash left there without a row stays, and is never

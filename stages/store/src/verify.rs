@@ -1,8 +1,9 @@
 //! Verifies a node's folder: every body that a row names is read, and the rows are held against each other.
 //!
 //! It only reads, and a running node does not mind: each look is a snapshot of its own, and what a rewritten pack has moved
-//! meanwhile is looked for where it is now. Bytes that no row names are not damage; a crash leaves such. While the rows of
-//! a shard are counted, its write-ahead log cannot be emptied and grows by what is delivered in these seconds or minutes.
+//! meanwhile is looked for where it is now. Bytes that no row names are not damage; a crash leaves such. A whole pack of
+//! them is told all the same: the rows may have come from an older backup, and its mail is out of reach. While the rows of a
+//! shard are counted, its write-ahead log cannot be emptied and grows by what is delivered in these seconds or minutes.
 
 use std::path::Path;
 
@@ -45,7 +46,9 @@ const WRONG: [&str; 6] = [
      WHERE messages != coalesce(here, 0) OR unseen != coalesce(new, 0)",
     "SELECT 'mailbox ' || name || ' of account ' || account || ' would give a UID or MODSEQ a second time'
      FROM mailboxes JOIN
-         (SELECT mailbox, max(uid) AS last, max(modseq) AS latest FROM messages GROUP BY mailbox) ON mailbox = id
+         (SELECT mailbox, max(uid) AS last, max(modseq) AS latest FROM
+             (SELECT mailbox, uid, modseq FROM messages UNION ALL SELECT mailbox, uid, modseq FROM tombstones)
+          GROUP BY mailbox) ON mailbox = id
      WHERE uidnext <= last OR modseq < latest",
     "SELECT 'account ' || account || ' counts ' || bytes || ' bytes in ' || messages || ' messages, and has '
          || coalesce(size, 0) || ' in ' || coalesce(here, 0)
@@ -55,7 +58,7 @@ const WRONG: [&str; 6] = [
      WHERE bytes != coalesce(size, 0) OR messages != coalesce(here, 0)",
 ];
 
-/// Looks at everything in a node's folder; `tell` gets a line for each damage.
+/// Looks at everything in a node's folder; `tell` gets a line for each damage, and for each pack that no row names.
 ///
 /// # Errors
 /// When the folder is not a node's, or cannot be read at all.
@@ -68,21 +71,48 @@ pub fn verify(folder: &Path, mut tell: impl FnMut(&str)) -> anyhow::Result<Verif
             damages += 1;
             tell(&format!("{name}: {line}"));
         };
-        if let Err(error) = look(&shard, &mut verified, &mut told) {
+        let unnamed = look(&shard, &mut verified, &mut told).unwrap_or_else(|error| {
             told(&format!("{error:#}"));
-        }
+            Vec::new()
+        });
         verified.damages += damages;
+        unnamed.iter().for_each(|line| tell(&format!("{name}: {line}")));
     }
     Ok(verified)
 }
 
-fn look(shard: &Path, verified: &mut Verified, tell: &mut dyn FnMut(&str)) -> anyhow::Result<()> {
+/// Tells each damage of a shard; gives a line for each pack that no row names.
+fn look(shard: &Path, verified: &mut Verified, tell: &mut dyn FnMut(&str)) -> anyhow::Result<Vec<String>> {
     let mut database = schema::open_reader(&shard.join("shard.db"))?;
     // A database that is damaged itself may still name its bodies.
     if let Err(error) = rows(&mut database, verified, tell) {
         tell(&format!("{error:#}"));
     }
-    bodies(&database, &shard.join("packs"), verified, tell)
+    let packs = shard.join("packs");
+    bodies(&database, &packs, verified, tell)?;
+    unnamed(&database, &packs)
+}
+
+/// Packs that no row names. The last is left out: it is written to, and may have nothing in it yet; so are those whose files
+/// are about to go.
+fn unnamed(database: &Connection, packs: &Path) -> anyhow::Result<Vec<String>> {
+    let mut numbers = pack::numbers(packs)?;
+    numbers.sort_unstable();
+    numbers.pop();
+    let named = "SELECT 1 FROM bodies WHERE pack = ?1 UNION ALL SELECT 1 FROM retired WHERE pack = ?1";
+    let mut named = database.prepare(named)?;
+    let mut lines = Vec::new();
+    for number in numbers {
+        if named.exists([number])? {
+            continue;
+        }
+        let path = pack::path(packs, number);
+        // It has gone since the folder was read.
+        let Ok(file) = path.metadata() else { continue };
+        let (file, path) = (file.len(), path.display());
+        lines.push(format!("no row names any of the {file} bytes of {path}: mail in it is out of reach"));
+    }
+    Ok(lines)
 }
 
 /// The rows, in one snapshot.
@@ -225,6 +255,24 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn packs_that_no_row_names_are_told() {
+        let (folder, _node) = site().await;
+        let packs = folder.path().join("store/shard-001/packs");
+        for number in 2..=4 {
+            std::fs::write(pack::path(&packs, number), b"of a newer database").unwrap();
+        }
+        let database = Connection::open(folder.path().join("store/shard-001/shard.db")).unwrap();
+        database.execute("INSERT INTO retired (pack) VALUES (3)", []).unwrap();
+        let mut lines = Vec::new();
+        let verified = verify(&folder.path().join("store"), |line| lines.push(line.to_owned())).unwrap();
+        assert!(
+            lines.len() == 1 && lines[0].starts_with("shard-001: no row names any of the 19 bytes of"),
+            "{lines:#?}"
+        );
+        assert!(lines[0].contains("000002.pack") && verified.damages == 0);
+    }
+
+    #[tokio::test]
     async fn every_damaged_body_is_named() {
         let (folder, _node) = site().await;
         let pack = std::fs::File::options().write(true).open(folder.path().join("store/shard-001/packs/000001.pack"));
@@ -257,6 +305,11 @@ mod tests {
                 "account 1 counts 1 bytes in 3 messages, and has 300 in 3",
             ],
         );
+        // The last message is expunged: its UID was given all the same.
+        spoil(&format!("UPDATE mailboxes SET messages = 3, uidnext = 4 {inbox}"));
+        spoil("UPDATE accounts SET bytes = 300");
+        spoil("UPDATE bodies SET refs = 1 WHERE offset = 0");
+        check(&folder, &["mailbox INBOX of account 1 would give a UID or MODSEQ a second time"]);
         spoil("UPDATE messages SET body = 77, mailbox = 88 WHERE uid = 1");
         let mut lines = Vec::new();
         verify(&folder.path().join("store"), |line| lines.push(line.to_owned())).unwrap();
