@@ -41,6 +41,8 @@ pub(crate) struct Cache {
     known: Quick<String, Known, Weigh>,
     /// Entries of an earlier era are not fresh any more.
     era: AtomicU64,
+    /// How many changes were announced.
+    changes: AtomicU64,
     fresh_for: Duration,
     absent_for: Duration,
     stale_for: Duration,
@@ -52,6 +54,7 @@ impl Cache {
         Self {
             known: Quick::with_weighter(items, config.cache.0, Weigh),
             era: AtomicU64::new(0),
+            changes: AtomicU64::new(0),
             fresh_for: config.fresh_for,
             absent_for: config.absent_for,
             stale_for: config.stale_for,
@@ -71,9 +74,14 @@ impl Cache {
             return Ok(known.entry.clone());
         }
         let era = self.era.load(Ordering::Acquire);
+        let changes = self.changes.load(Ordering::Acquire);
         match ask.await {
             Ok(entry) => {
-                self.known.insert(key, Known { entry: entry.clone(), at: Instant::now(), era });
+                self.known.insert(key.clone(), Known { entry: entry.clone(), at: Instant::now(), era });
+                // What was asked before a change came is not remembered behind it.
+                if self.changes.load(Ordering::Acquire) != changes {
+                    self.known.remove(&key);
+                }
                 Ok(entry)
             }
             Err(unsure) => match known {
@@ -101,6 +109,7 @@ impl Cache {
     }
 
     pub(crate) fn forget(&self, change: &Change) {
+        self.changes.fetch_add(1, Ordering::AcqRel);
         self.known.remove(change.key());
     }
 

@@ -319,6 +319,20 @@ async fn no_account_is_taken_for_gone_by_an_old_memory() {
     assert!(!here.still_has("frank@example.org", first).await.unwrap(), "another one of this address");
 }
 
+#[tokio::test]
+async fn an_answer_from_before_a_change_is_not_remembered() {
+    let folder = tempfile::tempdir().unwrap();
+    let directory = directory(folder.path()).await;
+    let alice = directory.account("alice@example.org").await.unwrap().unwrap();
+    let change = directory.remove_account("alice@example.org").await.unwrap();
+    let slow = async {
+        directory.forget(&change);
+        Ok(crate::master::Entry::Account(alice.clone()))
+    };
+    directory.inner.cache.get("address:alice@example.org".to_owned(), slow).await.unwrap();
+    assert!(!directory.still_has("alice@example.org", alice.id).await.unwrap());
+}
+
 /// Every connection is in use: whoever asks waits for the deadline.
 #[tokio::test]
 async fn a_mail_does_not_wait_for_a_master_that_hangs() {

@@ -252,8 +252,8 @@ impl Shard {
 
     /// Keeps the writer busy until the sender is dropped.
     #[cfg(test)]
-    pub(crate) fn busy(&self) -> std::sync::mpsc::Sender<()> {
-        let (release, wait) = std::sync::mpsc::channel();
+    pub(crate) fn busy(&self) -> std::sync::mpsc::SyncSender<()> {
+        let (release, wait) = std::sync::mpsc::sync_channel(1);
         let command = Command::Work(Work::Wait(std::sync::Mutex::new(wait)), oneshot::channel().0);
         assert!(self.commands.try_send(command).is_ok());
         release
