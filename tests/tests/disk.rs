@@ -153,3 +153,51 @@ fn the_directory_is_gone() {
     chain.settles();
     chain.books(&[("accepted", 5), ("stored", 5)]);
 }
+
+/// The directory's files were moved away, and an empty one is in their place: it refuses nobody, and a command makes none.
+#[test]
+fn the_directory_is_empty() {
+    let clamd = Clamd::start();
+    let mut chain = Chain::start_all_with(&clamd, &[("/directory", json!({"fresh_for": "0s", "absent_for": "0s"}))]);
+    let rcpt = |chain: &Chain, to: &str| {
+        let mut smtp = Smtp::connect(chain);
+        assert!(smtp.command("MAIL FROM:<s@elsewhere.example>").starts_with("250 "));
+        smtp.command(&format!("RCPT TO:<{to}@example.org>"))
+    };
+    let deliver = |chain: &Chain, number: usize| {
+        let reply = send(chain, number);
+        assert!(reply.starts_with("250 "), "{reply}");
+        wait_for("the mail", || chain.read("alice@example.org").len() == number + 1);
+    };
+    deliver(&chain, 0);
+    let var = chain.folder().join("var");
+    let files = ["directory.db", "directory.db-wal", "directory.db-shm"].map(|name| var.join(name));
+    let aside = |file: &Path| file.with_file_name(format!("old-{}", file.file_name().unwrap().display()));
+    for file in files.iter().filter(|file| file.exists()) {
+        fs::rename(file, aside(file)).unwrap();
+    }
+    assert_eq!(chain.attempt(&["account", "list"], ""), None);
+    assert!(!files[0].exists());
+    fs::write(&files[0], "").unwrap();
+    assert_eq!(chain.command(&["account", "list"]), "");
+    wait_for("the directory to be missed", || rcpt(&chain, "nobody").starts_with("451 4.3.0"));
+    for number in 1..4 {
+        deliver(&chain, number);
+    }
+    // Not even a new start makes the accounts of a first run again.
+    chain.kill("all");
+    chain.start("all");
+    assert!(rcpt(&chain, "alice").starts_with("451 4.3.0"));
+    assert_eq!(chain.command(&["account", "list"]), "");
+    chain.kill("all");
+    for file in &files {
+        let _ = fs::remove_file(file);
+    }
+    for file in files.iter().filter(|file| aside(file).exists()) {
+        fs::rename(aside(file), file).unwrap();
+    }
+    chain.start("all");
+    deliver(&chain, 4);
+    chain.settles();
+    chain.books(&[("accepted", 5), ("stored", 5)]);
+}
