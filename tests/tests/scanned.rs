@@ -1,5 +1,7 @@
 //! No mail reaches a mailbox unscanned, by whatever way: disguised, in a chain whose order was changed, in several rounds.
 
+use std::process::Command;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::json;
@@ -33,6 +35,47 @@ fn no_disguise_hides_a_virus() {
     }
     chain.settles();
     assert!(chain.read("alice@example.org").is_empty());
+}
+
+/// A mail of this archive's size hardly counts; what it unpacks to has `zeros` bytes and a virus behind them.
+fn archive(zeros: usize) -> Vec<u8> {
+    let script = "import io, sys, zipfile
+out = io.BytesIO()
+with zipfile.ZipFile(out, 'w', zipfile.ZIP_DEFLATED) as archive:
+    archive.writestr('x.bin', bytes(int(sys.argv[1])) + sys.argv[2].encode())
+sys.stdout.buffer.write(out.getvalue())";
+    let virus = String::from_utf8(eicar()).unwrap();
+    let virus = virus.split("\r\n\r\n").nth(1).unwrap().trim_end();
+    let done = Command::new("python3").args(["-c", script, &zeros.to_string(), virus]).output().unwrap();
+    assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+    let lines =
+        STANDARD.encode(done.stdout).into_bytes().chunks(76).map(|line| [line, b"\r\n"].concat()).collect::<Vec<_>>();
+    let header = format!(
+        "Subject: {zeros}\r\nMIME-Version: 1.0\r\nContent-Type: application/zip; name=x.zip\r\nContent-Transfer-Encoding: base64\r\n\r\n"
+    );
+    [header.into_bytes(), lines.concat()].concat()
+}
+
+/// clamd unpacks only so much. What it has not looked at is not clean, and no virus either.
+#[test]
+fn a_large_member_of_an_archive_is_scanned_or_held() {
+    const MB: usize = 1_000_000;
+    let clamd = Clamd::start();
+    let chain = Chain::start_all_with(&clamd, &[("/stages/accept/verdict_wait", json!("1min"))]);
+    for zeros in [20 * MB, 35 * MB, 95 * MB] {
+        let reply = send(&chain, &archive(zeros));
+        assert!(reply.starts_with("550 5.7.1 Message refused: virus found: Eicar"), "{zeros}: {reply}");
+    }
+    let reply = send(&chain, &archive(120 * MB));
+    assert!(reply.starts_with("250 "), "{reply}");
+    chain.settles();
+    assert!(chain.read("alice@example.org").is_empty());
+    let list = chain.command(&["held", "list"]);
+    assert!(list.contains("not wholly scanned: Heuristics.Limits.Exceeded"), "{list}");
+    let number = list.split(' ').next().unwrap_or_default();
+    assert!(chain.attempt(&["held", "release", number], "").is_none(), "nobody has scanned it");
+    assert_eq!(chain.command(&["held", "release", number, "--unscanned"]), "done\n");
+    assert_eq!(chain.read("alice@example.org").len(), 1);
 }
 
 /// What waits in the stream of a stage that is the last one now has not been scanned by the others.

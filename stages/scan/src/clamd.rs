@@ -9,6 +9,8 @@ use crate::decide::Report;
 
 /// Bytes in one piece of the stream to clamd.
 const PIECE: usize = 128 * 1024;
+/// What clamd finds where it has met a limit of its own: no virus, but not all of the mail was looked at.
+const LIMITS: &str = "Heuristics.Limits.Exceeded";
 
 /// What clamd says about these bytes.
 ///
@@ -44,6 +46,7 @@ fn read(reply: &[u8]) -> anyhow::Result<Report> {
         bail!("clamd's reply is incomplete or not text");
     };
     match text.strip_prefix("stream: ").map(|rest| rest.strip_suffix(" FOUND").ok_or(rest)) {
+        Some(Ok(name)) if name.starts_with(LIMITS) => Ok(Report::Partly(name.to_owned())),
         Some(Ok(name)) if !name.is_empty() => Ok(Report::Found(name.to_owned())),
         Some(Err("OK")) => Ok(Report::Clean),
         _ => bail!("clamd says {text:?}"),
@@ -62,6 +65,9 @@ mod tests {
             read(b"stream: Eicar-Test-Signature FOUND\0").unwrap(),
             Report::Found("Eicar-Test-Signature".into())
         );
+        for limit in ["Heuristics.Limits.Exceeded.MaxScanSize", "Heuristics.Limits.Exceeded"] {
+            assert_eq!(read(format!("stream: {limit} FOUND\0").as_bytes()).unwrap(), Report::Partly(limit.into()));
+        }
         for odd in [
             &b""[..],
             b"\0",

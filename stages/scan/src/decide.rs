@@ -12,6 +12,8 @@ pub enum Report {
     Clean,
     /// This was.
     Found(String),
+    /// Nothing was found, but clamd met this limit and has not looked at all of it.
+    Partly(String),
     /// It was not scanned: it is too large.
     TooLarge,
 }
@@ -23,6 +25,11 @@ pub fn decide(too_large: TooLarge, report: &Report) -> Outcome {
         (Report::Found(name), _) => {
             Outcome::Reject(marked(Verdict::new(Disposition::Reject, format!("virus found: {name}")), "infected"))
         }
+        // Whoever scans large mail elsewhere has said nothing of these.
+        (Report::Partly(limit), _) => Outcome::Divert(marked(
+            Verdict::new(Disposition::Hold, format!("not wholly scanned: {limit}")),
+            "not scanned, not wholly",
+        )),
         (Report::TooLarge, TooLarge::Pass) => Outcome::Pass(marked(Verdict::clean(), "not scanned, too large")),
         (Report::TooLarge, TooLarge::Hold) => {
             Outcome::Divert(marked(Verdict::new(Disposition::Hold, "too large to scan"), "not scanned, too large"))
@@ -60,6 +67,16 @@ mod tests {
     fn found() {
         check(TooLarge::Hold, Report::Found("Eicar".into()), "reject Reject virus found: Eicar");
         check(TooLarge::Pass, Report::Found("Eicar".into()), "reject Reject virus found: Eicar");
+    }
+
+    #[test]
+    fn not_wholly_scanned() {
+        let limit = || Report::Partly("Heuristics.Limits.Exceeded.MaxScanSize".into());
+        let want = "divert Hold not wholly scanned: Heuristics.Limits.Exceeded.MaxScanSize";
+        check(TooLarge::Hold, limit(), want);
+        check(TooLarge::Pass, limit(), want);
+        let Outcome::Divert(verdict) = decide(TooLarge::Hold, &limit()) else { panic!("it is held") };
+        assert!(verdict.headers.starts_with(b"X-Chainmail-Scan: not scanned"), "its release needs --unscanned");
     }
 
     #[test]
