@@ -1,6 +1,8 @@
 //! A real clamd with a folder of its own: it is paused, killed, and made to forget what it knows.
 
 use std::fs::{self, File};
+use std::io::{Read as _, Write as _};
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
 
@@ -9,6 +11,7 @@ use nix::unistd::Pid;
 use tempfile::TempDir;
 
 use crate::chain::{program, root, wait_for};
+use crate::clients::eicar;
 
 /// A real clamd that knows the EICAR test file.
 pub struct Clamd {
@@ -48,7 +51,7 @@ impl Clamd {
     }
 
     fn wait(&self) {
-        wait_for("clamd", || std::os::unix::net::UnixStream::connect(self.socket()).is_ok());
+        wait_for("clamd", || UnixStream::connect(self.socket()).is_ok());
     }
 
     /// Where it listens.
@@ -83,6 +86,17 @@ impl Clamd {
             fs::remove_file(self.folder.path().join("database").join(name)).unwrap();
         }
         self.signal(Signal::SIGUSR2);
+    }
+
+    /// Whether it finds the EICAR test file at this moment.
+    pub fn knows(&self) -> bool {
+        let mut stream = UnixStream::connect(self.socket()).unwrap();
+        let mail = eicar();
+        let length = u32::try_from(mail.len()).unwrap().to_be_bytes();
+        stream.write_all(&[&b"zINSTREAM\0"[..], &length, &mail, &[0; 4]].concat()).unwrap();
+        let mut said = String::new();
+        stream.read_to_string(&mut said).unwrap();
+        said.contains(" FOUND")
     }
 
     pub fn kill(&mut self) {

@@ -1,6 +1,9 @@
 //! No mail reaches a mailbox unscanned, by whatever way: disguised, in a chain whose order was changed, in several rounds.
+#![allow(clippy::unwrap_used)]
 
 use std::process::Command;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -166,4 +169,48 @@ fn a_scanner_that_knows_nothing_is_not_believed() {
         chain.books(&[("accepted", 2 * held), ("stored", held), ("held", held)]);
         clamd.forget();
     }
+}
+
+/// What clamd calls clean after it has lost its signatures goes nowhere, however short a while ago it still had them.
+#[test]
+fn a_scanner_is_not_believed_from_the_moment_in_which_it_forgets() {
+    let clamd = Clamd::start_ignorant();
+    clamd.learn();
+    wait_for("clamd to learn", || clamd.knows());
+    let chain = Chain::start_all_with(&clamd, &[("/stages/accept/verdict_wait", json!("0s"))]);
+    let (sent, enough) = (AtomicUsize::new(0), AtomicBool::new(false));
+    let forgotten = thread::scope(|scope| {
+        scope.spawn(|| {
+            // Bounded, so that a test that fails comes to its end.
+            while !enough.load(Ordering::SeqCst) && sent.load(Ordering::SeqCst) < 5000 {
+                let number = sent.fetch_add(1, Ordering::SeqCst);
+                let mail = if number.is_multiple_of(2) { b"\r\ngood\r\n".to_vec() } else { eicar() };
+                let reply = send(&chain, &[format!("X-Number: {number}\r\n").as_bytes(), &mail].concat());
+                assert!(reply.starts_with("250 "), "{reply}");
+            }
+        });
+        let went_on = |more| {
+            let until = sent.load(Ordering::SeqCst) + more;
+            wait_for("more mails", || sent.load(Ordering::SeqCst) >= until);
+        };
+        went_on(10);
+        clamd.forget();
+        wait_for("clamd to forget", || !clamd.knows());
+        let forgotten = sent.load(Ordering::SeqCst);
+        went_on(20);
+        enough.store(true, Ordering::SeqCst);
+        forgotten
+    });
+    let sent = sent.into_inner();
+    wait_for("the mails to wait", || listed(&chain, "scan") >= (sent - forgotten) as u64);
+    for mail in chain.read("alice@example.org") {
+        let text = String::from_utf8_lossy(&mail).into_owned();
+        let number = text.lines().find_map(|line| line.strip_prefix("X-Number: ")).unwrap();
+        let number: usize = number.parse().unwrap();
+        assert!(number < forgotten && number.is_multiple_of(2), "{forgotten}: {text}");
+    }
+    clamd.learn();
+    chain.settles();
+    let (sent, held) = (sent as u64, sent as u64 / 2);
+    chain.books(&[("accepted", sent), ("stored", sent - held), ("held", held)]);
 }

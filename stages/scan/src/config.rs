@@ -25,8 +25,6 @@ pub struct Config {
     pub clamd: Clamd,
     /// It has to answer within that.
     pub deadline: Duration,
-    /// How long it counts that it has found the EICAR test file.
-    pub proof: Duration,
     /// Larger mail is not given to it.
     pub largest: ByteSize,
     /// What becomes of larger mail.
@@ -68,16 +66,8 @@ impl Config {
                 .span(
                     "deadline",
                     "1min",
-                    "100ms"..="4min",
+                    "100ms"..="2min",
                     "clamd has to answer within that; then the mail waits and is tried again.",
-                )
-                .0,
-            proof: section
-                .span(
-                    "proof",
-                    "5s",
-                    "100ms"..="1min",
-                    "How long it counts that clamd has found the EICAR test file. A clamd that does not find it has an empty or damaged database: nothing that it calls clean goes on. It is asked each second, so a proof grows old only when clamd is busy; the shorter, the less can slip through a database that was damaged a moment ago.",
                 )
                 .0,
             largest: section.size(

@@ -1,8 +1,9 @@
-//! The scanner as the stage sees it: a clamd that has shown lately that it finds something.
+//! The scanner as the stage sees it: a clamd that shows again and again that it finds something.
 //!
 //! A clamd whose database is empty or damaged answers PING and calls everything clean. So it is asked about the EICAR test
-//! file from time to time, and a mail counts as clean only while the last answer was that this is a virus, and is not old.
-//! Whatever else clamd says to it, or does not say, takes its word away from it at once: it fails closed, the mail waits.
+//! file, and a mail counts as clean only when it was found before the scan began, in the last answer there is, and is found
+//! once more after the scan has ended. One question serves all scans that had ended when it was asked. Whatever else clamd
+//! says to it, or does not say, takes its word away from it at once: it fails closed, the mail waits.
 
 use std::future::Future;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -22,6 +23,10 @@ const EICAR: [&str; 2] = ["X5O!P%@AP[4\\PZX54(P^)7CC)7}$EICAR-STAN", "DARD-ANTIV
 /// that was exceeded.
 const NAME: &str = "eicar";
 
+/// It has to answer about the test file within that. Quickly done, but it takes its turn behind the mails that are scanned.
+/// A mail waits for two questions at most, before its scan and after it: all that stays below `work.time_limit`.
+const QUESTION: Duration = Duration::from_secs(30);
+
 /// A clamd and what it has shown. Its clones share that.
 #[derive(Debug, Clone)]
 pub struct Scanner(Arc<Inner>);
@@ -30,7 +35,6 @@ pub struct Scanner(Arc<Inner>);
 struct Inner {
     clamd: Clamd,
     deadline: Duration,
-    proof: Duration,
     /// Held while clamd is asked: whoever waits for it has the answer, too.
     asking: tokio::sync::Mutex<()>,
     last: Mutex<Option<Asked>>,
@@ -39,8 +43,8 @@ struct Inner {
 /// The last time that clamd was asked about the test file.
 #[derive(Debug, Clone)]
 struct Asked {
-    asked: Instant,
-    answered: Instant,
+    /// When it was asked: it may have forgotten everything before it answered, and only what was scanned before counts.
+    at: Instant,
     /// Whether it was found; else why not.
     found: Result<(), String>,
 }
@@ -51,7 +55,6 @@ impl Scanner {
         Self(Arc::new(Inner {
             clamd: config.clamd.clone(),
             deadline: config.deadline,
-            proof: config.proof,
             asking: tokio::sync::Mutex::new(()),
             last: Mutex::new(None),
         }))
@@ -63,51 +66,53 @@ impl Scanner {
     /// When clamd cannot be reached, does not answer in time, breaks off, says anything but clean or found, or says clean
     /// and does not know the test file.
     pub(crate) async fn scan(&self, mail: &[u8]) -> anyhow::Result<Report> {
-        within(self.0.deadline, async {
-            self.prove().await?;
-            let report = clamd::scan(&self.0.clamd, mail).await?;
-            if report == Report::Clean {
-                // The database may have been replaced in the meantime, and the scan may have taken longer than a proof
-                // counts.
-                self.prove().await?;
-            }
-            Ok(report)
-        })
-        .await
+        // Without this, a clamd that learns again between a scan and the question after it would be believed what it had
+        // said in its ignorance.
+        if self.last().is_none_or(|last| last.found.is_err()) {
+            self.prove(Instant::now()).await?;
+        }
+        let report = self.told(within(self.0.deadline, clamd::scan(&self.0.clamd, mail)).await)?;
+        if report == Report::Clean {
+            self.prove(Instant::now()).await?;
+        }
+        Ok(report)
     }
 
-    /// Whether it answers, within `patience`, and finds the test file. Asked regularly, this keeps the proof fresh, so that
-    /// no mail has to wait for it.
+    /// Whether it answers, within `patience`, and finds the test file. Asked regularly, this tells of a scanner that knows
+    /// nothing before the next mail comes.
     ///
     /// # Errors
     /// What is wrong with it.
     pub async fn probe(&self, patience: Duration) -> anyhow::Result<()> {
         // A scan takes its turn among the others and may take long when there is much to do; a ping does not.
-        within(patience, clamd::ping(&self.0.clamd)).await?;
+        self.told(within(patience, clamd::ping(&self.0.clamd)).await)?;
         let _turn = self.0.asking.lock().await;
         self.ask().await
     }
 
-    /// Makes sure that it has found the test file lately.
-    async fn prove(&self) -> anyhow::Result<()> {
-        let came = Instant::now();
-        if self.last().is_some_and(|last| last.found.is_ok() && last.asked.elapsed() <= self.0.proof) {
-            return Ok(());
-        }
+    /// Makes sure that it finds the test file, asked then or later.
+    async fn prove(&self, since: Instant) -> anyhow::Result<()> {
         let _turn = self.0.asking.lock().await;
         match self.last() {
             // Somebody else has asked while we waited.
-            Some(last) if last.answered >= came => last.found.map_err(|why| anyhow!(why)),
+            Some(last) if last.at >= since => last.found.map_err(|why| anyhow!(why)),
             _ => self.ask().await,
         }
     }
 
     async fn ask(&self) -> anyhow::Result<()> {
-        let asked = Instant::now();
-        let found = within(self.0.deadline, self.finds_the_test_file()).await.map_err(|error| format!("{error:#}"));
-        let last = Asked { asked, answered: Instant::now(), found: found.clone() };
-        *self.0.last.lock().unwrap_or_else(PoisonError::into_inner) = Some(last);
+        let at = Instant::now();
+        let found = within(QUESTION, self.finds_the_test_file()).await.map_err(|error| format!("{error:#}"));
+        self.remember(Some(Asked { at, found: found.clone() }));
         found.map_err(|why| anyhow!(why))
+    }
+
+    /// A clamd that has failed may be another one when it answers again.
+    fn told<T>(&self, answer: anyhow::Result<T>) -> anyhow::Result<T> {
+        if answer.is_err() {
+            self.remember(None);
+        }
+        answer
     }
 
     async fn finds_the_test_file(&self) -> anyhow::Result<()> {
@@ -116,6 +121,10 @@ impl Scanner {
             Report::Found(name) => bail!("clamd takes the EICAR test file for {name}"),
             _ => bail!("clamd does not find the EICAR test file: its database is empty or damaged"),
         }
+    }
+
+    fn remember(&self, last: Option<Asked>) {
+        *self.0.last.lock().unwrap_or_else(PoisonError::into_inner) = last;
     }
 
     fn last(&self) -> Option<Asked> {
@@ -140,43 +149,49 @@ mod tests {
     #[derive(Default)]
     struct Fake {
         forgetful: AtomicBool,
+        /// It hangs up on whoever asks.
+        failing: AtomicBool,
+        /// It forgets right after the next scan, or learns.
+        turns: AtomicBool,
         questions: AtomicUsize,
         scans: AtomicUsize,
     }
 
     impl Fake {
-        fn start(proof: Duration) -> (Arc<Self>, Scanner) {
+        fn start() -> (Arc<Self>, Scanner) {
             let listener = TcpListener::bind("127.0.0.1:0").unwrap();
             let clamd = Clamd::Tcp(listener.local_addr().unwrap());
             let fake = Arc::new(Self::default());
             let served = Arc::clone(&fake);
-            std::thread::spawn(move || listener.incoming().for_each(|stream| served.serve(&mut stream.unwrap())));
+            std::thread::spawn(move || listener.incoming().for_each(|stream| drop(served.serve(&mut stream.unwrap()))));
             let inner = Inner {
                 clamd,
                 deadline: Duration::from_secs(20),
-                proof,
                 asking: tokio::sync::Mutex::new(()),
                 last: Mutex::new(None),
             };
             (fake, Scanner(Arc::new(inner)))
         }
 
-        fn serve(&self, stream: &mut TcpStream) {
+        fn serve(&self, stream: &mut TcpStream) -> std::io::Result<()> {
+            if self.failing.load(Ordering::SeqCst) {
+                return Ok(());
+            }
             let mut command = Vec::new();
             while command.last() != Some(&0) {
                 let mut byte = [0];
-                stream.read_exact(&mut byte).unwrap();
+                stream.read_exact(&mut byte)?;
                 command.extend(byte);
             }
             if command == b"zPING\0" {
-                return stream.write_all(b"PONG\0").unwrap();
+                return stream.write_all(b"PONG\0");
             }
             let mut body = Vec::new();
             loop {
                 let mut length = [0; 4];
-                stream.read_exact(&mut length).unwrap();
+                stream.read_exact(&mut length)?;
                 let mut piece = vec![0; u32::from_be_bytes(length) as usize];
-                stream.read_exact(&mut piece).unwrap();
+                stream.read_exact(&mut piece)?;
                 if piece.is_empty() {
                     break;
                 }
@@ -186,7 +201,10 @@ mod tests {
             if is_question { &self.questions } else { &self.scans }.fetch_add(1, Ordering::SeqCst);
             let finds = is_question && !self.forgetful.load(Ordering::SeqCst);
             let said: &[u8] = if finds { b"stream: Win.Test.EICAR_HDB-1 FOUND\0" } else { b"stream: OK\0" };
-            stream.write_all(said).unwrap();
+            if !is_question && self.turns.swap(false, Ordering::SeqCst) {
+                self.forgetful.fetch_xor(true, Ordering::SeqCst);
+            }
+            stream.write_all(said)
         }
 
         fn counts(&self) -> (usize, usize) {
@@ -197,44 +215,69 @@ mod tests {
     const LONG: Duration = Duration::from_secs(3600);
 
     #[tokio::test]
-    async fn many_mails_need_one_proof() {
-        let (fake, scanner) = Fake::start(LONG);
-        let scans = (0..20).map(|_| scanner.scan(b"mail"));
-        assert!(futures::future::join_all(scans).await.into_iter().all(|report| report.unwrap() == Report::Clean));
-        for _ in 0..20 {
-            assert_eq!(scanner.scan(b"mail").await.unwrap(), Report::Clean);
+    async fn one_question_serves_all_scans_that_had_ended() {
+        let (fake, scanner) = Fake::start();
+        let ended = Instant::now();
+        for proved in futures::future::join_all((0..20).map(|_| scanner.prove(ended))).await {
+            proved.unwrap();
         }
-        assert_eq!(fake.counts(), (1, 40));
+        assert_eq!(fake.counts(), (1, 0));
+        scanner.prove(Instant::now()).await.unwrap();
+        assert_eq!(fake.counts(), (2, 0), "and none that ended later");
     }
 
     #[tokio::test]
-    async fn an_old_proof_does_not_count() {
-        let (fake, scanner) = Fake::start(Duration::ZERO);
-        assert_eq!(scanner.scan(b"mail").await.unwrap(), Report::Clean);
-        assert_eq!(fake.counts(), (2, 1), "once before the scan, once after it");
+    async fn a_clean_mail_is_proven_after_its_scan() {
+        let (fake, scanner) = Fake::start();
+        for mails in 1..=5 {
+            assert_eq!(scanner.scan(b"mail").await.unwrap(), Report::Clean);
+            assert_eq!(fake.counts(), (mails + 1, mails), "before the first scan, and after each");
+        }
+    }
+
+    /// It was found a moment ago, and the scan that follows is of a clamd that knows nothing any more.
+    #[tokio::test]
+    async fn a_proof_from_before_does_not_count_afterwards() {
+        let (fake, scanner) = Fake::start();
+        scanner.probe(LONG).await.unwrap();
+        fake.turns.store(true, Ordering::SeqCst);
+        let error = scanner.scan(b"mail").await.unwrap_err();
+        assert!(error.to_string().contains("does not find the EICAR test file"), "{error}");
+        assert_eq!(fake.counts(), (2, 1));
+    }
+
+    /// What it said before it learned again is not proven by what it knows now.
+    #[tokio::test]
+    async fn who_is_known_to_be_ignorant_is_not_given_mail() {
+        let (fake, scanner) = Fake::start();
+        fake.forgetful.store(true, Ordering::SeqCst);
+        assert!(scanner.probe(LONG).await.is_err());
+        fake.turns.store(true, Ordering::SeqCst);
+        assert!(scanner.scan(b"mail").await.is_err());
+        assert_eq!(fake.counts(), (2, 0));
+    }
+
+    #[tokio::test]
+    async fn a_clamd_that_has_failed_is_asked_anew() {
+        let (fake, scanner) = Fake::start();
+        scanner.probe(LONG).await.unwrap();
+        fake.failing.store(true, Ordering::SeqCst);
+        assert!(scanner.probe(LONG).await.is_err());
+        fake.failing.store(false, Ordering::SeqCst);
+        fake.forgetful.store(true, Ordering::SeqCst);
+        assert!(scanner.scan(b"mail").await.is_err());
+        assert_eq!(fake.counts(), (2, 0));
     }
 
     #[tokio::test]
     async fn nothing_is_clean_to_a_scanner_that_knows_nothing() {
-        let (fake, scanner) = Fake::start(LONG);
+        let (fake, scanner) = Fake::start();
         fake.forgetful.store(true, Ordering::SeqCst);
-        let scans = (0..20).map(|_| scanner.scan(b"mail"));
-        for report in futures::future::join_all(scans).await {
+        for report in futures::future::join_all((0..20).map(|_| scanner.scan(b"mail"))).await {
             assert!(report.unwrap_err().to_string().contains("does not find the EICAR test file"));
         }
-        assert_eq!(fake.counts(), (1, 0), "those who wait have the answer, too");
+        assert_eq!(fake.counts().1, 0);
         fake.forgetful.store(false, Ordering::SeqCst);
         assert_eq!(scanner.scan(b"mail").await.unwrap(), Report::Clean);
-    }
-
-    #[tokio::test]
-    async fn who_forgets_is_not_believed_any_more() {
-        let (fake, scanner) = Fake::start(LONG);
-        scanner.probe(LONG).await.unwrap();
-        assert_eq!(scanner.scan(b"mail").await.unwrap(), Report::Clean);
-        fake.forgetful.store(true, Ordering::SeqCst);
-        assert!(scanner.probe(LONG).await.is_err());
-        assert!(scanner.scan(b"mail").await.is_err());
-        assert_eq!(fake.counts(), (3, 1));
     }
 }
