@@ -8,6 +8,9 @@
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
 
 use bytes::Bytes;
 use hickory_resolver::proto::op::{Message, ResponseCode};
@@ -87,14 +90,25 @@ fn is_alias(record: &Record) -> bool {
 
 /// Our evaluation, with a name server of its own that knows this zone.
 fn score(zone: Zone) -> Score {
+    score_slowly(zone, Duration::ZERO)
+}
+
+/// The same, by a name server that takes so long for each answer.
+fn score_slowly(zone: Zone, delay: Duration) -> Score {
+    let zone = Arc::new(zone);
     let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
     let settings = json!({"resolver": socket.local_addr().unwrap().to_string(), "deadline": "2s"});
-    std::thread::spawn(move || {
+    thread::spawn(move || {
         let mut question = [0; 4096];
         while let Ok((length, from)) = socket.recv_from(&mut question) {
-            if let Some(answer) = answer(&zone, &question[..length]) {
-                let _: Result<usize, _> = socket.send_to(&answer, from);
-            }
+            let (socket, zone, question) =
+                (socket.try_clone().unwrap(), Arc::clone(&zone), question[..length].to_vec());
+            thread::spawn(move || {
+                thread::sleep(delay);
+                if let Some(answer) = answer(&zone, &question) {
+                    let _: Result<usize, _> = socket.send_to(&answer, from);
+                }
+            });
         }
     });
     let config = Config::read(Section::root(settings, std::rc::Rc::default()));
@@ -315,4 +329,32 @@ async fn a_silent_name_server_hides_nothing() {
         assert_eq!(results(&headers, method), [word], "{headers}");
     }
     assert!(headers.contains("DMARC_REJECT"), "{headers}");
+}
+
+/// DMARC depends on all others, and may have to ask many times in a row.
+#[tokio::test]
+async fn a_slow_name_server_has_time_for_dmarc() {
+    let policy = || vec![("TXT".to_owned(), "v=DMARC1; p=reject".into())];
+    let names = ["_dmarc.a.b.victim.example", "_dmarc.b.victim.example", "_dmarc.victim.example", "_dmarc.example"];
+    let mut zone: Zone = names.into_iter().map(|name| (name.to_owned(), policy())).collect();
+    // Of the two seconds SPF has one and a half.
+    zone.insert("evil.test".to_owned(), vec![("TIMEOUT".to_owned(), Value::Null)]);
+    let score = score_slowly(zone, Duration::from_millis(250));
+    let mail = "From: a@a.b.victim.example\r\n\r\n";
+    let headers = headers(&score, [192, 0, 2, 1].into(), "mx.evil.test", "a@evil.test", mail).await;
+    assert_eq!(results(&headers, "dmarc"), ["fail"], "{headers}");
+}
+
+/// A header of two megabytes must not become one of ours of that size.
+#[tokio::test]
+async fn what_a_sender_writes_is_told_in_few_words() {
+    let score = score(Zone::new());
+    let signatures = "DKIM-Signature:a=x\r\n".repeat(13_000);
+    let mail = format!("{signatures}From: a@b.example\r\n\r\n");
+    let told = headers(&score, [192, 0, 2, 1].into(), "mx.example", "a@b.example", &mail).await;
+    assert_eq!(results(&told, "dkim"), ["neutral"; 8], "{}", told.len());
+    let mail = format!("From: a@{}example\r\n\r\n", "b.".repeat(500_000));
+    let told = headers(&score, [192, 0, 2, 1].into(), "mx.example", "a@b.example", &mail).await;
+    assert!(told.len() < 32 * 1024, "{}", told.len());
+    assert_eq!(results(&told, "spf"), ["none"], "{}", told.len());
 }

@@ -22,6 +22,10 @@ use tokio::time::{Instant, timeout_at};
 /// section 8.4); real mail has one to three.
 const SIGNATURES: usize = 8;
 
+/// Bytes of the field that tells the results. The sender chooses the names in it; what is longer than this has no reader,
+/// and tells of SPF alone.
+const FIELD: usize = 16 * 1024;
+
 /// One method's result (RFC 8601 section 2.7), as far as rules tell them apart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Word {
@@ -87,16 +91,17 @@ pub(crate) async fn authenticate(
     raw: &[u8],
 ) -> Told {
     let ask = MessageAuthenticator(resolver.clone());
-    // DMARC is asked about last, and has what is left.
-    let end = Instant::now() + deadline;
-    let first = end - deadline / 4;
     let client = envelope.client.address;
     let (helo, from) = (envelope.client.helo.as_str(), envelope.reverse_path.as_str());
     let domain = from.rsplit_once('@').map_or(helo, |(_, domain)| domain);
     let message = AuthenticatedMessage::parse(raw).map(|mut message| {
         message.dkim_headers.truncate(SIGNATURES);
+        message.errors.truncate(SIGNATURES);
         message
     });
+    // To read a large mail takes its time, too. What DMARC asks last has what is left.
+    let end = Instant::now() + deadline;
+    let first = end - deadline / 4;
     let alone: Vec<_> = message.iter().flat_map(one_by_one).collect();
     let reverse = async {
         if dns::is_private(client) {
@@ -111,14 +116,23 @@ pub(crate) async fn authenticate(
             None => None,
         }
     };
-    let (spf, iprev, dkim, arc) =
-        tokio::join!(spf(&ask, host, envelope, domain, first), reverse, signatures(&ask, &alone, first), arc);
+    let (spf, iprev, dkim, arc, ()) = tokio::join!(
+        spf(&ask, host, envelope, domain, first),
+        reverse,
+        signatures(&ask, &alone, first),
+        arc,
+        records(&ask, message.as_ref(), domain, first)
+    );
     let mut results = Authentication { spf: spf_word(spf.result()), iprev, ..Authentication::default() };
-    let mut told = with_spf(AuthenticationResults::new(host), &spf, envelope);
+    let mut told = with_spf(AuthenticationResults::new(host), &spf, envelope).to_string();
     if let (Some(message), Some(arc)) = (&message, &arc) {
         let dmarc = ask.verify_dmarc(DmarcParameters::new(message, &dkim, domain, &spf));
         let dmarc = timeout_at(end, dmarc).await.ok();
-        told = with_message(told, &mut results, message, &dkim, arc.as_ref(), dmarc.as_ref(), client);
+        let all = with_spf(AuthenticationResults::new(host), &spf, envelope);
+        let all = with_message(all, &mut results, message, &dkim, arc.as_ref(), dmarc.as_ref(), client).to_string();
+        if all.len() <= FIELD {
+            told = all;
+        }
     }
     Told { results, field: format!("Authentication-Results: {told}\r\n").into_bytes() }
 }
@@ -160,6 +174,19 @@ async fn signatures<'x>(
         })
     };
     futures::future::join_all(alone.iter().map(verify)).await.into_iter().flatten().collect()
+}
+
+/// Asks for everything that DMARC will want to know, whatever the others find out meanwhile. Its answers stay in the
+/// resolver's cache: asked one after another, they would take longer than what is left at the end.
+async fn records(ask: &MessageAuthenticator, message: Option<&AuthenticatedMessage<'_>>, domain: &str, until: Instant) {
+    let Some(message) = message else { return };
+    // These are the results that leave no domain out.
+    let spf = SpfOutput::new(domain.to_owned()).with_result(SpfResult::Pass);
+    let undecided = || DkimOutput::temp_err(Error::Dns(DnsError::Resolver(String::new())));
+    let dkim: Vec<_> = message.dkim_headers.iter().map(|header| undecided().with_signature(&header.header)).collect();
+    let asked = ask.verify_dmarc(DmarcParameters::new(message, &dkim, domain, &spf));
+    // What is not answered now is asked for again at the end.
+    let _ = timeout_at(until, asked).await;
 }
 
 fn with_spf<'a>(told: AuthenticationResults<'a>, spf: &SpfOutput, envelope: &Envelope) -> AuthenticationResults<'a> {

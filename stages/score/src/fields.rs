@@ -61,12 +61,43 @@ fn field_length(text: &[u8]) -> usize {
     }
 }
 
-/// The fields that claim to be results of our own (RFC 8601 section 5): they are not delivered.
-pub fn forged_results(mail: &[u8], ours: &str) -> Vec<Cut> {
-    fields(mail)
-        .filter(|field| field.name.eq_ignore_ascii_case(b"Authentication-Results") && speaks_as(field.value, ours))
-        .map(|field| Cut { offset: field.offset as u64, length: field.raw.len() as u64 })
-        .collect()
+/// Every field of our own begins so.
+const OURS: &[u8] = b"X-Chainmail-";
+
+/// Places that are cut out of one mail. They travel in the envelope, which must stay small; no honest mail has three.
+const CUTS: usize = 1000;
+
+/// The fields of a mail that claim to be our own: they are not delivered.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Forged {
+    /// Where they stand. Where there are too many, the last of these goes on to the end of the last field.
+    pub cuts: Vec<Cut>,
+    /// How many of them are results in our name. The others come in good faith from another Chainmail on the way, too.
+    pub results: usize,
+}
+
+impl Forged {
+    /// Finds them (RFC 8601 section 5 for the results).
+    pub fn find(mail: &[u8], host: &str) -> Self {
+        let mut forged = Self::default();
+        for field in fields(mail) {
+            let is_result = field.name.eq_ignore_ascii_case(b"Authentication-Results") && speaks_as(field.value, host);
+            let is_ours = field.name.get(..OURS.len()).is_some_and(|name| name.eq_ignore_ascii_case(OURS));
+            forged.results += usize::from(is_result);
+            if is_result || is_ours {
+                forged.cut(field.offset as u64, field.raw.len() as u64);
+            }
+        }
+        forged
+    }
+
+    fn cut(&mut self, offset: u64, length: u64) {
+        let is_full = self.cuts.len() == CUTS;
+        match self.cuts.last_mut() {
+            Some(last) if is_full || last.offset + last.length == offset => last.length = offset + length - last.offset,
+            _ => self.cuts.push(Cut { offset, length }),
+        }
+    }
 }
 
 /// Whether the name at the front of an Authentication-Results field is this one, behind comments, quoted or not.
@@ -107,7 +138,7 @@ mod tests {
 
     #[track_caller]
     fn check(mail: &str, want: &[&str]) {
-        let cuts = forged_results(mail.as_bytes(), "mx.example.org");
+        let cuts = Forged::find(mail.as_bytes(), "mx.example.org").cuts;
         let cut = |cut: &Cut| &mail[cut.offset as usize..(cut.offset + cut.length) as usize];
         assert_eq!(cuts.iter().map(cut).collect::<Vec<_>>(), want);
     }
@@ -117,7 +148,7 @@ mod tests {
         let field = "authentication-results: (a (nested\\)) comment) MX.example.ORG.;\r\n spf=pass\r\n";
         check(&format!("A: b\r\n{field}To: c\r\n\r\n"), &[field]);
         let quoted = "Authentication-Results : \"mx.example.org\"; spf=pass\r\n";
-        check(&format!("{quoted}{quoted}\r\n"), &[quoted, quoted]);
+        check(&format!("{quoted}{quoted}\r\n"), &[&quoted.repeat(2)]);
         check(
             "Authentication-Results:\r\n\tmx.example.org 1; none",
             &["Authentication-Results:\r\n\tmx.example.org 1; none"],
@@ -131,6 +162,23 @@ mod tests {
         check("A: b\r\n\r\nAuthentication-Results: mx.example.org; spf=pass\r\n", &[]);
         check("Authentication-Results: (open mx.example.org\r\n\r\n", &[]);
         check("", &[]);
+    }
+
+    #[test]
+    fn our_own_fields() {
+        let symbols = "x-chainmail-SYMBOLS : none\r\n\tmore\r\n";
+        let scan = "X-Chainmail-Scan: clean\r\n";
+        let mail = format!("A: b\r\n{scan}{symbols}X-Chainmail: c\r\n{scan}To: c\r\n\r\n{scan}");
+        check(&mail, &[&format!("{scan}{symbols}"), scan]);
+        assert_eq!(Forged::find(mail.as_bytes(), "mx.example.org").results, 0, "a forwarder may have Chainmail, too");
+    }
+
+    #[test]
+    fn more_than_an_envelope_can_hold() {
+        let mail = "X-Chainmail-Scan: clean\r\nA: b\r\n".repeat(2 * CUTS);
+        let cuts = Forged::find(mail.as_bytes(), "mx.example.org").cuts;
+        assert_eq!(cuts.len(), CUTS);
+        assert_eq!(cuts.last().map(|cut| cut.offset + cut.length), Some(mail.len() as u64 - 6));
     }
 
     #[test]

@@ -23,6 +23,7 @@ use tokio::runtime::Handle;
 
 use config::Config;
 use facts::Facts;
+use fields::Forged;
 
 /// Mail of more bytes is scored on a thread of its own, so that everything else goes on meanwhile.
 const LARGE: usize = 256 * 1024;
@@ -49,15 +50,15 @@ impl Score {
     pub async fn score(&self, envelope: &Envelope, body: &Bytes) -> Outcome {
         let deadline = self.config.deadline;
         let told = authenticate::authenticate(&self.resolver, &self.host, deadline, envelope, body).await;
-        let cuts = fields::forged_results(body, &self.host);
+        let forged = Forged::find(body, &self.host);
         let mut facts = Facts::read(envelope, &self.host, body);
         facts.authentication = told.results;
-        facts.forged_results = cuts.len();
+        facts.forged_results = forged.results;
         let symbols = decide::symbols(&self.config.points, &facts);
         let mut outcome = decide::decide(self.config.thresholds, symbols);
         if let Outcome::Pass(verdict) | Outcome::Reject(verdict) = &mut outcome {
             verdict.headers.splice(0..0, told.field);
-            verdict.cuts = cuts;
+            verdict.cuts = forged.cuts;
         }
         outcome
     }

@@ -12,7 +12,8 @@ use proto::{
 use runtime::Outcome;
 use score::config::{Config, Points};
 use score::facts::Facts;
-use score::{Asked, Authentication, Score, Word, decide, fields};
+use score::fields::Forged;
+use score::{Asked, Authentication, Score, Word, decide};
 
 const HOST: &str = "mx.example.org";
 /// 2026-11-24 12:00 UTC.
@@ -88,7 +89,7 @@ fn found(case: &str) -> (String, BTreeSet<String>, BTreeSet<String>) {
     if let Some((_, text)) = head.iter().find(|(key, _)| *key == "results") {
         facts.authentication = results(text);
     }
-    facts.forged_results = fields::forged_results(&raw, HOST).len();
+    facts.forged_results = Forged::find(&raw, HOST).results;
     let symbols = decide::symbols(&Points::default(), &facts);
     let want = want.lines().filter_map(|line| line.split(' ').next()).filter(|name| !name.is_empty());
     (title.to_owned(), symbols.into_iter().map(|symbol| symbol.name).collect(), want.map(str::to_owned).collect())
