@@ -58,7 +58,7 @@ impl Gate {
         match self.look(peer.ip().to_canonical()).await {
             Advice::Refuse(listing) => {
                 tracing::info!(client = %peer.ip(), zone = listing.zone, code = listing.code, "refused");
-                pass::refuse(client, peer, &listing).await;
+                pass::refuse(self, client, peer, &listing).await;
             }
             Advice::Pass(facts) => {
                 if let Err(error) = pass::through(self, client, peer, facts).await {

@@ -19,11 +19,13 @@ const CONNECT: Duration = Duration::from_secs(2);
 const REFUSED: Duration = Duration::from_secs(10);
 /// A client that goes on sending to a node that has said its last word may take so long to hear it.
 const LINGER: Duration = Duration::from_secs(5);
+/// And so long when a shutdown has begun: enough for a round trip, and far below the grace.
+const LINGER_AT_END: Duration = Duration::from_secs(1);
 /// Bytes under way in one direction of a connection.
 const BUFFER: usize = 8 * 1024;
 
 /// Tells a listed client why it is not served: 554 in place of the greeting (RFC 5321 section 3.1), then 221 to QUIT.
-pub(crate) async fn refuse(mut client: TcpStream, peer: SocketAddr, listing: &Listing) {
+pub(crate) async fn refuse(gate: &Gate, mut client: TcpStream, peer: SocketAddr, listing: &Listing) {
     let refusal = Reply::listed(&peer.ip().to_canonical().to_string(), &listing.zone, &listing.text).encode();
     // Whether the client listens is its own affair.
     let _ = tokio::time::timeout(REFUSED, async {
@@ -33,7 +35,9 @@ pub(crate) async fn refuse(mut client: TcpStream, peer: SocketAddr, listing: &Li
         if said[..count].to_ascii_uppercase().starts_with(b"QUIT") {
             client.write_all(&Reply::bye().encode()).await?;
         }
-        client.shutdown().await
+        client.shutdown().await?;
+        linger(gate, &mut client).await;
+        io::Result::Ok(())
     })
     .await;
 }
@@ -43,21 +47,35 @@ pub(crate) async fn through(gate: &Gate, mut client: TcpStream, peer: SocketAddr
     let Some(mut node) = connect(gate).await else {
         tracing::warn!("no accept node can be reached; clients are told to come again");
         client.write_all(b"421 4.3.2 Service not available; try again later\r\n").await?;
-        return client.shutdown().await;
+        client.shutdown().await?;
+        linger(gate, &mut client).await;
+        return Ok(());
     };
     let header = Header { addresses: Some((peer, client.local_addr()?)), facts: facts.encode() };
     node.write_all(&header.encode()).await?;
     let passed = both_ways(&mut client, &mut node, gate.config.idle).await;
     drop(node);
     if !matches!(&passed, Err(error) if error.kind() == io::ErrorKind::TimedOut) {
-        // To close a connection on which something has come that nobody has read is to take back what was written last.
-        let mut nowhere = tokio::io::sink();
-        tokio::select! {
-            () = gate.tasks.stopping() => {}
-            _ = tokio::time::timeout(LINGER, tokio::io::copy(&mut client, &mut nowhere)) => {}
-        }
+        linger(gate, &mut client).await;
     }
     passed
+}
+
+/// Reads on from a client that has been told the last word, until it closes. To close a connection on which something has
+/// come that nobody has read is to take back what was written last.
+async fn linger(gate: &Gate, client: &mut TcpStream) {
+    let mut nowhere = tokio::io::sink();
+    let patience = async {
+        tokio::select! {
+            () = tokio::time::sleep(LINGER) => return,
+            () = gate.tasks.stopping() => {}
+        }
+        tokio::time::sleep(LINGER_AT_END).await;
+    };
+    tokio::select! {
+        () = patience => {}
+        _ = tokio::io::copy(client, &mut nowhere) => {}
+    }
 }
 
 /// Copies both ways until the node is done. What it says last must reach the client; what the client says to a node that is
@@ -156,7 +174,7 @@ mod tests {
     use runtime::dns;
     use runtime::tasks::Tasks;
     use serde_json::json;
-    use tokio::net::TcpListener;
+    use tokio::net::{TcpListener, TcpSocket};
 
     use super::*;
     use crate::config::Config;
@@ -209,14 +227,19 @@ mod tests {
         stream
     }
 
-    async fn nobody() -> SocketAddr {
-        listener().await.1
+    /// An address at which nobody listens, nor will as long as the socket is there.
+    fn nobody() -> (TcpSocket, SocketAddr) {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let address = socket.local_addr().unwrap();
+        (socket, address)
     }
 
     #[tokio::test]
     async fn a_node_that_is_gone_is_passed_over() {
         let (listener, address) = listener().await;
-        let gate = gate(&[nobody().await, address]);
+        let (_kept, gone) = nobody();
+        let gate = gate(&[gone, address]);
         for _ in 0..3 {
             let node = async { taken(&listener).await.write_all(b"220 here\r\n").await.unwrap() };
             let (passed, heard) = pass(&gate, hear, node).await;
@@ -227,7 +250,8 @@ mod tests {
 
     #[tokio::test]
     async fn without_any_node_the_client_is_told_to_come_again() {
-        let gate = gate(&[nobody().await, nobody().await]);
+        let (_kept, gone) = nobody();
+        let gate = gate(&[gone, gone]);
         let (passed, heard) = pass(&gate, hear, async {}).await;
         passed.unwrap();
         assert_eq!(heard, "421 4.3.2 Service not available; try again later\r\n");
@@ -265,18 +289,18 @@ mod tests {
             node.write_all(format!("{}\r\n", said.len()).as_bytes()).await.unwrap();
         };
         let client = async |mut client: TcpStream| {
-            for _ in 0..50 {
+            for _ in 0..40 {
                 client.write_all(b"x").await.unwrap();
-                tokio::time::sleep(Duration::from_millis(20)).await;
+                tokio::time::sleep(Duration::from_millis(100)).await;
             }
             client.shutdown().await.unwrap();
             hear(client).await
         };
         let mut gate = gate(&[address]);
-        gate.config.idle = Duration::from_millis(200);
+        gate.config.idle = Duration::from_secs(2);
         let (passed, heard) = pass(&gate, client, node).await;
         passed.unwrap();
-        assert_eq!(heard, "50\r\n");
+        assert_eq!(heard, "40\r\n");
     }
 
     #[tokio::test]
@@ -290,26 +314,56 @@ mod tests {
         assert_eq!(heard, "");
     }
 
+    /// What a client hears that sends and sends, and waits for nothing.
+    async fn flood(client: TcpStream) -> String {
+        let (mut read, mut write) = client.into_split();
+        let mut heard = String::new();
+        let flood = async { while write.write_all(&[b'x'; 4096]).await.is_ok() {} };
+        tokio::select! {
+            () = flood => {}
+            () = async { read.read_to_string(&mut heard).await.map(drop).unwrap_or_default() } => {}
+        }
+        heard
+    }
+
     /// The node has had enough and closes, the client is in the middle of a flood.
-    #[tokio::test]
-    async fn a_last_word_reaches_a_client_that_goes_on_sending() {
+    async fn last_word(tasks: Tasks) -> String {
         let (listener, address) = listener().await;
         let node = async {
             let mut node = taken(&listener).await;
             node.read_u8().await.unwrap();
             node.write_all(b"421 enough\r\n").await.unwrap();
         };
-        let client = async |client: TcpStream| {
-            let (mut read, mut write) = client.into_split();
-            let mut heard = String::new();
-            let flood = async { while write.write_all(&[b'x'; 4096]).await.is_ok() {} };
-            tokio::select! {
-                () = flood => {}
-                () = async { read.read_to_string(&mut heard).await.map(drop).unwrap_or_default() } => {}
-            }
-            heard
-        };
-        let (_, heard) = pass(&gate(&[address]), client, node).await;
-        assert_eq!(heard, "421 enough\r\n");
+        pass(&Gate { tasks, ..gate(&[address]) }, flood, node).await.1
+    }
+
+    #[tokio::test]
+    async fn a_last_word_reaches_a_client_that_goes_on_sending() {
+        assert_eq!(last_word(Tasks::default()).await, "421 enough\r\n");
+    }
+
+    #[tokio::test]
+    async fn a_last_word_reaches_it_in_a_shutdown_too() {
+        let tasks = Tasks::default();
+        tasks.stop();
+        assert_eq!(last_word(tasks).await, "421 enough\r\n");
+    }
+
+    #[tokio::test]
+    async fn who_talks_early_hears_that_there_is_no_node() {
+        let (_kept, gone) = nobody();
+        let gate = gate(&[gone]);
+        let (_, heard) = pass(&gate, flood, async {}).await;
+        assert!(heard.starts_with("421 4.3.2 "), "{heard}");
+    }
+
+    #[tokio::test]
+    async fn who_talks_early_hears_why_it_is_refused() {
+        let gate = gate(&[]);
+        let (client, ours) = connection().await;
+        let peer = client.local_addr().unwrap();
+        let listing = Listing { zone: "bl.example".into(), code: "127.0.0.2".into(), weight: 1.0, text: String::new() };
+        let ((), heard) = tokio::join!(refuse(&gate, ours, peer, &listing), flood(client));
+        assert!(heard.starts_with("554 "), "{heard}");
     }
 }
