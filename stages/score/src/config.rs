@@ -69,7 +69,8 @@ impl Config {
             section.wrong("reject", format_args!("{reject} is below `junk`, {junk}: nothing would ever be junk"));
         }
         let config = Self {
-            work: worker::Config::read(&mut section, 32),
+            // They wait for DNS most of the time, and for the whole deadline when no name server answers.
+            work: worker::Config::read(&mut section, 256),
             resolver: dns::read(&mut section),
             deadline: section
                 .span(
