@@ -23,7 +23,7 @@ const EICAR: [&str; 2] = ["X5O!P%@AP[4\\PZX54(P^)7CC)7}$EICAR-STAN", "DARD-ANTIV
 /// that was exceeded.
 const NAME: &str = "eicar";
 
-/// It has to answer about the test file within that. Quickly done, but it takes its turn behind the mails that are scanned.
+/// It has to answer about the test file within that, or within a mail's deadline if that is shorter. Quickly done, but it takes its turn behind the mails that are scanned.
 /// A mail waits for two questions at most, before its scan and after it: all that stays below `work.time_limit`.
 const QUESTION: Duration = Duration::from_secs(30);
 
@@ -102,7 +102,9 @@ impl Scanner {
 
     async fn ask(&self) -> anyhow::Result<()> {
         let at = Instant::now();
-        let found = within(QUESTION, self.finds_the_test_file()).await.map_err(|error| format!("{error:#}"));
+        let found = within(QUESTION.min(self.0.deadline), self.finds_the_test_file())
+            .await
+            .map_err(|error| format!("{error:#}"));
         self.remember(Some(Asked { at, found: found.clone() }));
         found.map_err(|why| anyhow!(why))
     }
