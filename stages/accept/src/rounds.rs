@@ -23,6 +23,8 @@ use crate::journal::Refusal;
 const TICK: Duration = Duration::from_millis(250);
 /// Mails that are sent round at once.
 const AT_ONCE: usize = 64;
+/// So often in a row, before it is looked at what else has happened.
+const BATCHES: usize = 64;
 /// A mail that could not be sent round is tried again after that.
 const AGAIN: Duration = Duration::from_secs(5);
 /// One whose record cannot be read, after that: a disk may come back.
@@ -109,7 +111,10 @@ pub(crate) async fn refill(intake: Arc<Intake>, tasks: Tasks) -> anyhow::Result<
         looks_for_letters = looks_for_letters && !intake.dig_up().await;
         let (mails, bytes) = intake.journal.size();
         telemetry::journal(mails, bytes);
-        while intake.broker.is_connected() && !tasks.is_stopping() && Instant::now() >= resume {
+        for _ in 0..BATCHES {
+            if !intake.broker.is_connected() || tasks.is_stopping() || Instant::now() < resume {
+                break;
+            }
             let due = intake.journal.due(clock::now(), AT_ONCE);
             if due.is_empty() {
                 break;
@@ -248,40 +253,45 @@ impl Intake {
         self.bodies.purge(id, u32::try_from(chunks).unwrap_or(u32::MAX)).await;
     }
 
-    /// Says whether the broker takes mail. When it says nothing to one, the others that wait for room are not tried.
+    /// Says whether the broker takes mail: false when it took none of those that were tried. When it says nothing to one, the
+    /// others that wait for room are not tried.
     async fn send_all_round(&self, mut due: Vec<MailId>) -> bool {
         let mut rounds = futures::stream::iter(due.clone())
             .map(|id| async move { (id, self.send_round(id).await) })
             .buffer_unordered(AT_ONCE);
-        let mut takes = true;
+        let (mut taken, mut failed) = (false, false);
         while let Some((id, sent)) = rounds.next().await {
             due.retain(|other| *other != id);
-            // What is refused is refused for itself: others may be taken.
-            if let Err(PublishError::Disconnected | PublishError::TimedOut(_)) = sent {
-                takes = false;
-                break;
+            match sent {
+                Ok(is_sent) => taken |= is_sent,
+                // What is refused is refused for itself: others may be taken.
+                Err(PublishError::Refused { .. }) => failed = true,
+                Err(_) => {
+                    (taken, failed) = (false, true);
+                    break;
+                }
             }
         }
         drop(rounds);
         for id in due {
             self.journal.due_again(id, clock::now().plus(AGAIN));
         }
-        takes
+        taken || !failed
     }
 
-    /// Sends a mail round, if there is anything to send.
-    async fn send_round(&self, id: MailId) -> Result<(), PublishError> {
+    /// Sends a mail round. Says whether there was anything to send.
+    async fn send_round(&self, id: MailId) -> Result<bool, PublishError> {
         // Room first: mails of the largest size would take more memory together than there is.
-        let Some(size) = self.journal.body_size(id) else { return Ok(()) };
+        let Some(size) = self.journal.body_size(id) else { return Ok(false) };
         let _share = self.refill.wait(size).await;
         let (envelope, body) = match self.next_round(id).await {
             Ok(Some(round)) => round,
-            Ok(None) => return Ok(()),
-            Err(_) if self.journal.pending(id).is_none() => return Ok(()),
+            Ok(None) => return Ok(false),
+            Err(_) if self.journal.pending(id).is_none() => return Ok(false),
             Err(error) => {
                 tracing::error!(mail = %id, error = format!("{error:#}"), "it cannot be read and is not sent round");
                 self.journal.due_again(id, clock::now().plus(UNREADABLE));
-                return Ok(());
+                return Ok(false);
             }
         };
         let stage = if envelope.held.is_some() { self.behind_checks(&envelope) } else { &self.first };
@@ -290,7 +300,7 @@ impl Intake {
             tracing::warn!(mail = %id, %error, "cannot be sent round yet");
             self.journal.due_again(id, clock::now().plus(AGAIN));
         }
-        sent
+        sent.map(|()| true)
     }
 
     /// Without recipients that are open a mail has ended, or waits for an operator: an empty list would mean all.

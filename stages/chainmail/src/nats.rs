@@ -31,6 +31,8 @@ const PROBE: Duration = Duration::from_secs(1);
 /// Twice as long each time that it did not help: a server that is merely slow gets slower by them.
 const BETWEEN_RESTARTS: Duration = Duration::from_secs(20);
 const BETWEEN_RESTARTS_MOST: Duration = Duration::from_secs(900);
+/// For so long after its disk was full one sign that a server takes nothing is enough.
+const AFTER_FULL: Duration = Duration::from_secs(300);
 /// With less room than this on its disk a server that takes nothing is not started again: it would be shut again at once.
 const LEAST_ROOM: u64 = 16 << 20;
 
@@ -128,17 +130,22 @@ impl Child {
 
 /// Says in `/ready` what is wrong with the broker, until the shutdown, and starts the child again where that helps.
 pub(crate) async fn watch(broker: Broker, child: Option<Child>, readiness: Readiness, tasks: Tasks) {
-    let (mut told, mut was_full) = (None, false);
+    let (mut told, mut full) = (None, None);
     while !tasks.is_stopping() {
         let room = child.as_ref().map(Child::room);
-        was_full |= room.is_some_and(|room| room < LEAST_ROOM);
+        if room.is_some_and(|room| room < LEAST_ROOM) {
+            full = Some(Instant::now());
+        }
+        let was_full = full.is_some_and(|at: Instant| at.elapsed() < AFTER_FULL);
         if !broker.is_connected() {
             readiness.waiting("broker", "not connected; mail waits in the journal");
         } else if let Some(trouble) = broker.trouble().or_else(|| broker.suspect().filter(|_| was_full)) {
             // After a full disk one sign is enough: what it could not write then, nobody may ask it to write again.
             readiness.waiting("broker", explain(&trouble, room));
-            if let Some(child) = &child {
-                was_full &= !child.mend(&trouble, &mut told);
+            if let Some(child) = &child
+                && child.mend(&trouble, &mut told)
+            {
+                full = None;
             }
         } else {
             readiness.ready("broker");

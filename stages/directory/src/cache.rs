@@ -95,11 +95,12 @@ impl Cache {
         }
     }
 
-    /// The entry that is remembered, however old, as long as it would be served while the master is away and no change of it
-    /// may have been missed.
+    /// The entry that is remembered, even if it is not fresh any more, as long as no change of it may have been missed. Ten times
+    /// as long: an announcement may be lost that nobody knows of.
     pub(crate) fn remembered(&self, key: &str) -> Option<Entry> {
         let known = self.known.get(key)?;
-        let is_of_now = known.era == self.era.load(Ordering::Acquire) && known.at.elapsed() < self.stale_for;
+        let is_of_now = known.era == self.era.load(Ordering::Acquire)
+            && known.at.elapsed() < self.stale_for.min(self.fresh_for * 10);
         is_of_now.then_some(known.entry)
     }
 

@@ -339,7 +339,7 @@ async fn a_mail_does_not_wait_for_a_master_that_hangs() {
     let folder = tempfile::tempdir().unwrap();
     let hour = Duration::from_secs(3600);
     drop(directory(folder.path()).await);
-    let directory = Directory::open(Config { deadline: hour, ..config(folder.path()) }).await.unwrap();
+    let directory = Directory::open(Config { deadline: hour, fresh_for: hour, ..config(folder.path()) }).await.unwrap();
     let alice = directory.account("alice@example.org").await.unwrap().unwrap().id;
     let mut busy = Vec::new();
     while busy.len() < 4 {

@@ -185,10 +185,11 @@ impl Pull {
         let consumer = consumer.context("making the consumer")?;
         // What was confirmed lies up to there. A broker that has met a full disk may have noted that and not have deleted the
         // message: it would lie there for ever, and look like mail that waits.
-        let floor = consumer.cached_info().ack_floor.stream_sequence;
+        let known = consumer.cached_info();
+        let (floor, seen) = (known.ack_floor.stream_sequence, known.delivered.stream_sequence);
         if floor > 0 {
             let last = self.broker.state(&self.settings.stream).await?.last_sequence;
-            if floor > last {
+            if floor.max(seen) > last {
                 // The broker has lost the end of the stream and kept the consumer: what comes now would count as confirmed.
                 stream.delete_consumer(&self.settings.consumer).await?;
                 bail!("the consumer was ahead of its stream");

@@ -6,7 +6,8 @@ use proto::{Envelope, Target};
 pub(crate) fn named(targets: &[Target]) -> String {
     let mut hasher = blake3::Hasher::new();
     for target in targets {
-        hasher.update(&target.recipient.to_le_bytes());
+        hasher.update(&target.recipient.to_le_bytes()).update(&target.of.to_le_bytes());
+        hasher.update(&target.routing.to_le_bytes()).update(&target.account.to_le_bytes());
         for name in [&target.address, &target.held_for] {
             hasher.update(name.as_bytes()).update(b"\0");
         }
@@ -56,6 +57,9 @@ mod tests {
             vec![target(0, "q", "b")],
             vec![target(1, "q", "a")],
             vec![target(0, "a", "")],
+            vec![Target { of: 2, ..target(0, "a", "") }],
+            vec![Target { routing: 2, ..target(0, "a", "") }],
+            vec![Target { account: 2, ..target(0, "a", "") }],
             vec![target(0, "q", "a"), target(0, "q", "b")],
         ];
         let mut names: Vec<String> = all.iter().map(|targets| named(targets)).collect();

@@ -7,6 +7,8 @@ use std::time::Duration;
 use runtime::config::{ByteSize, Section};
 use runtime::worker;
 
+use crate::scanner::QUESTION;
+
 /// Where clamd listens.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Clamd {
@@ -78,6 +80,16 @@ impl Config {
             ),
             too_large: if too_large == "pass" { TooLarge::Pass } else { TooLarge::Hold },
         };
+        // A mail waits for two questions before its scan, if others ask, and for two after it.
+        let longest = config.deadline + 4 * QUESTION.min(config.deadline);
+        if config.work.time_limit <= longest {
+            section.wrong(
+                "work",
+                format_args!(
+                    "time_limit must be above {longest:?}, or a slow clamd looks like a mail that hangs the stage"
+                ),
+            );
+        }
         section.finish();
         config
     }

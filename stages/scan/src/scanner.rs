@@ -25,7 +25,7 @@ const NAME: &str = "eicar";
 
 /// It has to answer about the test file within that, or within a mail's deadline if that is shorter. Quickly done, but it takes its turn behind the mails that are scanned.
 /// A mail waits for two questions at most, before its scan and after it: all that stays below `work.time_limit`.
-const QUESTION: Duration = Duration::from_secs(30);
+pub(crate) const QUESTION: Duration = Duration::from_secs(30);
 
 /// A clamd and what it has shown. Its clones share that.
 #[derive(Debug, Clone)]

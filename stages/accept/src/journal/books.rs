@@ -67,6 +67,8 @@ pub(super) struct Ledger {
     pub(super) books: Books,
     /// Segments that are counted here and whose files may still be there.
     pub(super) folded: Vec<u64>,
+    /// Those of them of which a record could not be read.
+    pub(super) damaged: Vec<u64>,
     /// Carried on from them.
     pub(super) unheard: Vec<Unheard>,
 }
@@ -77,6 +79,7 @@ struct Written {
     key: Option<String>,
     books: Books,
     folded: Vec<u64>,
+    damaged: Vec<u64>,
     unheard: Vec<(String, String)>,
 }
 
@@ -101,7 +104,14 @@ pub(super) fn read(folder: &Path) -> anyhow::Result<Ledger> {
         unheard.push(Unheard { key: *key.as_bytes(), id });
     }
     let key = written.key.map(blake3::Hash::from_hex).transpose().with_context(damaged)?.map(|key| *key.as_bytes());
-    Ok(Ledger { begun: Millis(written.begun), key, books: written.books, folded: written.folded, unheard })
+    Ok(Ledger {
+        begun: Millis(written.begun),
+        key,
+        books: written.books,
+        folded: written.folded,
+        damaged: written.damaged,
+        unheard,
+    })
 }
 
 /// Replaces the ledger: written, synced, renamed, and the folder synced.
@@ -112,6 +122,7 @@ pub(super) fn write(folder: &Path, ledger: &Ledger) -> std::io::Result<()> {
         key: ledger.key.map(|key| blake3::Hash::from_bytes(key).to_hex().to_string()),
         books: ledger.books,
         folded: ledger.folded.clone(),
+        damaged: ledger.damaged.clone(),
         unheard: ledger.unheard.iter().map(hex).collect(),
     };
     let json = serde_json::to_string(&written).map_err(std::io::Error::other)?;
@@ -141,7 +152,8 @@ mod tests {
         let books = Books { accepted: 9, stored: 4, held: 3, rejected: 1, buried: 1, in_flight: 0 };
         assert!(books.balanced());
         let unheard = vec![Unheard { key: [7; 32], id: MailId::from_bytes([1; 16]) }];
-        let ledger = Ledger { begun: Millis(7), key: Some([5; 32]), books, folded: vec![1, 2], unheard };
+        let ledger =
+            Ledger { begun: Millis(7), key: Some([5; 32]), books, folded: vec![1, 2], damaged: vec![2], unheard };
         write(folder.path(), &ledger).unwrap();
         assert_eq!(read(folder.path()).unwrap(), ledger);
         let path = folder.path().join("books");

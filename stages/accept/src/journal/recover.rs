@@ -43,7 +43,8 @@ pub(super) fn recover(config: &Config, node: &str, now: Millis) -> anyhow::Resul
     let folder = &config.folder;
     let ledger = books::read(folder)?;
     for number in &ledger.folded {
-        segment::remove(folder, *number).with_context(|| format!("removing segment {number}"))?;
+        segment::let_go(folder, *number, ledger.damaged.contains(number))
+            .with_context(|| format!("removing segment {number}"))?;
     }
     let numbers = segment::numbers(folder)?;
     let is_new = numbers.is_empty() && !folder.join("books").exists();

@@ -80,17 +80,13 @@ pub(super) fn known_key(folder: &Path, numbers: &[u64], node: &str) -> anyhow::R
     Ok(None)
 }
 
-/// Lets a damaged segment go, but leaves its records to whoever can make something of them.
-pub(super) fn set_aside(folder: &Path, number: u64) -> io::Result<()> {
-    let path = mail_path(folder, number);
-    fs::rename(&path, path.with_extension("damaged"))?;
-    remove(folder, number)
-}
-
-/// Removes the files of a segment. Those that are gone already are no error.
-pub(super) fn remove(folder: &Path, number: u64) -> io::Result<()> {
-    for path in [mail_path(folder, number), marks_path(folder, number)] {
-        match fs::remove_file(path) {
+/// Removes the files of a segment; the records of a damaged one are left to whoever can make something of them. Files that
+/// are gone already are no error.
+pub(super) fn let_go(folder: &Path, number: u64, is_damaged: bool) -> io::Result<()> {
+    let (mail, marks) = (mail_path(folder, number), marks_path(folder, number));
+    let mail = if is_damaged { fs::rename(&mail, mail.with_extension("damaged")) } else { fs::remove_file(mail) };
+    for gone in [mail, fs::remove_file(marks)] {
+        match gone {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}
         }

@@ -314,10 +314,7 @@ impl Writer {
         let mut left = Vec::new();
         for number in &ledger.folded {
             self.marks.remove(number);
-            let folder = &self.config.folder;
-            let is_damaged = self.index().has_damage(*number);
-            let gone = if is_damaged { segment::set_aside(folder, *number) } else { segment::remove(folder, *number) };
-            if let Err(error) = gone {
+            if let Err(error) = segment::let_go(&self.config.folder, *number, ledger.damaged.contains(number)) {
                 tracing::warn!(segment = number, %error, "a segment that has ended cannot be removed");
                 left.push(*number);
             }

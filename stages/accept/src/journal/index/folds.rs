@@ -10,6 +10,8 @@ impl Index {
     pub(in super::super) fn folded(&self, numbers: &[u64], now: Millis) -> Ledger {
         let mut ledger = self.ledger.clone();
         ledger.folded.extend_from_slice(numbers);
+        let is_damaged = |number: &&u64| self.segments.get(number).is_some_and(|segment| segment.damaged);
+        ledger.damaged.extend(numbers.iter().filter(is_damaged));
         ledger.unheard.retain(|unheard| is_young(unheard.id, now, self.doubts.lasts));
         for segment in numbers.iter().filter_map(|number| self.segments.get(number)) {
             ledger.books.add(&segment.books);
@@ -24,6 +26,7 @@ impl Index {
 
     /// The ledger is on disk: the segments are no more, but for files that could not be removed.
     pub(in super::super) fn fold(&mut self, mut ledger: Ledger, left: Vec<u64>) {
+        ledger.damaged.retain(|number| left.contains(number));
         for number in std::mem::replace(&mut ledger.folded, left) {
             let gone = self.segments.remove(&number);
             self.total -= gone.map_or(0, |segment| segment.bytes);
@@ -36,11 +39,6 @@ impl Index {
     /// A record of this segment cannot be read.
     pub(in super::super) fn note_damage(&mut self, number: u64) {
         self.segments.entry(number).or_default().damaged = true;
-    }
-
-    /// Whether a record of this segment could not be read.
-    pub(in super::super) fn has_damage(&self, number: u64) -> bool {
-        self.segments.get(&number).is_some_and(|segment| segment.damaged)
     }
 
     /// The highest number that a segment has, or had when the books were written last.
