@@ -45,7 +45,7 @@ pub use recover::{Damage, Recovery};
 
 use index::Index;
 use mark::Mark;
-use writer::{Command, Effect, Marking};
+use writer::{Appending, Command, Effect, Marking};
 
 /// Appends and marks that may wait for the writer; whoever comes then waits before that.
 const QUEUE: usize = 4096;
@@ -94,6 +94,8 @@ pub struct Journal {
     writer: mpsc::Sender<Command>,
     folder: PathBuf,
     config: Config,
+    /// With what new records are written.
+    key: record::Key,
 }
 
 impl Journal {
@@ -106,11 +108,12 @@ impl Journal {
         std::fs::create_dir_all(&folder).with_context(|| format!("making {}", folder.display()))?;
         let lock = lock(&folder)?;
         let (index, recovery) = recover::recover(&config, node, now)?;
+        let key = index.key;
         let index = Arc::new(Mutex::new(index));
         let (sender, receiver) = mpsc::channel(QUEUE);
         let writer = writer::Writer::new(config.clone(), node, Arc::clone(&index), lock);
         std::thread::Builder::new().name("journal".into()).spawn(move || writer.run(receiver))?;
-        Ok((Self { index, writer: sender, folder, config }, recovery))
+        Ok((Self { index, writer: sender, folder, config, key }, recovery))
     }
 
     fn index(&self) -> MutexGuard<'_, Index> {
@@ -125,7 +128,8 @@ impl Journal {
         self.room()?;
         let (done, wait) = oneshot::channel();
         let gone = || AppendError::Io("the writer has ended".into());
-        self.writer.send(Command::Append(mail, done)).await.map_err(|_| gone())?;
+        let head = record::head(&mail, &self.key);
+        self.writer.send(Command::Append(Appending { mail, head, done })).await.map_err(|_| gone())?;
         wait.await.map_err(|_| gone())?
     }
 

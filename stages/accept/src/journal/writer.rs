@@ -27,10 +27,19 @@ const EARLY: u64 = 1 << 20;
 /// What the writer is asked to do.
 #[derive(Debug)]
 pub(super) enum Command {
-    Append(Mail, oneshot::Sender<Result<(), AppendError>>),
+    Append(Appending),
     Mark(Marking),
     /// Nothing but what is done after each batch.
     Tidy,
+}
+
+/// A mail to be appended.
+#[derive(Debug)]
+pub(super) struct Appending {
+    pub(super) mail: Mail,
+    /// The head of its record: its checksum is made where there is more than one thread.
+    pub(super) head: Bytes,
+    pub(super) done: oneshot::Sender<Result<(), AppendError>>,
 }
 
 /// Marks of one mail to be written.
@@ -69,8 +78,6 @@ pub(super) struct Writer {
     pub(super) carries_from: Instant,
     _lock: File,
 }
-
-type Waiting = (Mail, oneshot::Sender<Result<(), AppendError>>);
 
 impl Writer {
     pub(super) fn new(config: Config, node: &str, index: Arc<Mutex<Index>>, lock: File) -> Self {
@@ -115,7 +122,7 @@ impl Writer {
         let (mut mails, mut marked) = (Vec::new(), Vec::new());
         for command in batch {
             match command {
-                Command::Append(mail, done) => mails.push((mail, done)),
+                Command::Append(appending) => mails.push(appending),
                 Command::Mark(marking) => marked.push(marking),
                 Command::Tidy => {}
             }
@@ -176,30 +183,29 @@ impl Writer {
         bytes
     }
 
-    fn append(&mut self, mails: Vec<Waiting>) {
+    fn append(&mut self, mails: Vec<Appending>) {
         if mails.is_empty() {
             return;
         }
-        let heads: Vec<Bytes> = mails.iter().map(|(mail, _)| record::head(mail, &self.key)).collect();
-        let appended = self.try_append(&mails, &heads);
+        let appended = self.try_append(&mails);
         if let Err(error) = &appended {
             tracing::error!(%error, mails = mails.len(), "mail could not be kept; its senders are told to come again");
         }
-        for (_, done) in mails {
+        for Appending { done, .. } in mails {
             // Whoever asked may be gone by now: then the mail is one whose sender has not heard.
             let _ = done.send(appended.as_ref().copied().map_err(explain));
         }
     }
 
-    fn try_append(&mut self, mails: &[Waiting], heads: &[Bytes]) -> io::Result<()> {
+    fn try_append(&mut self, mails: &[Appending]) -> io::Result<()> {
         let (number, mut offset) = self.open_segment()?;
         let mut pieces: Vec<IoSlice<'_>> = Vec::with_capacity(3 * mails.len());
-        for ((mail, _), head) in mails.iter().zip(heads) {
+        for Appending { mail, head, .. } in mails {
             pieces.extend(record::pieces(head, mail));
         }
         self.append_synced(&mut pieces)?;
         let mut index = self.index();
-        for ((mail, _), head) in mails.iter().zip(heads) {
+        for Appending { mail, head, .. } in mails {
             let Some(head) = record::parse_head(head) else { continue };
             let place = Place { segment: number, offset, envelope: head.envelope, body: head.body };
             index.insert(&head, place, mail.id.arrived().plus(self.config.refill_first));
@@ -325,7 +331,7 @@ impl Writer {
 
 fn size(command: &Command) -> usize {
     match command {
-        Command::Append(mail, _) => mail.envelope.len() + mail.body.len(),
+        Command::Append(Appending { mail, .. }) => mail.envelope.len() + mail.body.len(),
         Command::Mark(_) | Command::Tidy => 0,
     }
 }
