@@ -329,10 +329,10 @@ impl Chain {
         wait_for("the books to settle", || {
             self.status().is_some_and(|status| status["in_flight"] == 0 && status["balanced"] == true)
         });
-        // A broker whose disk was full may have noted that a message was confirmed, and not have deleted it. It hands that out no
-        // more, and what lies so behind others goes only when those have gone.
+        // A broker whose disk was full may have noted that a message was confirmed, and not have deleted it. That goes when its
+        // consumer is bound anew and all before it have gone: here, because a stream is lost.
         if self.small_disk.is_some_and(|(folder, _)| folder == "var/nats") {
-            return;
+            self.delete_stream("SCORE");
         }
         wait_for("the streams to run empty", || {
             self.status().is_some_and(|status| status["stages"].as_object().unwrap().values().all(is_idle))
