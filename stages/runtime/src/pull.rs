@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use async_nats::jetstream::consumer::pull::{BatchConfig, Config as ConsumerConfig};
-use async_nats::jetstream::consumer::{AckPolicy, Consumer, DeliverPolicy};
+use async_nats::jetstream::consumer::{AckPolicy, Consumer, DeliverPolicy, Info};
 use async_nats::jetstream::stream::ConsumerErrorKind;
 use async_nats::jetstream::{AckKind, ErrorCode, Message};
 use async_nats::{StatusCode, Subscriber};
@@ -27,6 +27,9 @@ const REQUEST_LIFE: Duration = Duration::from_secs(30);
 
 /// How much later that must have been heard.
 const REQUEST_LATE: Duration = Duration::from_secs(5);
+
+/// How often it is looked whether the stream still holds what was confirmed.
+const SWEEP: Duration = Duration::from_secs(20);
 
 /// How long between two attempts to bind.
 const BIND_AGAIN: Duration = Duration::from_millis(300);
@@ -101,6 +104,8 @@ struct Bound {
     requested: Instant,
     /// When something was heard, or the watchdog looked.
     last: Instant,
+    /// When it was looked last whether the stream still holds what was confirmed.
+    swept: Instant,
 }
 
 impl Pull {
@@ -124,6 +129,7 @@ impl Pull {
             if self.bound.is_none() && !self.bind().await {
                 continue;
             }
+            self.sweep_at_times().await;
             if !self.request().await {
                 continue;
             }
@@ -183,25 +189,50 @@ impl Pull {
             }
         });
         let consumer = consumer.context("making the consumer")?;
-        // What was confirmed lies up to there. A broker that has met a full disk may have noted that and not have deleted the
-        // message: it would lie there for ever, and look like mail that waits.
         let known = consumer.cached_info();
-        let (floor, seen) = (known.ack_floor.stream_sequence, known.delivered.stream_sequence);
-        if floor > 0 {
+        if known.delivered.stream_sequence > 0 {
             let last = self.broker.state(&self.settings.stream).await?.last_sequence;
-            if floor.max(seen) > last {
+            if known.ack_floor.stream_sequence.max(known.delivered.stream_sequence) > last {
                 // The broker has lost the end of the stream and kept the consumer: what comes now would count as confirmed.
                 stream.delete_consumer(&self.settings.consumer).await?;
                 bail!("the consumer was ahead of its stream");
             }
-            if let Err(error) = stream.purge().filter(&self.settings.subject).sequence(floor + 1).await {
-                tracing::debug!(stream = self.settings.stream, %error, "what was confirmed may still lie there");
-            }
+            self.sweep(known).await;
         }
         let inbox = self.broker.client().new_inbox();
         let messages = self.broker.client().subscribe(inbox.clone()).await?;
         let now = Instant::now();
-        Ok(Bound { consumer, inbox, messages, taken: None, asked: 0, requested: now, last: now })
+        Ok(Bound { consumer, inbox, messages, taken: None, asked: 0, requested: now, last: now, swept: now })
+    }
+
+    /// Takes what was confirmed out of the stream. A broker that has met a full disk may have noted that and not have deleted
+    /// the message: it would lie there for ever, and look like mail that waits.
+    async fn sweep(&self, known: &Info) {
+        let (floor, delivered) = (known.ack_floor.stream_sequence, known.delivered.stream_sequence);
+        let Some(confirmed) = confirmed(known.num_pending, known.num_ack_pending, floor, delivered) else { return };
+        let Settings { stream, subject, .. } = &self.settings;
+        let swept = async {
+            let stream = self.broker.jetstream().get_stream_no_info(stream).await?;
+            anyhow::Ok(stream.purge().filter(subject).sequence(confirmed + 1).await?.purged)
+        };
+        match swept.await {
+            Ok(0) => {}
+            Ok(count) => tracing::info!(stream, count, "took out what was confirmed and still lay there"),
+            Err(error) => tracing::debug!(stream, %error, "what was confirmed may still lie there"),
+        }
+    }
+
+    /// Sweeps now and then, since a consumer may stay bound for months.
+    async fn sweep_at_times(&mut self) {
+        let Some(bound) = self.bound.as_mut() else { return };
+        if bound.swept.elapsed() < SWEEP {
+            return;
+        }
+        bound.swept = Instant::now();
+        // Whatever is wrong with it, the watchdog finds out.
+        if let Ok(known) = bound.consumer.get_info().await {
+            self.sweep(&known).await;
+        }
     }
 
     /// Asks for as many messages as there is room for. Says whether there is anything to wait for.
@@ -329,6 +360,13 @@ impl Wrong {
     }
 }
 
+/// Up to which message of the stream everything on the consumer's subject is confirmed, if anything is: with nothing to
+/// deliver and nothing in hand, all that was delivered; else what lies below the oldest in hand.
+fn confirmed(pending: u64, in_hand: usize, floor: u64, delivered: u64) -> Option<u64> {
+    let last = if pending == 0 && in_hand == 0 { delivered } else { floor };
+    (last > 0).then_some(last)
+}
+
 /// What is wrong with a consumer that was asked and has sent nothing for a while. Messages that wait to be delivered again
 /// are not among the pending ones, so a lost request is told by the requests that the server knows, of this process or of
 /// another; and when it must have been over and was not heard of.
@@ -356,6 +394,21 @@ fn unserved(message: &async_nats::Message) -> Option<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_swept() {
+        for (pending, in_hand, floor, delivered, want) in [
+            (0, 0, 0, 0, None),
+            (3, 0, 0, 0, None),
+            (0, 2, 0, 5, None),
+            (0, 1, 4, 7, Some(4)),
+            (3, 0, 4, 4, Some(4)),
+            // One that was confirmed lies above the floor.
+            (0, 0, 4, 7, Some(7)),
+        ] {
+            assert_eq!(confirmed(pending, in_hand, floor, delivered), want, "{pending} {in_hand} {floor} {delivered}");
+        }
+    }
 
     #[test]
     fn what_the_watchdog_makes_of_it() {
