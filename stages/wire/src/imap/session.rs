@@ -1,6 +1,8 @@
 //! The dialogue: what is in order when, what is asked of the world, and what the client hears.
 
+mod capabilities;
 mod changes;
+mod job;
 mod login;
 mod mailboxes;
 mod messages;
@@ -14,82 +16,10 @@ use imap_types::IntoStatic as _;
 use imap_types::auth::AuthenticateData;
 use imap_types::command::{Command, CommandBody};
 use imap_types::core::LiteralMode;
-use imap_types::fetch::MessageDataItemName as Item;
-use imap_types::status::StatusDataItemName;
 
-use super::names;
-use super::question::{Answer, Limits, MessageRow, Question};
-use super::search::Criteria;
-use crate::session::{Cleartext, Tls};
-use crate::session::{Farewell, Session, Step};
-
-/// What a command still has to do.
-#[derive(Debug)]
-enum Job {
-    Login,
-    List {
-        pattern: String,
-        only_subscribed: bool,
-    },
-    Status {
-        name: String,
-        items: Vec<StatusDataItemName>,
-    },
-    Open {
-        name: String,
-        mode: Mode,
-    },
-    Fetch {
-        left: VecDeque<u32>,
-        items: Vec<Item<'static>>,
-    },
-    /// Flags are being changed; then the view is looked at again.
-    Store {
-        told: Vec<u32>,
-        uid: UidForm,
-        silent: bool,
-    },
-    Search {
-        criteria: Box<Criteria>,
-        left: VecDeque<u32>,
-        found: Vec<u32>,
-        uid: UidForm,
-    },
-    Expunge {
-        tell: bool,
-    },
-    Refresh {
-        expunge: bool,
-    },
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum UidForm {
-    Uid,
-    Number,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Mode {
-    ReadWrite,
-    ReadOnly,
-}
-
-#[derive(Debug)]
-struct Selected {
-    name: String,
-    mode: Mode,
-    messages: Vec<MessageRow>,
-}
-
-#[derive(Debug)]
-struct Running {
-    tag: String,
-    name: &'static str,
-    job: Job,
-    /// The view is being looked at again, after which the command is done.
-    refreshing: bool,
-}
+use self::job::{Job, Running, Selected};
+use super::question::{Answer, Limits, Question};
+use crate::session::{Cleartext, Farewell, Session, Step, Tls};
 
 /// One client's dialogue.
 pub struct ImapSession {
@@ -151,17 +81,6 @@ impl ImapSession {
             self.put("* BYE too many errors\r\n");
             self.closing = true;
         }
-    }
-
-    fn capabilities(&self) -> String {
-        let mut list = String::from("IMAP4rev1 LITERAL+ SASL-IR UNSELECT SPECIAL-USE");
-        if !self.logged_in {
-            if self.tls == Tls::Offered {
-                list.push_str(" STARTTLS");
-            }
-            list.push_str(if self.may_login() { " AUTH=PLAIN" } else { " LOGINDISABLED" });
-        }
-        list
     }
 
     fn may_login(&self) -> bool {
@@ -230,92 +149,6 @@ impl ImapSession {
             CommandBody::Noop | CommandBody::Check => self.done(&tag, "OK NOOP done"),
             body if !self.logged_in => self.before_login(tag, body),
             body => self.after_login(tag, body),
-        }
-    }
-
-    fn ask(&mut self, tag: String, name: &'static str, question: Question, job: Job) {
-        self.question = Some(question);
-        self.running = Some(Running { tag, name, job, refreshing: false });
-    }
-
-    fn finish(&mut self, running: &Running) {
-        self.done(&running.tag, &format!("OK {} done", running.name));
-    }
-
-    /// The next step of a command that goes message by message.
-    fn go_on(&mut self) {
-        let Some(mut running) = self.running.take() else { return };
-        let over = match &mut running.job {
-            Job::Fetch { left, items } => self.fetch_next(left, items),
-            Job::Search { criteria, left, found, .. } => self.search_next(criteria, left, found),
-            _ => true,
-        };
-        if !over {
-            self.running = Some(running);
-            return;
-        }
-        if let Job::Search { found, uid, .. } = &running.job {
-            let mut line = String::from("* SEARCH");
-            for uid_found in found {
-                let number = self.number(*uid_found).unwrap_or(0);
-                line.push_str(&format!(" {}", if *uid == UidForm::Uid { *uid_found } else { number }));
-            }
-            self.put(line + "\r\n");
-        }
-        self.finish(&running);
-    }
-
-    fn answered(&mut self, answer: Answer) {
-        let Some(mut running) = self.running.take() else { return };
-        if answer == Answer::Unavailable {
-            return self.done(&running.tag, "NO [UNAVAILABLE] not at the moment; try again");
-        }
-        if running.refreshing {
-            return self.refreshed(&running, answer);
-        }
-        match (&mut running.job, answer) {
-            (Job::Login, Answer::Done) => {
-                self.logged_in = true;
-                let capabilities = self.capabilities();
-                self.done(&running.tag, &format!("OK [CAPABILITY {capabilities}] logged in"));
-            }
-            (Job::Login, Answer::Elsewhere(node)) => {
-                self.done(
-                    &running.tag,
-                    &format!("NO [UNAVAILABLE] your mailbox is on the server {node}, not on this one"),
-                );
-            }
-            (Job::Login, _) => {
-                self.failed_logins += 1;
-                self.done(&running.tag, "NO [AUTHENTICATIONFAILED] wrong user or password");
-                if self.failed_logins >= self.limits.failed_logins {
-                    self.put("* BYE too many failed logins\r\n");
-                    self.closing = true;
-                }
-            }
-            (Job::List { pattern, only_subscribed }, Answer::Mailboxes(mailboxes)) => {
-                for mailbox in mailboxes.iter().filter(|mailbox| mailbox.subscribed || !*only_subscribed) {
-                    if names::matches(pattern, &mailbox.name) {
-                        self.put_listed(running.name, mailbox);
-                    }
-                }
-                self.finish(&running);
-            }
-            (Job::Status { name, items }, Answer::Mailboxes(mailboxes)) => {
-                match mailboxes.iter().find(|mailbox| mailbox.name == *name) {
-                    Some(mailbox) => {
-                        self.put_status(mailbox, items);
-                        self.finish(&running);
-                    }
-                    None => self.done(&running.tag, "NO [NONEXISTENT] there is no such mailbox"),
-                }
-            }
-            (Job::Open { name, mode }, Answer::View(view)) => {
-                let (name, mode) = (name.clone(), *mode);
-                self.opened(&running, name, mode, view);
-            }
-            (Job::Open { .. }, _) => self.done(&running.tag, "NO [NONEXISTENT] there is no such mailbox"),
-            (_, answer) => self.answered_of_messages(running, answer),
         }
     }
 }

@@ -1,6 +1,7 @@
 //! What has changed in the selected mailbox since the client was last told.
 
-use super::{ImapSession, Job, Running, UidForm};
+use super::ImapSession;
+use super::job::{Job, Running, UidForm};
 use crate::imap::encode;
 use crate::imap::question::{Answer, MessageRow, Question};
 

@@ -1,6 +1,7 @@
 //! Before the login: capabilities, TLS, and who it is.
 
-use super::{ImapSession, Job};
+use super::ImapSession;
+use super::job::Job;
 use crate::imap::question::Question;
 use crate::secret::Secret;
 use crate::session::Tls;

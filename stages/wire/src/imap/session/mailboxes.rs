@@ -1,6 +1,7 @@
 //! Mailboxes: listing, status, selecting.
 
-use super::{ImapSession, Job, Mode, Running, Selected};
+use super::ImapSession;
+use super::job::{Job, Mode, Running, Selected};
 use crate::imap::question::{Mailbox, Question, View, flags};
 use crate::imap::{encode, names};
 use imap_types::command::CommandBody;

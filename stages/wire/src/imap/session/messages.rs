@@ -1,6 +1,7 @@
 //! Messages of the selected mailbox: fetching, flags, searching, expunging.
 
-use super::{ImapSession, Job, Mode, Running, UidForm};
+use super::ImapSession;
+use super::job::{Job, Mode, Running, UidForm};
 use crate::imap::question::{Answer, FlagMode, MessageRow, Question, flags};
 use crate::imap::readable::Readable;
 use crate::imap::search::{self, Criteria};

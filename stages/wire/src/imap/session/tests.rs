@@ -3,6 +3,8 @@
 
 use proptest::prelude::*;
 
+use imap_types::fetch::MessageDataItemName as Item;
+
 use super::*;
 use crate::imap::{FlagMode, Mailbox, MessageRow, View, flags};
 

@@ -1,0 +1,167 @@
+//! What a command still has to do once it was read, and what the answers to its questions mean.
+
+use std::collections::VecDeque;
+
+use imap_types::fetch::MessageDataItemName as Item;
+use imap_types::status::StatusDataItemName;
+
+use super::ImapSession;
+use crate::imap::names;
+use crate::imap::question::{Answer, MessageRow, Question};
+use crate::imap::search::Criteria;
+
+/// What a command still has to do.
+#[derive(Debug)]
+pub(super) enum Job {
+    Login,
+    List {
+        pattern: String,
+        only_subscribed: bool,
+    },
+    Status {
+        name: String,
+        items: Vec<StatusDataItemName>,
+    },
+    Open {
+        name: String,
+        mode: Mode,
+    },
+    Fetch {
+        left: VecDeque<u32>,
+        items: Vec<Item<'static>>,
+    },
+    /// Flags are being changed; then the view is looked at again.
+    Store {
+        told: Vec<u32>,
+        uid: UidForm,
+        silent: bool,
+    },
+    Search {
+        criteria: Box<Criteria>,
+        left: VecDeque<u32>,
+        found: Vec<u32>,
+        uid: UidForm,
+    },
+    Expunge {
+        tell: bool,
+    },
+    Refresh {
+        expunge: bool,
+    },
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum UidForm {
+    Uid,
+    Number,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Mode {
+    ReadWrite,
+    ReadOnly,
+}
+
+#[derive(Debug)]
+pub(super) struct Selected {
+    pub(super) name: String,
+    pub(super) mode: Mode,
+    pub(super) messages: Vec<MessageRow>,
+}
+
+#[derive(Debug)]
+pub(super) struct Running {
+    pub(super) tag: String,
+    pub(super) name: &'static str,
+    pub(super) job: Job,
+    /// The view is being looked at again, after which the command is done.
+    pub(super) refreshing: bool,
+}
+
+impl ImapSession {
+    pub(super) fn ask(&mut self, tag: String, name: &'static str, question: Question, job: Job) {
+        self.question = Some(question);
+        self.running = Some(Running { tag, name, job, refreshing: false });
+    }
+
+    pub(super) fn finish(&mut self, running: &Running) {
+        self.done(&running.tag, &format!("OK {} done", running.name));
+    }
+
+    /// The next step of a command that goes message by message.
+    pub(super) fn go_on(&mut self) {
+        let Some(mut running) = self.running.take() else { return };
+        let over = match &mut running.job {
+            Job::Fetch { left, items } => self.fetch_next(left, items),
+            Job::Search { criteria, left, found, .. } => self.search_next(criteria, left, found),
+            _ => true,
+        };
+        if !over {
+            self.running = Some(running);
+            return;
+        }
+        if let Job::Search { found, uid, .. } = &running.job {
+            let mut line = String::from("* SEARCH");
+            for uid_found in found {
+                let number = self.number(*uid_found).unwrap_or(0);
+                line.push_str(&format!(" {}", if *uid == UidForm::Uid { *uid_found } else { number }));
+            }
+            self.put(line + "\r\n");
+        }
+        self.finish(&running);
+    }
+
+    pub(super) fn answered(&mut self, answer: Answer) {
+        let Some(mut running) = self.running.take() else { return };
+        if answer == Answer::Unavailable {
+            return self.done(&running.tag, "NO [UNAVAILABLE] not at the moment; try again");
+        }
+        if running.refreshing {
+            return self.refreshed(&running, answer);
+        }
+        match (&mut running.job, answer) {
+            (Job::Login, Answer::Done) => {
+                self.logged_in = true;
+                let capabilities = self.capabilities();
+                self.done(&running.tag, &format!("OK [CAPABILITY {capabilities}] logged in"));
+            }
+            (Job::Login, Answer::Elsewhere(node)) => {
+                self.done(
+                    &running.tag,
+                    &format!("NO [UNAVAILABLE] your mailbox is on the server {node}, not on this one"),
+                );
+            }
+            (Job::Login, _) => {
+                self.failed_logins += 1;
+                self.done(&running.tag, "NO [AUTHENTICATIONFAILED] wrong user or password");
+                if self.failed_logins >= self.limits.failed_logins {
+                    self.put("* BYE too many failed logins\r\n");
+                    self.closing = true;
+                }
+            }
+            (Job::List { pattern, only_subscribed }, Answer::Mailboxes(mailboxes)) => {
+                for mailbox in mailboxes.iter().filter(|mailbox| mailbox.subscribed || !*only_subscribed) {
+                    if names::matches(pattern, &mailbox.name) {
+                        self.put_listed(running.name, mailbox);
+                    }
+                }
+                self.finish(&running);
+            }
+            (Job::Status { name, items }, Answer::Mailboxes(mailboxes)) => {
+                match mailboxes.iter().find(|mailbox| mailbox.name == *name) {
+                    Some(mailbox) => {
+                        self.put_status(mailbox, items);
+                        self.finish(&running);
+                    }
+                    None => self.done(&running.tag, "NO [NONEXISTENT] there is no such mailbox"),
+                }
+            }
+            (Job::Open { name, mode }, Answer::View(view)) => {
+                let (name, mode) = (name.clone(), *mode);
+                self.opened(&running, name, mode, view);
+            }
+            (Job::Open { .. }, _) => self.done(&running.tag, "NO [NONEXISTENT] there is no such mailbox"),
+            (_, answer) => self.answered_of_messages(running, answer),
+        }
+    }
+}
