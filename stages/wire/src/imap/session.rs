@@ -2,6 +2,7 @@
 
 mod capabilities;
 mod changes;
+mod fetch;
 mod job;
 mod login;
 mod mailboxes;

@@ -2,10 +2,10 @@
 
 use std::collections::VecDeque;
 
-use imap_types::fetch::MessageDataItemName as Item;
 use imap_types::status::StatusDataItemName;
 
 use super::ImapSession;
+use super::fetch::Fetching;
 use crate::imap::names;
 use crate::imap::question::{Answer, MessageRow, Question};
 use crate::imap::search::Criteria;
@@ -26,10 +26,7 @@ pub(super) enum Job {
         name: String,
         mode: Mode,
     },
-    Fetch {
-        left: VecDeque<u32>,
-        items: Vec<Item<'static>>,
-    },
+    Fetch(Fetching),
     /// Flags are being changed; then the view is looked at again.
     Store {
         told: Vec<u32>,
@@ -92,7 +89,7 @@ impl ImapSession {
     pub(super) fn go_on(&mut self) {
         let Some(mut running) = self.running.take() else { return };
         let over = match &mut running.job {
-            Job::Fetch { left, items } => self.fetch_next(left, items),
+            Job::Fetch(fetching) => self.fetch_next(fetching),
             Job::Search { criteria, left, found, .. } => self.search_next(criteria, left, found),
             _ => true,
         };

@@ -1,4 +1,4 @@
-//! Messages of the selected mailbox: fetching, flags, searching, expunging.
+//! Messages of the selected mailbox: flags, searching, expunging.
 
 use super::ImapSession;
 use super::job::{Job, Mode, Running, UidForm};
@@ -12,9 +12,6 @@ use imap_types::flag::{Flag, StoreResponse, StoreType};
 use imap_types::search::SearchKey;
 use imap_types::sequence::SequenceSet;
 use std::collections::VecDeque;
-
-/// Responses that are written before the first of them is sent.
-const PORTION: usize = 1000;
 
 impl ImapSession {
     pub(super) fn in_mailbox(&mut self, tag: String, body: CommandBody<'static>) {
@@ -64,39 +61,6 @@ impl ImapSession {
         let is_chosen =
             |number: u32, row: &MessageRow| set.contains(if form == UidForm::Uid { row.uid } else { number });
         (1..).zip(messages).filter(|(number, row)| is_chosen(*number, row)).map(|(_, row)| row.uid).collect()
-    }
-
-    pub(super) fn fetch(&mut self, tag: String, set: &SequenceSet, mut items: Vec<Item<'static>>, form: UidForm) {
-        if !items.iter().all(fetch::is_known) {
-            return self.done(&tag, "NO [CANNOT] an item of FETCH is not supported");
-        }
-        if items.len() > self.limits.fetch_items {
-            return self.done(&tag, &format!("NO [LIMIT] at most {} items", self.limits.fetch_items));
-        }
-        let uids = self.chosen(set, form);
-        let marks = items.iter().any(fetch::marks_seen) && !self.is_read_only();
-        let unseen = if marks { self.mark_seen(&uids) } else { Vec::new() };
-        if !unseen.is_empty() && !items.contains(&Item::Flags) {
-            items.push(Item::Flags);
-        }
-        let job = Job::Fetch { left: uids.into(), items };
-        self.running = Some(Running { tag, name: "FETCH", job, refreshing: false });
-        if !unseen.is_empty() {
-            self.question =
-                Some(Question::Flags { uids: unseen, how: FlagMode::Add, flags: flags::SEEN, keywords: Vec::new() });
-        }
-    }
-
-    /// Marks messages as seen in the snapshot and gives those that were not.
-    fn mark_seen(&mut self, uids: &[u32]) -> Vec<u32> {
-        let mut unseen = Vec::new();
-        for row in self.selected.iter_mut().flat_map(|selected| &mut selected.messages) {
-            if row.flags & flags::SEEN == 0 && uids.binary_search(&row.uid).is_ok() {
-                row.flags |= flags::SEEN;
-                unseen.push(row.uid);
-            }
-        }
-        unseen
     }
 
     fn search(&mut self, tag: String, key: &SearchKey<'_>, uid: UidForm) {
@@ -163,7 +127,7 @@ impl ImapSession {
         }
     }
 
-    fn ask_text(&mut self, uid: Option<&u32>) {
+    pub(super) fn ask_text(&mut self, uid: Option<&u32>) {
         self.question = uid.map(|&uid| {
             let at = self.messages().binary_search_by_key(&uid, |row| row.uid);
             Question::Text { uid, size: at.map_or(0, |at| self.messages()[at].size) }
@@ -173,28 +137,6 @@ impl ImapSession {
     pub(super) fn number(&self, uid: u32) -> Option<u32> {
         let at = self.messages().binary_search_by_key(&uid, |row| row.uid).ok()?;
         u32::try_from(at + 1).ok()
-    }
-
-    /// Says whether all messages have been fetched; else a question has been put.
-    pub(super) fn fetch_next(&mut self, left: &mut VecDeque<u32>, items: &[Item<'static>]) -> bool {
-        if items.iter().any(fetch::needs_text) {
-            self.ask_text(left.front());
-        } else {
-            for uid in left.drain(..left.len().min(PORTION)) {
-                self.put_fetched(uid, items, None);
-            }
-        }
-        left.is_empty()
-    }
-
-    /// Writes the response for a message, if it is still there. Says whether it had room.
-    pub(super) fn put_fetched(&mut self, uid: u32, items: &[Item<'static>], text: Option<&[u8]>) -> bool {
-        let Some(number) = self.number(uid) else { return true };
-        let row = &self.messages()[number as usize - 1];
-        let response = fetch::response(number as usize, row, items, text);
-        let has_room = response.is_some();
-        response.into_iter().for_each(|response| self.put(response.freeze()));
-        has_room
     }
 
     pub(super) fn search_next(&mut self, criteria: &Criteria, left: &mut VecDeque<u32>, found: &mut Vec<u32>) -> bool {
@@ -214,25 +156,16 @@ impl ImapSession {
 
     pub(super) fn answered_of_messages(&mut self, mut running: Running, answer: Answer) {
         match (&mut running.job, answer) {
-            (Job::Fetch { left, items }, Answer::Text(text)) => {
-                let fits = left.pop_front().is_none_or(|uid| self.put_fetched(uid, items, Some(&text)));
-                if fits {
-                    self.running = Some(running);
-                } else {
-                    self.done(&running.tag, "NO [LIMIT] the items repeat the message too often");
-                }
-            }
             (Job::Search { criteria, left, found, .. }, Answer::Text(text)) => {
                 found.extend(left.pop_front().filter(|uid| self.meets(criteria, *uid, Some(&text))));
                 self.running = Some(running);
             }
             // The message went in the meantime: RFC 2180 section 4.1.3 lets it be left out.
-            (Job::Fetch { left, .. } | Job::Search { left, .. }, Answer::Refused) => {
+            (Job::Search { left, .. }, Answer::Refused) => {
                 left.pop_front();
                 self.running = Some(running);
             }
-            // The messages were marked as seen; now they are fetched.
-            (Job::Fetch { .. }, Answer::Done) => self.running = Some(running),
+            (Job::Fetch(_), answer) => self.fetched(running, answer),
             (Job::Store { .. }, Answer::Refused) => {
                 let (most, _) = self.limits.keywords;
                 self.done(&running.tag, &format!("NO [LIMIT] a message has at most {most} keywords"));
