@@ -7,6 +7,7 @@ mod job;
 mod login;
 mod mailboxes;
 mod messages;
+mod search;
 
 use std::collections::VecDeque;
 

@@ -98,12 +98,7 @@ impl ImapSession {
             return;
         }
         if let Job::Search { found, uid, .. } = &running.job {
-            let mut line = String::from("* SEARCH");
-            for uid_found in found {
-                let number = self.number(*uid_found).unwrap_or(0);
-                line.push_str(&format!(" {}", if *uid == UidForm::Uid { *uid_found } else { number }));
-            }
-            self.put(line + "\r\n");
+            self.put_found(found, *uid);
         }
         self.finish(&running);
     }

@@ -1,17 +1,13 @@
-//! Messages of the selected mailbox: flags, searching, expunging.
+//! Messages of the selected mailbox: flags, expunging.
 
 use super::ImapSession;
 use super::job::{Job, Mode, Running, UidForm};
 use crate::imap::question::{Answer, FlagMode, MessageRow, Question, flags};
-use crate::imap::readable::Readable;
-use crate::imap::search::{self, Criteria};
 use crate::imap::{fetch, set::Set};
 use imap_types::command::CommandBody;
 use imap_types::fetch::MessageDataItemName as Item;
 use imap_types::flag::{Flag, StoreResponse, StoreType};
-use imap_types::search::SearchKey;
 use imap_types::sequence::SequenceSet;
-use std::collections::VecDeque;
 
 impl ImapSession {
     pub(super) fn in_mailbox(&mut self, tag: String, body: CommandBody<'static>) {
@@ -26,10 +22,7 @@ impl ImapSession {
             CommandBody::Store { sequence_set, kind, response, flags, uid, .. } => {
                 self.store(tag, &sequence_set, kind, response, &flags, form(uid));
             }
-            CommandBody::Search { charset: Some(charset), .. } if !search::knows(&charset) => {
-                self.done(&tag, "NO [BADCHARSET (US-ASCII UTF-8)] this charset is not known");
-            }
-            CommandBody::Search { criteria, uid, .. } => self.search(tag, &SearchKey::And(criteria), form(uid)),
+            CommandBody::Search { .. } => self.in_search(tag, body),
             CommandBody::Expunge | CommandBody::Close => self.expunge(tag, matches!(body, CommandBody::Expunge)),
             CommandBody::Unselect => {
                 self.selected = None;
@@ -48,7 +41,7 @@ impl ImapSession {
     }
 
     /// The highest sequence number and the highest UID.
-    fn last(&self) -> (u32, u32) {
+    pub(super) fn last(&self) -> (u32, u32) {
         let messages = self.messages();
         (u32::try_from(messages.len()).unwrap_or(u32::MAX), messages.last().map_or(0, |row| row.uid))
     }
@@ -61,18 +54,6 @@ impl ImapSession {
         let is_chosen =
             |number: u32, row: &MessageRow| set.contains(if form == UidForm::Uid { row.uid } else { number });
         (1..).zip(messages).filter(|(number, row)| is_chosen(*number, row)).map(|(_, row)| row.uid).collect()
-    }
-
-    fn search(&mut self, tag: String, key: &SearchKey<'_>, uid: UidForm) {
-        let mut reading = search::Reading { last: self.last(), texts: self.limits.search_texts };
-        match reading.read(key) {
-            Ok(criteria) => {
-                let left = self.messages().iter().map(|row| row.uid).collect();
-                let job = Job::Search { criteria: Box::new(criteria), left, found: Vec::new(), uid };
-                self.running = Some(Running { tag, name: "SEARCH", job, refreshing: false });
-            }
-            Err(why) => self.done(&tag, &format!("NO {why}")),
-        }
     }
 
     pub(super) fn store(
@@ -139,32 +120,9 @@ impl ImapSession {
         u32::try_from(at + 1).ok()
     }
 
-    pub(super) fn search_next(&mut self, criteria: &Criteria, left: &mut VecDeque<u32>, found: &mut Vec<u32>) -> bool {
-        if criteria.needs_text() {
-            self.ask_text(left.front());
-        } else {
-            found.extend(left.drain(..).filter(|uid| self.meets(criteria, *uid, None)));
-        }
-        left.is_empty()
-    }
-
-    pub(super) fn meets(&self, criteria: &Criteria, uid: u32, text: Option<&[u8]>) -> bool {
-        let Some(number) = self.number(uid) else { return false };
-        let row = &self.messages()[number as usize - 1];
-        criteria.hold(&search::Candidate { row, number, text: text.map(Readable::new) })
-    }
-
     pub(super) fn answered_of_messages(&mut self, mut running: Running, answer: Answer) {
         match (&mut running.job, answer) {
-            (Job::Search { criteria, left, found, .. }, Answer::Text(text)) => {
-                found.extend(left.pop_front().filter(|uid| self.meets(criteria, *uid, Some(&text))));
-                self.running = Some(running);
-            }
-            // The message went in the meantime: RFC 2180 section 4.1.3 lets it be left out.
-            (Job::Search { left, .. }, Answer::Refused) => {
-                left.pop_front();
-                self.running = Some(running);
-            }
+            (Job::Search { .. }, answer) => self.answered_of_search(running, answer),
             (Job::Fetch(_), answer) => self.fetched(running, answer),
             (Job::Store { .. }, Answer::Refused) => {
                 let (most, _) = self.limits.keywords;
@@ -183,6 +141,6 @@ impl ImapSession {
     }
 }
 
-fn form(uid: bool) -> UidForm {
+pub(super) fn form(uid: bool) -> UidForm {
     if uid { UidForm::Uid } else { UidForm::Number }
 }
