@@ -55,6 +55,7 @@ impl Reading {
         Ok(Answer::View(View {
             uidvalidity: number(mailbox.uidvalidity),
             uidnext: number(mailbox.uidnext),
+            modseq: mailbox.modseq.unsigned_abs(),
             messages: messages.into_iter().map(row).collect(),
         }))
     }
@@ -130,9 +131,10 @@ fn row(message: shard::Message) -> MessageRow {
     MessageRow {
         uid: number(message.uid),
         flags: message.flags,
-        keywords: message.keywords,
+        keywords: message.keywords.into(),
         size: u64::try_from(message.size).unwrap_or(0),
         received: message.received,
+        modseq: message.modseq.unsigned_abs(),
     }
 }
 

@@ -9,6 +9,7 @@ mod fetch;
 mod names;
 mod question;
 mod readable;
+mod rows;
 mod search;
 mod section;
 mod session;
@@ -16,4 +17,5 @@ mod set;
 mod structure;
 
 pub use question::{Answer, FlagMode, Limits, Mailbox, MessageRow, Question, View, flags};
+pub use rows::Rows;
 pub use session::ImapSession;

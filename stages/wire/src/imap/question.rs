@@ -1,7 +1,11 @@
 //! What the session asks of the world, what the world answers, and what both are about.
 
-use crate::secret::Secret;
+use std::sync::Arc;
+
 use bytes::Bytes;
+
+use super::rows::Rows;
+use crate::secret::Secret;
 
 /// The system flags, a bit each.
 pub mod flags {
@@ -82,22 +86,26 @@ pub struct MessageRow {
     /// Bits of [`flags`].
     pub flags: i64,
     /// Keywords, with spaces between.
-    pub keywords: String,
+    pub keywords: Arc<str>,
     /// Bytes.
     pub size: u64,
     /// Milliseconds since 1970.
     pub received: i64,
+    /// MODSEQ: of the mailbox's, when this one was last changed (RFC 7162).
+    pub modseq: u64,
 }
 
-/// A mailbox as it is at one moment.
+/// A mailbox as it is at one moment. Those who look at it share its messages.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct View {
     /// UIDVALIDITY.
     pub uidvalidity: u32,
     /// UIDNEXT.
     pub uidnext: u32,
+    /// HIGHESTMODSEQ.
+    pub modseq: u64,
     /// By UID.
-    pub messages: Vec<MessageRow>,
+    pub messages: Rows,
 }
 
 /// How flags change.

@@ -32,6 +32,11 @@ impl Set {
         Self(ranges)
     }
 
+    /// The ranges, ends included.
+    pub(super) fn ranges(&self) -> impl Iterator<Item = (u32, u32)> {
+        self.0.iter().copied()
+    }
+
     /// Whether a number is in the set.
     pub(super) fn contains(&self, number: u32) -> bool {
         let at = self.0.partition_point(|(_, end)| *end < number);

@@ -25,6 +25,7 @@ fn check(criteria: &str, want: bool) {
         size: 100,
         // 3 March 2026, one hour after midnight.
         received: 20_515 * DAY + 3_600_000,
+        modseq: 1,
     };
     let criteria = read(criteria).unwrap();
     let text = criteria.needs_text().then(|| Readable::new(TEXT.as_bytes()));

@@ -1,9 +1,12 @@
 //! What has changed in the selected mailbox since the client was last told.
 
+use bytes::{BufMut as _, BytesMut};
+
 use super::ImapSession;
 use super::job::{Job, Running, UidForm};
 use crate::imap::encode;
-use crate::imap::question::{Answer, MessageRow, Question};
+use crate::imap::question::{Answer, Question};
+use crate::imap::rows::Rows;
 
 impl ImapSession {
     pub(super) fn refresh(&mut self, tag: String, name: &'static str, job: Job) {
@@ -24,52 +27,47 @@ impl ImapSession {
             _ => (&[][..], UidForm::Number, false, true),
         };
         let lines = changes(&mut selected.messages, view.messages, told, uid, silent, expunge);
-        for line in lines {
-            self.put(line);
+        if !lines.is_empty() {
+            self.put(lines);
         }
         self.finish(running);
     }
 }
 
-/// Brings a snapshot up to date and gives what the client is told of it. Messages that went stay in the snapshot while
+/// Brings what the client was told up to date and gives what it is told of that. Messages that went stay in it while
 /// sequence numbers must stand still (RFC 3501 section 7.4.1).
-fn changes(
-    old: &mut Vec<MessageRow>,
-    new: Vec<MessageRow>,
-    told: &[u32],
-    uid: UidForm,
-    silent: bool,
-    expunge: bool,
-) -> Vec<String> {
-    let mut lines = Vec::new();
-    let find = |uid: u32| new.binary_search_by_key(&uid, |row| row.uid).ok().map(|at| &new[at]);
-    if expunge {
-        let mut number = 1;
-        old.retain(|row| {
-            let stays = find(row.uid).is_some();
-            if stays {
-                number += 1;
-            } else {
-                lines.push(format!("* {number} EXPUNGE\r\n"));
+fn changes(old: &mut Rows, new: Rows, told: &[u32], uid: UidForm, silent: bool, expunge: bool) -> BytesMut {
+    let (mut gone, mut changed, mut lines) = (Vec::new(), Vec::new(), BytesMut::new());
+    old.compare(&new, |was, is| match (was, is) {
+        (Some(was), None) => gone.push(was),
+        (Some((_, was)), Some((_, is))) if (was.flags, &was.keywords) != (is.flags, &is.keywords) => {
+            if told.binary_search(&is.uid).is_err() {
+                changed.push(is.uid);
             }
-            stays
-        });
-    }
-    for (number, row) in (1..).zip(old.iter_mut()) {
-        let Some(now) = find(row.uid) else { continue };
-        let changed = now.flags != row.flags || now.keywords != row.keywords;
-        let is_told = told.binary_search(&row.uid).is_ok();
-        if (is_told && !silent) || (changed && !is_told) {
-            let uid = if uid == UidForm::Uid { format!("UID {} ", now.uid) } else { String::new() };
-            lines.push(format!("* {number} FETCH ({uid}FLAGS {})\r\n", encode::flags(now.flags, &now.keywords)));
         }
-        row.clone_from(now);
+        (_, _) => {}
+    });
+    let before = old.len() - if expunge { gone.len() } else { 0 };
+    let next = if expunge {
+        for (earlier, (index, _)) in gone.iter().enumerate() {
+            lines.put_slice(format!("* {} EXPUNGE\r\n", index + 1 - earlier).as_bytes());
+        }
+        new.clone()
+    } else {
+        new.with(gone.into_iter().map(|(_, row)| row.clone()), &[])
+    };
+    if !silent {
+        changed.extend(told);
+        changed.sort_unstable();
     }
-    let last = old.last().map_or(0, |row| row.uid);
-    let before = old.len();
-    old.extend(new.into_iter().filter(|row| row.uid > last));
-    if old.len() > before {
-        lines.push(format!("* {} EXISTS\r\n", old.len()));
+    for (index, row) in changed.iter().filter(|uid| new.find(**uid).is_some()).filter_map(|uid| next.find(*uid)) {
+        let uid = if uid == UidForm::Uid { format!("UID {} ", row.uid) } else { String::new() };
+        let flags = encode::flags(row.flags, &row.keywords);
+        lines.put_slice(format!("* {} FETCH ({uid}FLAGS {flags})\r\n", index + 1).as_bytes());
     }
+    if next.len() > before {
+        lines.put_slice(format!("* {} EXISTS\r\n", next.len()).as_bytes());
+    }
+    *old = next;
     lines
 }

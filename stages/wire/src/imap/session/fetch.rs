@@ -3,7 +3,7 @@
 use super::ImapSession;
 use super::job::{Job, Running, UidForm};
 use crate::imap::fetch;
-use crate::imap::question::{Answer, FlagMode, Question, flags};
+use crate::imap::question::{Answer, FlagMode, MessageRow, Question, flags};
 use imap_types::fetch::MessageDataItemName as Item;
 use imap_types::sequence::SequenceSet;
 use std::collections::VecDeque;
@@ -42,13 +42,12 @@ impl ImapSession {
 
     /// Marks messages as seen in the snapshot and gives those that were not.
     fn mark_seen(&mut self, uids: &[u32]) -> Vec<u32> {
-        let mut unseen = Vec::new();
-        for row in self.selected.iter_mut().flat_map(|selected| &mut selected.messages) {
-            if row.flags & flags::SEEN == 0 && uids.binary_search(&row.uid).is_ok() {
-                row.flags |= flags::SEEN;
-                unseen.push(row.uid);
-            }
-        }
+        let Some(selected) = &mut self.selected else { return Vec::new() };
+        let rows = uids.iter().filter_map(|uid| selected.messages.find(*uid)).map(|(_, row)| row);
+        let rows = rows.filter(|row| row.flags & flags::SEEN == 0);
+        let rows: Vec<_> = rows.map(|row| MessageRow { flags: row.flags | flags::SEEN, ..row.clone() }).collect();
+        let unseen = rows.iter().map(|row| row.uid).collect();
+        selected.messages = selected.messages.with(rows, &[]);
         unseen
     }
 
@@ -67,9 +66,8 @@ impl ImapSession {
 
     /// Writes the response for a message, if it is still there. Says whether it had room.
     pub(super) fn put_fetched(&mut self, uid: u32, items: &[Item<'static>], text: Option<&[u8]>) -> bool {
-        let Some(number) = self.number(uid) else { return true };
-        let row = &self.messages()[number as usize - 1];
-        let response = fetch::response(number as usize, row, items, text);
+        let Some((index, row)) = self.messages().find(uid) else { return true };
+        let response = fetch::response(index + 1, row, items, text);
         let has_room = response.is_some();
         response.into_iter().for_each(|response| self.put(response.freeze()));
         has_room

@@ -7,7 +7,8 @@ use imap_types::status::StatusDataItemName;
 use super::ImapSession;
 use super::fetch::Fetching;
 use crate::imap::names;
-use crate::imap::question::{Answer, MessageRow, Question};
+use crate::imap::question::{Answer, Question};
+use crate::imap::rows::Rows;
 use crate::imap::search::Criteria;
 
 /// What a command still has to do.
@@ -63,7 +64,8 @@ pub(super) enum Mode {
 pub(super) struct Selected {
     pub(super) name: String,
     pub(super) mode: Mode,
-    pub(super) messages: Vec<MessageRow>,
+    /// What the client was told.
+    pub(super) messages: Rows,
 }
 
 #[derive(Debug)]

@@ -2,12 +2,17 @@
 
 use super::ImapSession;
 use super::job::{Job, Mode, Running, UidForm};
-use crate::imap::question::{Answer, FlagMode, MessageRow, Question, flags};
+use crate::imap::question::{Answer, FlagMode, Question, flags};
+use crate::imap::rows::Rows;
 use crate::imap::{fetch, set::Set};
 use imap_types::command::CommandBody;
 use imap_types::fetch::MessageDataItemName as Item;
 use imap_types::flag::{Flag, StoreResponse, StoreType};
 use imap_types::sequence::SequenceSet;
+use std::sync::LazyLock;
+
+/// What is there when no mailbox is selected.
+static NONE: LazyLock<Rows> = LazyLock::new(Rows::default);
 
 impl ImapSession {
     pub(super) fn in_mailbox(&mut self, tag: String, body: CommandBody<'static>) {
@@ -32,8 +37,8 @@ impl ImapSession {
         }
     }
 
-    pub(super) fn messages(&self) -> &[MessageRow] {
-        self.selected.as_ref().map_or(&[], |selected| &selected.messages)
+    pub(super) fn messages(&self) -> &Rows {
+        self.selected.as_ref().map_or(&NONE, |selected| &selected.messages)
     }
 
     pub(super) fn is_read_only(&self) -> bool {
@@ -51,9 +56,14 @@ impl ImapSession {
         let messages = self.messages();
         let (last, last_uid) = self.last();
         let set = Set::new(set, if form == UidForm::Uid { last_uid } else { last });
-        let is_chosen =
-            |number: u32, row: &MessageRow| set.contains(if form == UidForm::Uid { row.uid } else { number });
-        (1..).zip(messages).filter(|(number, row)| is_chosen(*number, row)).map(|(_, row)| row.uid).collect()
+        let index = |number: u32| usize::try_from(number).unwrap_or(usize::MAX);
+        let indices = |(first, last): (u32, u32)| match form {
+            UidForm::Number => (index(first.saturating_sub(1)), index(last).min(messages.len())),
+            UidForm::Uid => {
+                (messages.lower(first), last.checked_add(1).map_or(messages.len(), |next| messages.lower(next)))
+            }
+        };
+        set.ranges().map(indices).flat_map(|(from, to)| messages.between(from, to)).map(|row| row.uid).collect()
     }
 
     pub(super) fn store(
@@ -109,14 +119,12 @@ impl ImapSession {
     }
 
     pub(super) fn ask_text(&mut self, uid: Option<&u32>) {
-        self.question = uid.map(|&uid| {
-            let at = self.messages().binary_search_by_key(&uid, |row| row.uid);
-            Question::Text { uid, size: at.map_or(0, |at| self.messages()[at].size) }
-        });
+        self.question =
+            uid.map(|&uid| Question::Text { uid, size: self.messages().find(uid).map_or(0, |(_, row)| row.size) });
     }
 
     pub(super) fn number(&self, uid: u32) -> Option<u32> {
-        let at = self.messages().binary_search_by_key(&uid, |row| row.uid).ok()?;
+        let (at, _) = self.messages().find(uid)?;
         u32::try_from(at + 1).ok()
     }
 

@@ -46,7 +46,7 @@ impl ImapSession {
 
     pub(super) fn meets(&self, criteria: &Criteria, uid: u32, text: Option<&[u8]>) -> bool {
         let Some(number) = self.number(uid) else { return false };
-        let row = &self.messages()[number as usize - 1];
+        let Some((_, row)) = self.messages().find(uid) else { return false };
         criteria.hold(&search::Candidate { row, number, text: text.map(Readable::new) })
     }
 

@@ -1,6 +1,8 @@
 //! Dialogues with a small world: one account, an INBOX with two messages.
 #![allow(clippy::unwrap_used)]
 
+use std::sync::Arc;
+
 use proptest::prelude::*;
 
 use imap_types::fetch::MessageDataItemName as Item;
@@ -19,9 +21,10 @@ impl World {
         let row = |(index, text): (usize, &&str)| MessageRow {
             uid: u32::try_from(index).unwrap() * 10 + 5,
             flags: 0,
-            keywords: String::new(),
+            keywords: Arc::default(),
             size: text.len() as u64,
             received: 0,
+            modseq: 1,
         };
         Self { rows: TEXTS.iter().enumerate().map(row).collect() }
     }
@@ -42,9 +45,12 @@ impl World {
                 };
                 Answer::Mailboxes([("INBOX", ""), ("Junk", "\\Junk")].map(mailbox).to_vec())
             }
-            Question::View(name) if name == "INBOX" => {
-                Answer::View(View { uidvalidity: 7, uidnext: 16, messages: self.rows.clone() })
-            }
+            Question::View(name) if name == "INBOX" => Answer::View(View {
+                uidvalidity: 7,
+                uidnext: 16,
+                modseq: 1,
+                messages: self.rows.iter().cloned().collect(),
+            }),
             Question::View(_) => Answer::Refused,
             Question::Text { uid, .. } => Answer::Text(TEXTS[usize::try_from(uid / 10).unwrap()].into()),
             Question::Flags { uids, how, flags, keywords } => {
@@ -54,7 +60,7 @@ impl World {
                         FlagMode::Add => row.flags | flags,
                         FlagMode::Remove => row.flags & !flags,
                     };
-                    row.keywords = keywords.join(" ");
+                    row.keywords = keywords.join(" ").into();
                 }
                 Answer::Done
             }
@@ -219,7 +225,7 @@ fn what_others_change_is_told_at_noop() {
     run(&mut session, &mut world, b"1 LOGIN alice secret\r\n2 SELECT INBOX\r\n", usize::MAX);
     world.rows.remove(0);
     world.rows[0].flags = flags::SEEN;
-    world.rows.push(MessageRow { uid: 25, flags: 0, keywords: String::new(), size: 1, received: 0 });
+    world.rows.push(MessageRow { uid: 25, flags: 0, keywords: Arc::default(), size: 1, received: 0, modseq: 1 });
     let heard = run(&mut session, &mut world, b"a NOOP\r\n", usize::MAX);
     assert_eq!(heard, "* 1 EXPUNGE\r\n* 1 FETCH (FLAGS (\\Seen))\r\n* 2 EXISTS\r\na OK NOOP done\r\n");
 }
