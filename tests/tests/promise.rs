@@ -158,6 +158,34 @@ fn the_broker_loses_its_disk() {
     load.proves(&chain);
 }
 
+/// Whoever starts while the broker cannot do what it is asked waits for it, as those do that run already: a stage that was
+/// started again in the middle of a fault ended with an error, and the mail for it waited for somebody to see that.
+#[test]
+fn a_program_starts_while_the_broker_is_in_disorder() {
+    let clamd = Clamd::start();
+    let mut chain = Chain::prepare(&clamd, &[("/broker/embedded", json!(false))]);
+    chain.start("nats");
+    chain.publish("$JS.API.STREAM.CREATE.OTHER", r#"{"name": "OTHER", "subjects": ["mail.scan"]}"#);
+    chain.start_again("all");
+    wait_for("the disorder to be told", || chain.log("all").contains("the streams are not in order yet"));
+    chain.delete_stream("OTHER");
+    wait_for("/ready", || chain.ready().starts_with("HTTP/1.1 200"));
+    Load::start(&chain, 4).proves(&chain);
+}
+
+#[test]
+fn a_stream_that_could_lose_mail_is_refused_at_once() {
+    let clamd = Clamd::start();
+    let mut chain = Chain::prepare(&clamd, &[("/broker/embedded", json!(false))]);
+    chain.start("nats");
+    let stream = r#"{"name": "SCORE", "subjects": ["mail.score"], "retention": "workqueue", "storage": "memory"}"#;
+    chain.publish("$JS.API.STREAM.CREATE.SCORE", stream);
+    chain.start_again("all");
+    let refusal = "chainmail: stream SCORE: it keeps its messages in memory; delete it or set storage to file";
+    wait_for("the refusal", || chain.log("all").contains(refusal));
+    assert!(!chain.log("all").contains("the streams are not in order yet"), "{}", chain.log("all"));
+}
+
 /// What was in it comes again at once, not when the journal would have sent it round anyway.
 #[test]
 fn a_stream_is_deleted() {

@@ -103,7 +103,7 @@ async fn start(
     readiness: Readiness,
 ) -> anyhow::Result<()> {
     let broker = Broker::connect(config.broker.clone(), "chainmail", BROKER_START).await?;
-    streams::ensure(&broker, &config.chain).await?;
+    streams::prepare(&broker, &config.chain, BROKER_START).await?;
     tasks.spawn_vital("streams", streams::keep(broker.clone(), config.chain.clone(), tasks.clone()));
     let directory = Directory::open(config.directory.clone()).await?;
     if part == Part::All {

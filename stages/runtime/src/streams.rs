@@ -25,11 +25,37 @@ const DUPLICATE_WINDOW: Duration = Duration::from_secs(30);
 /// each process may make some.
 const GATHER: Duration = Duration::from_millis(500);
 
+/// How long between two attempts to bring the streams in order.
+const AGAIN: Duration = Duration::from_millis(500);
+
+/// A stream that is there and could lose mail.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct Unsafe(String);
+
+/// Makes or verifies every stream at the start of a program. A broker that goes away meanwhile is given `patience` to come
+/// back: the program starts beside others that live on through that, and nobody may be there to start it again.
+///
+/// # Errors
+/// When a stream exists with settings that could lose mail, at once; when the broker does not do as asked in that time.
+pub async fn prepare(broker: &Broker, chain: &[String], patience: Duration) -> anyhow::Result<()> {
+    let deadline = Instant::now() + patience;
+    loop {
+        match ensure(broker, chain).await {
+            Err(error) if Instant::now() < deadline && error.downcast_ref::<Unsafe>().is_none() => {
+                tracing::warn!(error = format!("{error:#}"), "the streams are not in order yet");
+                tokio::time::sleep(AGAIN).await;
+            }
+            done => return done,
+        }
+    }
+}
+
 /// Makes or verifies every stream of the chain. Tells every process when some were made.
 ///
 /// # Errors
 /// When a stream exists with settings that could lose mail, or the broker does not do as asked.
-pub async fn ensure(broker: &Broker, chain: &[String]) -> anyhow::Result<()> {
+async fn ensure(broker: &Broker, chain: &[String]) -> anyhow::Result<()> {
     let mut made = Vec::new();
     let mut result = Ok(());
     for wanted in wanted(broker, chain) {
@@ -88,7 +114,7 @@ pub async fn keep(broker: Broker, chain: Vec<String>, tasks: Tasks) -> anyhow::R
             tracing::warn!(error = format!("{error:#}"), "the streams are not in order");
             tokio::select! {
                 () = tasks.stopping() => return Ok(()),
-                () = tokio::time::sleep(Duration::from_millis(500)) => {}
+                () = tokio::time::sleep(AGAIN) => {}
             }
         }
     }
@@ -139,10 +165,11 @@ async fn ensure_one(broker: &Broker, wanted: Config) -> anyhow::Result<bool> {
         Err(error) => return Err(error.into()),
     };
     if found.storage != StorageType::File {
-        bail!("it keeps its messages in memory; delete it or set storage to file");
+        bail!(Unsafe("it keeps its messages in memory; delete it or set storage to file".to_owned()));
     }
     if found.retention != wanted.retention {
-        bail!("its retention is {:?}, it must be {:?}; delete it once it is empty", found.retention, wanted.retention);
+        let (found, wanted) = (found.retention, wanted.retention);
+        bail!(Unsafe(format!("its retention is {found:?}, it must be {wanted:?}; delete it once it is empty")));
     }
     let same = found.discard == wanted.discard
         && found.subjects == wanted.subjects
