@@ -261,7 +261,7 @@ impl Chain {
     }
 
     /// Asks a part to end, and waits until it has.
-    fn stop(&mut self, part: &str) {
+    pub fn stop(&mut self, part: &str) {
         let mut child = self.children.get_mut(part).unwrap().remove(0);
         kill(Pid::from_raw(i32::try_from(child.id()).unwrap()), Signal::SIGTERM).unwrap();
         let ended = child.wait().unwrap();

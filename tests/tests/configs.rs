@@ -46,6 +46,62 @@ fn the_reference_is_fresh() {
     assert!(written == fresh, "stale: run `chainmail check --reference > ops/config.md`");
 }
 
+fn generated(arguments: &[&str]) -> String {
+    let folder = tempfile::tempdir().unwrap();
+    let done = Command::new(chainmail()).arg("generate").args(arguments).current_dir(folder.path()).output().unwrap();
+    assert!(done.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&done.stderr));
+    String::from_utf8(done.stdout).unwrap()
+}
+
+#[test]
+fn the_reference_of_commands_is_fresh() {
+    let written = fs::read_to_string(root().join("ops/commands.md")).unwrap();
+    assert!(written == generated(&["commands"]), "stale: run `chainmail generate commands > ops/commands.md`");
+}
+
+#[test]
+fn every_command_has_a_manual_page() {
+    let folder = tempfile::tempdir().unwrap();
+    generated(&["man", folder.path().to_str().unwrap()]);
+    let reference = fs::read_to_string(root().join("ops/commands.md")).unwrap();
+    let headings = reference.lines().filter_map(|line| line.strip_prefix("## `")?.strip_suffix('`'));
+    let commands: Vec<&str> = headings.collect();
+    assert!(commands.len() > 20, "{commands:?}");
+    for command in commands {
+        let page = folder.path().join(format!("{}.1", command.replace(' ', "-")));
+        let text = fs::read_to_string(&page).unwrap_or_else(|error| panic!("{}: {error}", page.display()));
+        assert!(text.contains(".SH SYNOPSIS") && text.contains(".SH DESCRIPTION"), "{command}: {text}");
+    }
+}
+
+#[test]
+fn bash_completes_commands() {
+    let folder = tempfile::tempdir().unwrap();
+    let script = folder.path().join("chainmail.bash");
+    fs::write(&script, generated(&["completions", "bash"])).unwrap();
+    let asked = "source \"$0\"; COMP_WORDS=(chainmail account su); COMP_CWORD=2
+        _chainmail chainmail su account; echo \"${COMPREPLY[@]}\"";
+    let done = Command::new("bash").args(["-c", asked]).arg(&script).output().unwrap();
+    assert_eq!(String::from_utf8(done.stdout).unwrap(), "suspend\n", "{}", String::from_utf8_lossy(&done.stderr));
+}
+
+/// systemd can read the unit, and finds little that it could do beyond its own folder.
+#[test]
+fn the_unit_is_right_and_hardened() {
+    let folder = tempfile::tempdir().unwrap();
+    let unit = fs::read_to_string(root().join("ops/chainmail@.service")).unwrap();
+    // What systemd would start has to be there when it looks.
+    let unit = unit.replace("/usr/local/bin/chainmail", chainmail().to_str().unwrap());
+    let path = folder.path().join("chainmail@score.service");
+    fs::write(&path, unit).unwrap();
+    for arguments in [&["verify", "--man=no"][..], &["security", "--offline=true", "--threshold=20", "--no-pager"]] {
+        let done = Command::new("systemd-analyze").args(arguments).arg(&path).output().unwrap();
+        let told = String::from_utf8_lossy(&done.stderr);
+        assert!(done.status.success(), "{arguments:?}: {told}{}", String::from_utf8_lossy(&done.stdout));
+        assert!(!told.contains("chainmail@"), "{arguments:?}: {told}");
+    }
+}
+
 #[test]
 fn a_file_that_is_not_there_is_an_error() {
     let done = Command::new(chainmail()).args(["--config", "nowhere.yaml", "check"]).output().unwrap();

@@ -277,6 +277,33 @@ fn a_stage_is_away_for_a_while() {
     load.proves(&chain);
 }
 
+/// Scoring asks name servers that say nothing, and does so for one mail at a time: a process does so many mails a second,
+/// whatever the machine, and each further one adds as many.
+#[test]
+fn a_pool_is_doubled_and_halved_under_load() {
+    let clamd = Clamd::start();
+    let settings = [("/stages/score/work", json!({"workers": 1})), ("/stages/score/deadline", json!("50ms"))];
+    let mut chain = Chain::start_parts_with(&clamd, &settings);
+    let load = Load::start(&chain, 24);
+    let rate = || {
+        // What was begun under another number of processes is over by then.
+        let behind = load.so_far() + 60;
+        wait_for("mail to flow", || load.so_far() >= behind);
+        let (begun, before) = (Instant::now(), load.so_far());
+        wait_for("mail to flow", || load.so_far() >= before + 100);
+        (load.so_far() - before) as f64 / begun.elapsed().as_secs_f64()
+    };
+    let one = rate();
+    chain.start_again("score");
+    let two = rate();
+    chain.stop("score");
+    let one_again = rate();
+    println!("{one:.1}/s, doubled {two:.1}/s, halved {one_again:.1}/s");
+    assert!(two > one * 1.5, "{one:.1}/s and, doubled, {two:.1}/s");
+    assert!(one_again < two / 1.5, "{two:.1}/s and, halved, {one_again:.1}/s");
+    load.proves(&chain);
+}
+
 #[test]
 fn two_processes_share_a_stage() {
     let clamd = Clamd::start();

@@ -3,6 +3,7 @@
 mod bounds;
 mod config;
 mod first_run;
+mod generated;
 mod held;
 mod nats;
 mod people;
@@ -73,6 +74,9 @@ enum Command {
     /// The folder of the store node on this machine.
     #[command(subcommand)]
     Store(stored::Store),
+    /// Make manual pages, completions for shells, and the reference of these commands.
+    #[command(subcommand)]
+    Generate(generated::Generate),
 }
 
 fn main() -> ExitCode {
@@ -112,6 +116,7 @@ async fn carry_out(arguments: Arguments) -> anyhow::Result<bool> {
         Command::Dead(command) => status::dead(&config, command).await?,
         Command::Held(command) => held::held(&config, command).await?,
         Command::Store(command) => return stored::store(&config, command).await,
+        Command::Generate(what) => generated::generate(what)?,
     }
     Ok(true)
 }
