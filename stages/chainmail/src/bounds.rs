@@ -26,7 +26,7 @@ fn count(number: usize) -> u64 {
 }
 
 /// The parts of the bound on memory: every cache, queue and connection has one.
-fn memory(config: &Config, part: Part) -> [(&'static str, u64); 8] {
+fn memory(config: &Config, part: Part) -> [(&'static str, u64); 9] {
     let (accept, store, in_hand) = (&config.accept, &config.store, config.broker.in_hand.0);
     let connections = |number: usize, each: u64| count(number).saturating_mul(each);
     let filters = [(Part::Score, "score"), (Part::Scan, "scan")];
@@ -42,6 +42,7 @@ fn memory(config: &Config, part: Part) -> [(&'static str, u64); 8] {
         ("accept", if_runs(part, Part::Accept, accept.memory.0 + connections(accept.connections, ACCEPT_CONNECTION))),
         ("journal", if_runs(part, Part::Accept, accept.journal.max_mails.saturating_mul(300))),
         ("readers", if_runs(part, Part::Store, connections(store.connections, READER_CONNECTION))),
+        ("views", if_runs(part, Part::Store, store.views.0)),
         ("texts", if_runs(part, Part::Store, store.texts.0)),
     ]
 }

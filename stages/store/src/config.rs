@@ -34,6 +34,8 @@ pub struct Config {
     pub idle: Duration,
     /// Room for the texts that readers are sent.
     pub texts: ByteSize,
+    /// Room for the mailboxes that are kept for their readers.
+    pub views: ByteSize,
     /// How people log in.
     pub logins: Logins,
 }
@@ -114,6 +116,12 @@ impl Config {
                 "256MiB",
                 "1MiB"..="64GiB",
                 "Room for the texts that readers are being sent; an account has a quarter at most, so that one cannot keep the others waiting.",
+            ),
+            views: section.size(
+                "views",
+                "64MiB",
+                "1MiB"..="64GiB",
+                "Room for the mailboxes that are kept in memory for their readers: some 60 bytes for each message, so the default holds a million. What is not kept is read from the disk.",
             ),
             logins: Logins::read(&mut section),
         };

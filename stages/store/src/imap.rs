@@ -6,12 +6,13 @@ use std::sync::Arc;
 use directory::Account;
 use runtime::clock;
 use runtime::driver::Backend;
-use wire::imap::{Answer, FlagMode, ImapSession, MessageRow, Question, View};
+use wire::imap::{Answer, FlagMode, ImapSession, Question};
 
 use crate::logins::{Attempt, Login, Logins};
 use crate::node::Node;
 use crate::shard::{self, Change, FlagChange, StoreError};
 use crate::texts::{Held, Texts};
+use crate::views::number;
 
 /// Answers one session.
 pub(crate) struct Reading {
@@ -49,15 +50,9 @@ impl Reading {
     }
 
     async fn view(&mut self, account: i64, name: String) -> anyhow::Result<Answer> {
-        let found = self.node.shard(account).reader.view(account, name).await?;
-        let Some((mailbox, messages)) = found else { return Ok(Answer::Refused) };
-        self.mailbox = Some(mailbox.id);
-        Ok(Answer::View(View {
-            uidvalidity: number(mailbox.uidvalidity),
-            uidnext: number(mailbox.uidnext),
-            modseq: mailbox.modseq.unsigned_abs(),
-            messages: messages.into_iter().map(row).collect(),
-        }))
+        let Some((mailbox, view)) = self.node.view(account, &name).await? else { return Ok(Answer::Refused) };
+        self.mailbox = Some(mailbox);
+        Ok(Answer::View(view))
     }
 
     async fn change(&self, account: i64, change: Change) -> anyhow::Result<Answer> {
@@ -121,21 +116,6 @@ impl Backend<ImapSession> for Reading {
 
 fn wide(uids: Vec<u32>) -> Vec<i64> {
     uids.into_iter().map(i64::from).collect()
-}
-
-fn number(value: i64) -> u32 {
-    u32::try_from(value).unwrap_or(u32::MAX)
-}
-
-fn row(message: shard::Message) -> MessageRow {
-    MessageRow {
-        uid: number(message.uid),
-        flags: message.flags,
-        keywords: message.keywords.into(),
-        size: u64::try_from(message.size).unwrap_or(0),
-        received: message.received,
-        modseq: message.modseq.unsigned_abs(),
-    }
 }
 
 fn listed(mailbox: shard::Mailbox) -> wire::imap::Mailbox {

@@ -16,6 +16,7 @@ mod serve;
 pub mod shard;
 mod texts;
 pub mod verify;
+mod views;
 
 pub use config::Config;
 pub use ingest::Ingest;

@@ -9,9 +9,11 @@ use anyhow::{Context as _, bail};
 use futures::future::select_all;
 use runtime::tasks::Tasks;
 use serde::{Deserialize, Serialize};
+use wire::imap::View;
 
 use crate::config::Config;
 use crate::shard::{Change, Delivery, Kept, Settings, Shard, StoreError};
+use crate::views::Views;
 
 /// The form of the folder that this program knows.
 const FORMAT: u32 = 1;
@@ -29,6 +31,7 @@ struct Meta {
 pub struct Node {
     name: String,
     shards: Vec<Shard>,
+    pub(crate) views: Views,
 }
 
 impl Node {
@@ -53,7 +56,7 @@ impl Node {
             Shard::open(settings, Arc::clone(&lock))
         };
         let shards = (0..config.shards).map(open).collect::<anyhow::Result<_>>()?;
-        Ok(Self { name: node.to_owned(), shards })
+        Ok(Self { name: node.to_owned(), shards, views: Views::new(config.views) })
     }
 
     /// Its name, which the accounts that live on it carry.
@@ -97,6 +100,11 @@ impl Node {
             () = tasks.stopping() => Ok(()),
             (number, ..) = select_all(ended) => bail!("the writer of shard {number} has ended"),
         }
+    }
+
+    /// A mailbox as it is, and its number; none if there is none of that name.
+    pub(crate) async fn view(&self, account: i64, name: &str) -> anyhow::Result<Option<(i64, View)>> {
+        self.views.look(self.shard(account), account, name).await
     }
 
     /// Carries out a change of an account's mail. Resolves when that is synced; gives how many messages changed.

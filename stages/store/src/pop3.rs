@@ -6,6 +6,7 @@ use std::sync::Arc;
 use directory::Account;
 use runtime::clock;
 use runtime::driver::Backend;
+use wire::imap::MessageRow;
 use wire::pop3::{Answer, Entry, Pop3Session, Question};
 
 use crate::logins::{Attempt, Login, Logins};
@@ -46,16 +47,12 @@ impl Maildrop {
         };
         let now = i64::try_from(clock::now().0).unwrap_or(i64::MAX);
         self.node.change(account.id, Change::Mailboxes { account: account.id, now }).await?;
-        let reader = &self.node.shard(account.id).reader;
-        let found = reader.view(account.id, "INBOX".to_owned()).await?;
-        let (inbox, messages) = found.ok_or_else(|| anyhow::anyhow!("the account has no INBOX"))?;
-        let entry = |message: &crate::shard::Message| Entry {
-            size: u64::try_from(message.size).unwrap_or(0),
-            unique: format!("{}.{}", inbox.uidvalidity, message.uid),
-        };
-        let entries = messages.iter().map(entry).collect();
-        let uids = messages.iter().map(|message| (message.uid, u64::try_from(message.size).unwrap_or(0))).collect();
-        self.open = Some(Open { account, mailbox: inbox.id, uids });
+        let found = self.node.view(account.id, "INBOX").await?;
+        let (mailbox, inbox) = found.ok_or_else(|| anyhow::anyhow!("the account has no INBOX"))?;
+        let entry = |row: &MessageRow| Entry { size: row.size, unique: format!("{}.{}", inbox.uidvalidity, row.uid) };
+        let entries = inbox.messages.iter().map(entry).collect();
+        let uids = inbox.messages.iter().map(|row| (i64::from(row.uid), row.size)).collect();
+        self.open = Some(Open { account, mailbox, uids });
         Ok(Answer::Maildrop(entries))
     }
 

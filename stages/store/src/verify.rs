@@ -11,7 +11,7 @@ use rusqlite::{Connection, OptionalExtension as _, Row, params};
 
 use crate::node::shard_folders;
 use crate::pack::{self, Place};
-use crate::shard::schema;
+use crate::shard::{SEEN, marks, reader, schema};
 
 /// Rows of bodies that are asked for at once.
 const ROWS: u32 = 1000;
@@ -30,7 +30,7 @@ pub struct Verified {
 }
 
 /// Rows that must not be there, each as a line.
-const WRONG: [&str; 6] = [
+const WRONG: [&str; 5] = [
     "SELECT 'message ' || uid || ' in mailbox ' || mailbox || ' has no body'
      FROM messages LEFT JOIN bodies ON bodies.id = body WHERE bodies.id IS NULL",
     "SELECT 'message ' || uid || ' is in mailbox ' || mailbox || ', which is not there'
@@ -39,15 +39,11 @@ const WRONG: [&str; 6] = [
          || coalesce(needed, 0)
      FROM bodies LEFT JOIN (SELECT body, count(*) AS needed FROM messages GROUP BY body) ON body = id
      WHERE refs != coalesce(needed, 0)",
-    "SELECT 'mailbox ' || name || ' of account ' || account || ' counts ' || messages || ' messages, ' || unseen
-         || ' unseen, and has ' || coalesce(here, 0) || ', ' || coalesce(new, 0)
-     FROM mailboxes LEFT JOIN
-         (SELECT mailbox, count(*) AS here, sum(1 - (flags & 1)) AS new FROM messages GROUP BY mailbox) ON mailbox = id
-     WHERE messages != coalesce(here, 0) OR unseen != coalesce(new, 0)",
     "SELECT 'mailbox ' || name || ' of account ' || account || ' would give a UID or MODSEQ a second time'
      FROM mailboxes JOIN
          (SELECT mailbox, max(uid) AS last, max(modseq) AS latest FROM
-             (SELECT mailbox, uid, modseq FROM messages UNION ALL SELECT mailbox, uid, modseq FROM tombstones)
+             (SELECT mailbox, uid, modseq FROM messages UNION ALL SELECT mailbox, uid, modseq FROM tombstones
+              UNION ALL SELECT mailbox, 0, modseq FROM marks)
           GROUP BY mailbox) ON mailbox = id
      WHERE uidnext <= last OR modseq < latest",
     "SELECT 'account ' || account || ' counts ' || bytes || ' bytes in ' || messages || ' messages, and has '
@@ -131,8 +127,35 @@ fn rows(database: &mut Connection, verified: &mut Verified, tell: &mut dyn FnMut
     };
     lines("PRAGMA quick_check")?;
     WRONG.iter().try_for_each(|sql| lines(sql))?;
+    counts(&snapshot, tell)?;
     let messages: i64 = snapshot.query_row("SELECT count(*) FROM messages", [], |row| row.get(0))?;
     verified.messages += messages.unsigned_abs();
+    Ok(())
+}
+
+/// What the mailboxes count, and what is in them.
+fn counts(snapshot: &Connection, tell: &mut dyn FnMut(&str)) -> anyhow::Result<()> {
+    let mut mailboxes = snapshot.prepare("SELECT id, name, account, messages, unseen FROM mailboxes")?;
+    let mut mailboxes = mailboxes.query([])?;
+    while let Some(row) = mailboxes.next()? {
+        let (id, name, account): (i64, String, i64) = (row.get(0)?, row.get(1)?, row.get(2)?);
+        let counted: (i64, i64) = (row.get(3)?, row.get(4)?);
+        let mut marks = marks::since(snapshot, id, 0)?;
+        let (mut here, mut unseen) = (0, 0);
+        for message in reader::messages(snapshot, id, 0, &mut marks)? {
+            here += 1;
+            unseen += i64::from(message.flags & SEEN == 0);
+        }
+        if counted != (here, unseen) {
+            let (messages, new) = counted;
+            tell(&format!(
+                "mailbox {name} of account {account} counts {messages} messages, {new} unseen, and has {here}, {unseen}"
+            ));
+        }
+        if let Some(uid) = marks.keys().next() {
+            tell(&format!("mailbox {name} of account {account} has a mark for message {uid}, which is not there"));
+        }
+    }
     Ok(())
 }
 
@@ -300,9 +323,9 @@ mod tests {
             &folder,
             &[
                 "the body in pack 1 at offset 0 is said to be needed by 2, and is by 1",
-                "mailbox INBOX of account 1 counts 7 messages, 3 unseen, and has 3, 3",
                 "mailbox INBOX of account 1 would give a UID or MODSEQ a second time",
                 "account 1 counts 1 bytes in 3 messages, and has 300 in 3",
+                "mailbox INBOX of account 1 counts 7 messages, 3 unseen, and has 3, 3",
             ],
         );
         // The last message is expunged: its UID was given all the same.

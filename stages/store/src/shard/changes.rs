@@ -1,7 +1,8 @@
 //! What readers change: flags, and messages that go for good.
 
-use rusqlite::{OptionalExtension as _, params};
+use rusqlite::OptionalExtension as _;
 
+use super::marks::{self, Mark, Marks};
 use super::writer::Gathering;
 use super::{Change, FlagChange, StoreError};
 
@@ -22,62 +23,106 @@ impl Gathering<'_> {
         }
     }
 
-    fn next_modseq(&self, mailbox: i64) -> rusqlite::Result<i64> {
-        let next = "UPDATE mailboxes SET modseq = modseq + 1 WHERE id = ? RETURNING modseq";
-        self.transaction.prepare_cached(next)?.query_row([mailbox], |row| row.get(0))
+    /// The MODSEQ that what changes now will have; none if the mailbox is gone.
+    pub(super) fn next_modseq(&self, mailbox: i64) -> rusqlite::Result<Option<i64>> {
+        let next = "SELECT modseq + 1 FROM mailboxes WHERE id = ?";
+        self.transaction.prepare_cached(next)?.query_row([mailbox], |row| row.get(0)).optional()
     }
 
     fn flags(&self, mailbox: i64, uids: &[i64], change: &FlagChange) -> rusqlite::Result<Result<u64, StoreError>> {
-        let modseq = self.next_modseq(mailbox)?;
-        let (mut count, mut result) = (0, Ok(()));
-        for uid in uids {
-            let read = "SELECT flags, keywords FROM messages WHERE mailbox = ? AND uid = ?";
-            let found: Option<(i64, String)> = self
-                .transaction
-                .prepare_cached(read)?
-                .query_row(params![mailbox, uid], |row| Ok((row.get(0)?, row.get(1)?)))
-                .optional()?;
-            let Some((flags, keywords)) = found else { continue };
-            let Some((new_flags, new_keywords)) = change.apply(flags, &keywords) else {
-                result = Err(StoreError::TooManyKeywords);
-                continue;
-            };
-            if (new_flags, new_keywords.as_str()) == (flags, keywords.as_str()) {
-                continue;
+        let Some(modseq) = self.next_modseq(mailbox)? else { return Ok(Ok(0)) };
+        let (mut count, mut unseen, mut result) = (0, 0, Ok(()));
+        let mut sorted = uids.to_vec();
+        sorted.sort_unstable();
+        sorted.dedup();
+        for block in sorted.chunk_by(|one, other| marks::together(*one, *other)) {
+            let (mut marks, mut is_changed) = (marks::around(self.transaction, mailbox, block[0])?, false);
+            for (uid, mark) in self.as_they_are(mailbox, block, &marks)? {
+                let Some((flags, keywords)) = change.apply(mark.flags, &mark.keywords) else {
+                    result = Err(StoreError::TooManyKeywords);
+                    continue;
+                };
+                if (flags, &keywords) == (mark.flags, &mark.keywords) {
+                    continue;
+                }
+                unseen += (mark.flags & SEEN) - (flags & SEEN);
+                count += 1;
+                is_changed = true;
+                marks.insert(uid, Mark { flags, keywords, modseq });
             }
-            let write = "UPDATE messages SET flags = ?, keywords = ?, modseq = ? WHERE mailbox = ? AND uid = ?";
-            self.transaction.prepare_cached(write)?.execute(params![new_flags, new_keywords, modseq, mailbox, uid])?;
-            let unseen = (flags & SEEN) - (new_flags & SEEN);
-            self.transaction
-                .prepare_cached("UPDATE mailboxes SET unseen = unseen + ? WHERE id = ?")?
-                .execute(params![unseen, mailbox])?;
-            count += 1;
+            if is_changed {
+                marks::write(self.transaction, mailbox, block[0], &marks)?;
+            }
+        }
+        if count > 0 {
+            let counts = "UPDATE mailboxes SET modseq = ?, unseen = unseen + ? WHERE id = ?";
+            self.transaction.prepare_cached(counts)?.execute([modseq, unseen, mailbox])?;
         }
         Ok(result.map(|()| count))
     }
 
-    fn expunge(&self, account: i64, mailbox: i64, uids: &[i64], needed: i64) -> rusqlite::Result<u64> {
-        let modseq = self.next_modseq(mailbox)?;
-        let mut count = 0;
+    /// These messages of one block, those that are still there.
+    pub(super) fn as_they_are(&self, mailbox: i64, uids: &[i64], marks: &Marks) -> rusqlite::Result<Vec<(i64, Mark)>> {
+        let read = "SELECT flags, keywords, modseq FROM messages WHERE mailbox = ? AND uid = ?";
+        let mut read = self.transaction.prepare_cached(read)?;
+        let mut found = Vec::with_capacity(uids.len());
         for uid in uids {
-            let remove =
-                "DELETE FROM messages WHERE mailbox = ?1 AND uid = ?2 AND flags & ?3 = ?3 RETURNING body, size, flags";
-            let removed: Option<(i64, i64, i64)> = self
-                .transaction
-                .prepare_cached(remove)?
-                .query_row(params![mailbox, uid, needed], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))
-                .optional()?;
-            let Some((body, size, flags)) = removed else { continue };
-            let unseen = 1 - (flags & SEEN);
-            let tombstone = "INSERT INTO tombstones (mailbox, modseq, uid) VALUES (?, ?, ?)";
-            self.transaction.prepare_cached(tombstone)?.execute([mailbox, modseq, *uid])?;
-            let counts = "UPDATE mailboxes SET messages = messages - 1, unseen = unseen - ? WHERE id = ?";
-            self.transaction.prepare_cached(counts)?.execute([unseen, mailbox])?;
-            let usage = "UPDATE accounts SET messages = messages - 1, bytes = bytes - ? WHERE account = ?";
-            self.transaction.prepare_cached(usage)?.execute([size, account])?;
-            self.transaction.prepare_cached("UPDATE bodies SET refs = refs - 1 WHERE id = ?")?.execute([body])?;
-            count += 1;
+            let mark = match marks.get(uid) {
+                Some(mark) => Some(mark.clone()),
+                None => read
+                    .query_row([mailbox, *uid], |row| {
+                        Ok(Mark { flags: row.get(0)?, keywords: row.get(1)?, modseq: row.get(2)? })
+                    })
+                    .optional()?,
+            };
+            found.extend(mark.map(|mark| (*uid, mark)));
         }
-        Ok(count)
+        Ok(found)
+    }
+
+    fn expunge(&self, account: i64, mailbox: i64, uids: &[i64], needed: i64) -> rusqlite::Result<u64> {
+        let Some(modseq) = self.next_modseq(mailbox)? else { return Ok(0) };
+        let (mut count, mut unseen, mut bytes) = (0, 0, 0);
+        let mut sorted = uids.to_vec();
+        sorted.sort_unstable();
+        for block in sorted.chunk_by(|one, other| marks::together(*one, *other)) {
+            let mut marks = marks::around(self.transaction, mailbox, block[0])?;
+            let before = marks.len();
+            for (uid, mark) in self.as_they_are(mailbox, block, &marks)? {
+                if mark.flags & needed != needed {
+                    continue;
+                }
+                let Some(size) = self.remove(mailbox, uid, modseq)? else { continue };
+                marks.remove(&uid);
+                count += 1;
+                unseen += 1 - (mark.flags & SEEN);
+                bytes += size;
+            }
+            if marks.len() < before {
+                marks::write(self.transaction, mailbox, block[0], &marks)?;
+            }
+        }
+        if count > 0 {
+            let counts = "UPDATE mailboxes SET modseq = ?, messages = messages - ?, unseen = unseen - ? WHERE id = ?";
+            self.transaction.prepare_cached(counts)?.execute([modseq, count, unseen, mailbox])?;
+            let usage = "UPDATE accounts SET messages = messages - ?, bytes = bytes - ? WHERE account = ?";
+            self.transaction.prepare_cached(usage)?.execute([count, bytes, account])?;
+        }
+        Ok(count.unsigned_abs())
+    }
+
+    /// Removes a message's row and says how many bytes it had; none if it is gone already.
+    fn remove(&self, mailbox: i64, uid: i64, modseq: i64) -> rusqlite::Result<Option<i64>> {
+        let remove = "DELETE FROM messages WHERE mailbox = ? AND uid = ? RETURNING body, size";
+        let removed: Option<(i64, i64)> = self
+            .transaction
+            .prepare_cached(remove)?
+            .query_row([mailbox, uid], |row| Ok((row.get(0)?, row.get(1)?)))
+            .optional()?;
+        let Some((body, size)) = removed else { return Ok(None) };
+        let tombstone = "INSERT INTO tombstones (mailbox, modseq, uid) VALUES (?, ?, ?)";
+        self.transaction.prepare_cached(tombstone)?.execute([mailbox, modseq, uid])?;
+        self.transaction.prepare_cached("UPDATE bodies SET refs = refs - 1 WHERE id = ?")?.execute([body])?;
+        Ok(Some(size))
     }
 }

@@ -2,7 +2,8 @@
 
 mod changes;
 mod delivered;
-mod reader;
+pub(crate) mod marks;
+pub(crate) mod reader;
 pub(crate) mod schema;
 mod sound;
 mod sweep;
@@ -16,7 +17,6 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot};
 
-#[cfg(test)]
 pub(crate) use changes::SEEN;
 pub(crate) use reader::{Held, Mailbox, Message, Reader};
 pub(crate) use sweep::{Carried, Sweep, remove};
@@ -205,6 +205,7 @@ impl Settings {
 /// A shard that is open.
 #[derive(Clone)]
 pub(crate) struct Shard {
+    pub(crate) number: u32,
     commands: mpsc::Sender<Command>,
     pub(crate) reader: Reader,
     pub(crate) packs: PathBuf,
@@ -217,12 +218,13 @@ impl Shard {
         std::fs::create_dir_all(&settings.folder)?;
         let writer = Writer::open(settings.clone())?;
         let (commands, receiver) = mpsc::channel(QUEUE);
-        let name = format!("store-{}", settings.number);
+        let number = settings.number;
+        let name = format!("store-{number}");
         std::thread::Builder::new().name(name).spawn(move || {
             writer.run(receiver);
             drop(lock);
         })?;
-        Ok(Self { commands, reader: Reader::new(&settings), packs: settings.packs() })
+        Ok(Self { number, commands, reader: Reader::new(&settings), packs: settings.packs() })
     }
 
     pub(crate) async fn deliver(&self, delivery: Delivery) -> Result<Kept, StoreError> {

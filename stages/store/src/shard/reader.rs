@@ -10,6 +10,9 @@ use anyhow::Context as _;
 use bytes::{Bytes, BytesMut};
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
 
+#[cfg(test)]
+use super::marks;
+use super::marks::{Mark, Marks};
 use super::{Carried, Settings, schema};
 use crate::pack::{self, Place};
 
@@ -70,7 +73,7 @@ impl Reader {
     }
 
     /// Runs a question on a thread where it may block.
-    async fn ask<T, F>(&self, question: F) -> anyhow::Result<T>
+    pub(crate) async fn ask<T, F>(&self, question: F) -> anyhow::Result<T>
     where
         T: Send + 'static,
         F: FnOnce(&Connection, &Path) -> anyhow::Result<T> + Send + 'static,
@@ -99,18 +102,9 @@ impl Reader {
     /// Every message of a mailbox, by UID.
     #[cfg(test)]
     pub(crate) async fn messages(&self, mailbox: i64) -> anyhow::Result<Vec<Message>> {
-        self.ask(move |connection, _| Ok(messages(connection, mailbox)?)).await
-    }
-
-    /// A mailbox and every message in it, by UID; none if it is not there. Both in one snapshot: a UIDNEXT that a message
-    /// has already would hide it from a client that asks for what is new (RFC 3501 section 2.3.1.1).
-    pub(crate) async fn view(&self, account: i64, name: String) -> anyhow::Result<Option<(Mailbox, Vec<Message>)>> {
         self.ask(move |connection, _| {
-            let snapshot = connection.unchecked_transaction()?;
-            let found = mailboxes(&snapshot, account)?.into_iter().find(|mailbox| mailbox.name == name);
-            let Some(mailbox) = found else { return Ok(None) };
-            let messages = messages(&snapshot, mailbox.id)?;
-            Ok(Some((mailbox, messages)))
+            let mut marks = marks::since(connection, mailbox, 0)?;
+            Ok(messages(connection, mailbox, 0, &mut marks)?)
         })
         .await
     }
@@ -216,34 +210,54 @@ fn mailboxes(connection: &Connection, account: i64) -> rusqlite::Result<Vec<Mail
     let sql = "SELECT id, name, uidvalidity, uidnext, modseq, messages, unseen, special_use, subscribed
          FROM mailboxes WHERE account = ? ORDER BY name";
     let mut statement = connection.prepare_cached(sql)?;
-    let rows = statement.query_map([account], |row| {
-        Ok(Mailbox {
-            id: row.get(0)?,
-            name: row.get(1)?,
-            uidvalidity: row.get(2)?,
-            uidnext: row.get(3)?,
-            modseq: row.get(4)?,
-            messages: row.get(5)?,
-            unseen: row.get(6)?,
-            special_use: row.get(7)?,
-            subscribed: row.get(8)?,
-        })
-    })?;
+    let rows = statement.query_map([account], mailbox)?;
     rows.collect()
 }
 
-fn messages(connection: &Connection, mailbox: i64) -> rusqlite::Result<Vec<Message>> {
-    let sql = "SELECT uid, modseq, size, received, flags, keywords FROM messages WHERE mailbox = ? ORDER BY uid";
+/// The mailbox of this name.
+pub(crate) fn named(connection: &Connection, account: i64, name: &str) -> rusqlite::Result<Option<Mailbox>> {
+    let sql = "SELECT id, name, uidvalidity, uidnext, modseq, messages, unseen, special_use, subscribed
+         FROM mailboxes WHERE account = ? AND name = ?";
+    connection.prepare_cached(sql)?.query_row(params![account, name], mailbox).optional()
+}
+
+/// UIDs that were expunged after this MODSEQ.
+pub(crate) fn gone(connection: &Connection, mailbox: i64, modseq: i64) -> rusqlite::Result<Vec<i64>> {
+    let sql = "SELECT uid FROM tombstones WHERE mailbox = ? AND modseq > ?";
+    connection.prepare_cached(sql)?.query_map([mailbox, modseq], |row| row.get(0))?.collect()
+}
+
+fn mailbox(row: &Row<'_>) -> rusqlite::Result<Mailbox> {
+    Ok(Mailbox {
+        id: row.get(0)?,
+        name: row.get(1)?,
+        uidvalidity: row.get(2)?,
+        uidnext: row.get(3)?,
+        modseq: row.get(4)?,
+        messages: row.get(5)?,
+        unseen: row.get(6)?,
+        special_use: row.get(7)?,
+        subscribed: row.get(8)?,
+    })
+}
+
+/// The messages of a mailbox from this UID on, by UID. Takes their marks out of these.
+pub(crate) fn messages(
+    connection: &Connection,
+    mailbox: i64,
+    from: i64,
+    marks: &mut Marks,
+) -> rusqlite::Result<Vec<Message>> {
+    let sql = "SELECT uid, modseq, size, received, flags, keywords FROM messages
+         WHERE mailbox = ? AND uid >= ? ORDER BY uid";
     let mut statement = connection.prepare_cached(sql)?;
-    let rows = statement.query_map([mailbox], |row| {
-        Ok(Message {
-            uid: row.get(0)?,
-            modseq: row.get(1)?,
-            size: row.get(2)?,
-            received: row.get(3)?,
-            flags: row.get(4)?,
-            keywords: row.get(5)?,
-        })
+    let rows = statement.query_map([mailbox, from], |row| {
+        let (uid, size, received) = (row.get(0)?, row.get(2)?, row.get(3)?);
+        let mark = match marks.remove(&uid) {
+            Some(mark) => mark,
+            None => Mark { modseq: row.get(1)?, flags: row.get(4)?, keywords: row.get(5)? },
+        };
+        Ok(Message { uid, modseq: mark.modseq, size, received, flags: mark.flags, keywords: mark.keywords })
     })?;
     rows.collect()
 }

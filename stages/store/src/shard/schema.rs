@@ -12,7 +12,7 @@ use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
 
 /// Raised with every change of the tables.
-const VERSION: i64 = 2;
+const VERSION: i64 = 3;
 /// Pages of a connection's cache, in KiB, negative as SQLite wants it.
 const CACHE: i64 = -4096;
 
@@ -53,6 +53,7 @@ CREATE TABLE messages (
     size INTEGER NOT NULL,
     -- Milliseconds since 1970.
     received INTEGER NOT NULL,
+    -- As it came; for what readers have changed since, see `marks`.
     flags INTEGER NOT NULL,
     keywords TEXT NOT NULL,
     -- Header lines of this copy alone, before the body.
@@ -85,6 +86,18 @@ CREATE INDEX bodies_by_pack ON bodies (pack);
 CREATE TABLE retired (
     pack INTEGER PRIMARY KEY
 );
+-- Flags as readers have left them: a block for some UIDs, as marks.rs writes it, and the highest MODSEQ in it.
+CREATE TABLE marks (
+    mailbox INTEGER NOT NULL,
+    block INTEGER NOT NULL,
+    modseq INTEGER NOT NULL,
+    marks BLOB NOT NULL,
+    PRIMARY KEY (mailbox, block)
+) WITHOUT ROWID;
+CREATE INDEX marks_by_modseq ON marks (mailbox, modseq);
+CREATE TRIGGER marks_go AFTER DELETE ON mailboxes BEGIN
+    DELETE FROM marks WHERE mailbox = old.id;
+END;
 ";
 
 /// From version 1. It did not say when something was delivered: that is remembered from this moment on, so nothing is
@@ -100,6 +113,21 @@ fn second(now: Millis) -> String {
     )
 }
 
+/// From version 2, where flags were written into the messages' rows: they stay there until they change.
+fn third() -> &'static str {
+    "CREATE TABLE marks (
+         mailbox INTEGER NOT NULL,
+         block INTEGER NOT NULL,
+         modseq INTEGER NOT NULL,
+         marks BLOB NOT NULL,
+         PRIMARY KEY (mailbox, block)
+     ) WITHOUT ROWID;
+     CREATE INDEX marks_by_modseq ON marks (mailbox, modseq);
+     CREATE TRIGGER marks_go AFTER DELETE ON mailboxes BEGIN
+         DELETE FROM marks WHERE mailbox = old.id;
+     END;"
+}
+
 /// Opens the database for its one writer, makes its tables on the first occasion, and brings older ones up to date.
 pub(crate) fn open_writer(path: &Path, now: Millis) -> anyhow::Result<Connection> {
     let connection = Connection::open(path).with_context(|| format!("opening {}", path.display()))?;
@@ -112,7 +140,8 @@ pub(crate) fn open_writer(path: &Path, now: Millis) -> anyhow::Result<Connection
     let version: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
     let change = match version {
         0 => TABLES.to_owned(),
-        1 => second(now),
+        1 => second(now) + third(),
+        2 => third().to_owned(),
         VERSION => return Ok(connection),
         other => bail!("{} has version {other}; this program knows {VERSION}", path.display()),
     };
@@ -178,6 +207,6 @@ mod tests {
         let path = folder.path().join("shard.db");
         open_writer(&path, Millis(0)).unwrap().pragma_update(None, "user_version", VERSION + 1).unwrap();
         let error = open_writer(&path, Millis(0)).unwrap_err().to_string();
-        assert!(error.contains("this program knows 2"), "{error}");
+        assert!(error.contains("this program knows 3"), "{error}");
     }
 }

@@ -1,0 +1,143 @@
+//! Flags as readers have left them. A message's own row has those with which it came and is not written again for them: it
+//! is wide, and flagging ten thousand messages would write megabytes. What has changed since lies in blocks, one row for
+//! 256 UIDs of a mailbox: flagging a whole mailbox writes a few pages.
+//!
+//! A message that has a mark is there: whoever removes it removes its mark with it.
+
+use std::collections::BTreeMap;
+
+use rusqlite::types::Type;
+use rusqlite::{Connection, OptionalExtension as _, params};
+
+/// The UIDs of a block differ in so many bits at most.
+const BITS: u32 = 8;
+
+/// The flags of a message, and the mailbox's MODSEQ when they were changed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Mark {
+    pub(crate) flags: i64,
+    /// With spaces between.
+    pub(crate) keywords: String,
+    pub(crate) modseq: i64,
+}
+
+/// Marks by UID.
+pub(crate) type Marks = BTreeMap<i64, Mark>;
+
+/// Whether two UIDs lie in one block.
+pub(super) fn together(one: i64, other: i64) -> bool {
+    one >> BITS == other >> BITS
+}
+
+/// The marks of the block in which a UID lies.
+pub(super) fn around(connection: &Connection, mailbox: i64, uid: i64) -> rusqlite::Result<Marks> {
+    let sql = "SELECT marks FROM marks WHERE mailbox = ? AND block = ?";
+    let block = uid >> BITS;
+    let found: Option<Vec<u8>> =
+        connection.prepare_cached(sql)?.query_row(params![mailbox, block], |row| row.get(0)).optional()?;
+    let mut marks = Marks::new();
+    decode(block, &found.unwrap_or_default(), &mut marks)?;
+    Ok(marks)
+}
+
+/// What was marked after this MODSEQ.
+pub(crate) fn since(connection: &Connection, mailbox: i64, modseq: i64) -> rusqlite::Result<Marks> {
+    let sql = "SELECT block, marks FROM marks WHERE mailbox = ? AND modseq > ?";
+    let mut statement = connection.prepare_cached(sql)?;
+    let mut rows = statement.query([mailbox, modseq])?;
+    let mut marks = Marks::new();
+    while let Some(row) = rows.next()? {
+        decode(row.get(0)?, row.get_ref(1)?.as_blob()?, &mut marks)?;
+    }
+    marks.retain(|_, mark| mark.modseq > modseq);
+    Ok(marks)
+}
+
+/// Writes the block in which a UID lies.
+pub(super) fn write(connection: &Connection, mailbox: i64, uid: i64, marks: &Marks) -> rusqlite::Result<()> {
+    let block = uid >> BITS;
+    let Some(modseq) = marks.values().map(|mark| mark.modseq).max() else {
+        let sql = "DELETE FROM marks WHERE mailbox = ? AND block = ?";
+        return connection.prepare_cached(sql)?.execute([mailbox, block]).map(drop);
+    };
+    let sql = "INSERT INTO marks (mailbox, block, modseq, marks) VALUES (?, ?, ?, ?)
+         ON CONFLICT (mailbox, block) DO UPDATE SET modseq = excluded.modseq, marks = excluded.marks";
+    connection.prepare_cached(sql)?.execute(params![mailbox, block, modseq, encode(marks)]).map(drop)
+}
+
+/// For each message the last bits of its UID and its flags, a byte each; then MODSEQ and the length of the keywords, seven
+/// bits to a byte; then the keywords.
+fn encode(marks: &Marks) -> Vec<u8> {
+    let mut block = Vec::with_capacity(marks.len() * 8);
+    for (uid, mark) in marks {
+        block.push(u8::try_from(uid & ((1 << BITS) - 1)).unwrap_or(0));
+        block.push(u8::try_from(mark.flags & 0xff).unwrap_or(0));
+        put_number(&mut block, mark.modseq.unsigned_abs());
+        put_number(&mut block, mark.keywords.len() as u64);
+        block.extend_from_slice(mark.keywords.as_bytes());
+    }
+    block
+}
+
+fn decode(block: i64, mut bytes: &[u8], marks: &mut Marks) -> rusqlite::Result<()> {
+    while !bytes.is_empty() {
+        let (uid, mark) = take(block, &mut bytes).ok_or_else(|| {
+            rusqlite::Error::FromSqlConversionFailure(1, Type::Blob, "a block of marks breaks off".into())
+        })?;
+        marks.insert(uid, mark);
+    }
+    Ok(())
+}
+
+fn take(block: i64, bytes: &mut &[u8]) -> Option<(i64, Mark)> {
+    let uid = (block << BITS) + i64::from(*bytes.split_off_first()?);
+    let flags = i64::from(*bytes.split_off_first()?);
+    let modseq = i64::try_from(take_number(bytes)?).ok()?;
+    let length = usize::try_from(take_number(bytes)?).ok()?;
+    let keywords = str::from_utf8(bytes.split_off(..length)?).ok()?.to_owned();
+    Some((uid, Mark { flags, keywords, modseq }))
+}
+
+fn put_number(bytes: &mut Vec<u8>, mut number: u64) {
+    while number >= 0x80 {
+        bytes.push(u8::try_from(number & 0x7f).unwrap_or(0) | 0x80);
+        number >>= 7;
+    }
+    bytes.push(u8::try_from(number).unwrap_or(0));
+}
+
+fn take_number(bytes: &mut &[u8]) -> Option<u64> {
+    let mut number = 0;
+    for shift in (0..64).step_by(7) {
+        let byte = *bytes.split_off_first()?;
+        number |= u64::from(byte & 0x7f) << shift;
+        if byte < 0x80 {
+            return Some(number);
+        }
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn a_block_is_read_as_it_was_written(marks in proptest::collection::btree_map(512i64..768, (0i64..256, "[a-z ]{0,9}", 0i64..i64::MAX), 0..256)) {
+            let mark = |(flags, keywords, modseq)| Mark { flags, keywords, modseq };
+            let marks: Marks = marks.into_iter().map(|(uid, what)| (uid, mark(what))).collect();
+            let mut again = Marks::new();
+            decode(2, &encode(&marks), &mut again).unwrap();
+            prop_assert_eq!(again, marks);
+        }
+
+        #[test]
+        fn no_bytes_make_it_panic(bytes: Vec<u8>) {
+            let _ = decode(0, &bytes, &mut Marks::new());
+        }
+    }
+}

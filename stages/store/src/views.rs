@@ -1,0 +1,148 @@
+//! Mailboxes as they are, shared by all who look at them: IMAP sessions and POP3.
+//!
+//! A view that is kept is brought up to date by what has changed since its MODSEQ: new messages, marks, tombstones. What is
+//! not kept is read whole. Which of both makes no difference but time: what counts is the shard's database, and each look
+//! asks it for the mailbox's MODSEQ.
+
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use quick_cache::sync::{Cache, DefaultLifecycle};
+use quick_cache::{DefaultHashBuilder, OptionsBuilder, Weighter};
+use runtime::config::ByteSize;
+use rusqlite::Connection;
+use wire::imap::{MessageRow, Rows, View};
+
+use crate::shard::{self, Mailbox, Shard, marks, reader};
+
+/// Bytes of a view beside its messages.
+const OVERHEAD: u64 = 200;
+/// Those who bring different mailboxes up to date wait for each other only where they share one of these.
+const TURNS: usize = 64;
+
+/// The number of the shard, and the mailbox in it.
+type Key = (u32, i64);
+
+#[derive(Clone)]
+struct Weigh;
+
+impl Weighter<Key, View> for Weigh {
+    fn weight(&self, _: &Key, view: &View) -> u64 {
+        view.messages.bytes() as u64 + OVERHEAD
+    }
+}
+
+/// The views that are kept.
+#[derive(Clone)]
+pub(crate) struct Views(Arc<Inner>);
+
+struct Inner {
+    kept: Cache<Key, View, Weigh>,
+    /// Whoever brings a view up to date: the others take what came of it, so that all share the same pieces.
+    turns: [Mutex<()>; TURNS],
+}
+
+impl Views {
+    pub(crate) fn new(size: ByteSize) -> Self {
+        let items = usize::try_from(size.0 / 10_000).unwrap_or(usize::MAX).max(16);
+        // In one piece: a view that is larger than a part of the cache would never be kept.
+        let options = OptionsBuilder::new().estimated_items_capacity(items).weight_capacity(size.0).shards(1).build();
+        let options = options.expect("both capacities are given");
+        let kept = Cache::with_options(options, Weigh, DefaultHashBuilder::default(), DefaultLifecycle::default());
+        Self(Arc::new(Inner { kept, turns: std::array::from_fn(|_| Mutex::default()) }))
+    }
+
+    /// The mailbox of this name and its number; none if there is none.
+    pub(crate) async fn look(&self, shard: &Shard, account: i64, name: &str) -> anyhow::Result<Option<(i64, View)>> {
+        let (views, number, name) = (self.clone(), shard.number, name.to_owned());
+        shard
+            .reader
+            .ask(move |connection: &Connection, _: &Path| views.current(connection, number, account, &name))
+            .await
+    }
+
+    fn current(
+        &self,
+        connection: &Connection,
+        shard: u32,
+        account: i64,
+        name: &str,
+    ) -> anyhow::Result<Option<(i64, View)>> {
+        let Some(mailbox) = reader::named(connection, account, name)? else { return Ok(None) };
+        if let Some(view) = self.fresh((shard, mailbox.id), &mailbox) {
+            return Ok(Some((mailbox.id, view)));
+        }
+        let turn = usize::try_from(mailbox.id.unsigned_abs()).unwrap_or(0) % TURNS;
+        let _turn = self.0.turns[turn].lock().unwrap_or_else(PoisonError::into_inner);
+        // All in one snapshot: a UIDNEXT that a message has already would hide it from a client that asks for what is new
+        // (RFC 3501 section 2.3.1.1).
+        let snapshot = connection.unchecked_transaction()?;
+        let Some(mailbox) = reader::named(&snapshot, account, name)? else { return Ok(None) };
+        let key = (shard, mailbox.id);
+        let view = match self.fresh(key, &mailbox) {
+            Some(view) => view,
+            None => {
+                let known = self.0.kept.get(&key).filter(|known| known.uidvalidity == number(mailbox.uidvalidity));
+                let messages = messages(&snapshot, &mailbox, known.as_ref())?;
+                let view = View {
+                    uidvalidity: number(mailbox.uidvalidity),
+                    uidnext: number(mailbox.uidnext),
+                    modseq: mailbox.modseq.unsigned_abs(),
+                    messages,
+                };
+                self.0.kept.insert(key, view.clone());
+                view
+            }
+        };
+        Ok(Some((mailbox.id, view)))
+    }
+
+    /// The view that is kept, unless the mailbox has changed since. It may be newer than the reader's snapshot.
+    fn fresh(&self, key: Key, mailbox: &Mailbox) -> Option<View> {
+        let known = self.0.kept.get(&key)?;
+        let is_fresh =
+            known.uidvalidity == number(mailbox.uidvalidity) && known.modseq >= mailbox.modseq.unsigned_abs();
+        is_fresh.then_some(known)
+    }
+}
+
+/// The messages of a mailbox, by what has changed in a view that is known, or all of them.
+fn messages(snapshot: &Connection, mailbox: &Mailbox, known: Option<&View>) -> rusqlite::Result<Rows> {
+    let Some(known) = known else {
+        let mut marks = marks::since(snapshot, mailbox.id, 0)?;
+        return Ok(reader::messages(snapshot, mailbox.id, 0, &mut marks)?.into_iter().map(row).collect());
+    };
+    let since = i64::try_from(known.modseq).unwrap_or(i64::MAX);
+    let mut marks = marks::since(snapshot, mailbox.id, since)?;
+    let new = reader::messages(snapshot, mailbox.id, known.uidnext.into(), &mut marks)?;
+    let gone: Vec<u32> = reader::gone(snapshot, mailbox.id, since)?.into_iter().map(number).collect();
+    let changed = marks.into_iter().filter_map(|(uid, mark)| {
+        let (_, row) = known.messages.find(number(uid))?;
+        let keywords = words(&mark.keywords);
+        Some(MessageRow { flags: mark.flags, keywords, modseq: mark.modseq.unsigned_abs(), ..row.clone() })
+    });
+    Ok(known.messages.with(changed.chain(new.into_iter().map(row)), &gone))
+}
+
+pub(crate) fn number(value: i64) -> u32 {
+    u32::try_from(value).unwrap_or(u32::MAX)
+}
+
+/// Nothing is set aside for the messages that have none.
+fn words(keywords: &str) -> Arc<str> {
+    if keywords.is_empty() { Arc::default() } else { keywords.into() }
+}
+
+fn row(message: shard::Message) -> MessageRow {
+    MessageRow {
+        uid: number(message.uid),
+        flags: message.flags,
+        keywords: words(&message.keywords),
+        size: u64::try_from(message.size).unwrap_or(0),
+        received: message.received,
+        modseq: message.modseq.unsigned_abs(),
+    }
+}
+
+#[cfg(test)]
+mod tests;
