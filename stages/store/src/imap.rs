@@ -1,5 +1,7 @@
 //! IMAP over the storage.
 
+mod search;
+
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -93,6 +95,9 @@ impl Reading {
             }
             (Question::Expunge(uids), Some(mailbox)) => {
                 self.change(account, Change::Expunge { account, mailbox, uids: wide(uids), only_deleted: true }).await
+            }
+            (Question::Search { criteria, asked }, Some(mailbox)) => {
+                self.search(account, mailbox, criteria, asked).await
             }
             (_, None) | (Question::Login { .. }, _) => Ok(Answer::Refused),
         }

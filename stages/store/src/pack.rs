@@ -4,6 +4,10 @@
 //! no row names is dead. A pack that is mostly dead is rewritten: what lives in it is copied to the current one, and its
 //! file goes. A damaged record is an error that names file and offset, and costs that record only.
 
+mod unpacker;
+
+pub(crate) use unpacker::Unpacker;
+
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::FileExt as _;
@@ -86,11 +90,7 @@ pub(crate) fn is_gone(error: &anyhow::Error) -> bool {
 fn load(folder: &Path, place: Place, digest: &[u8; 32]) -> anyhow::Result<(Bytes, Bytes)> {
     let path = path(folder, place.pack);
     let named = || format!("the body in {} at offset {}", path.display(), place.offset);
-    // A row may be damaged, too, and must not cost all the memory that it speaks of.
-    if !(HEAD as u64..=HEAD as u64 + LONGEST).contains(&u64::try_from(place.length).unwrap_or(0)) {
-        bail!("{}: its row says that it is {} bytes long", named(), place.length);
-    }
-    let mut record = vec![0; usize::try_from(place.length)?];
+    let mut record = vec![0; checked_length(place).with_context(named)?];
     File::open(&path)
         .and_then(|file| file.read_exact_at(&mut record, u64::try_from(place.offset).unwrap_or(u64::MAX)))
         .with_context(named)?;
@@ -102,7 +102,23 @@ fn load(folder: &Path, place: Place, digest: &[u8; 32]) -> anyhow::Result<(Bytes
     Ok((record, body))
 }
 
+/// A row may be damaged, too, and must not cost all the memory that it speaks of.
+fn checked_length(place: Place) -> anyhow::Result<usize> {
+    if !(HEAD as u64..=HEAD as u64 + LONGEST).contains(&u64::try_from(place.length).unwrap_or(0)) {
+        bail!("its row says that it is {} bytes long", place.length);
+    }
+    Ok(usize::try_from(place.length)?)
+}
+
 fn unpack(record: &Bytes) -> anyhow::Result<Bytes> {
+    match parse(record)? {
+        (false, ..) => Ok(record.slice(HEAD..)),
+        (true, length, stored) => Ok(zstd::bulk::decompress(stored, length)?.into()),
+    }
+}
+
+/// Whether a record is packed, the length of its body, and what is stored.
+fn parse(record: &[u8]) -> anyhow::Result<(bool, usize, &[u8])> {
     let Some((head, stored)) = record.split_at_checked(HEAD) else { bail!("it is cut off") };
     if !head.starts_with(&MAGIC) {
         bail!("it is not a record");
@@ -116,8 +132,7 @@ fn unpack(record: &Bytes) -> anyhow::Result<Bytes> {
         bail!("it says that it is {raw} bytes long, which is too long");
     }
     match head[4] {
-        0 => Ok(record.slice(HEAD..)),
-        1 => Ok(zstd::bulk::decompress(stored, usize::try_from(raw)?)?.into()),
+        form @ (0 | 1) => Ok((form == 1, usize::try_from(raw)?, stored)),
         form => bail!("its form {form} is not known"),
     }
 }
@@ -213,6 +228,14 @@ mod tests {
         for (body, place) in bodies.iter().zip(&places) {
             assert_eq!(&read(folder.path(), *place, &digest(body)).unwrap()[..], *body);
         }
+        let mut unpacker = Unpacker::new(folder.path()).unwrap();
+        for (body, place) in bodies.iter().zip(&places).rev() {
+            let mut out = b"prefix".to_vec();
+            unpacker.append(&mut out, *place, &digest(body)).unwrap();
+            assert_eq!(out, [&b"prefix"[..], body].concat());
+            let error = unpacker.append(&mut out, *place, &digest(b"other")).unwrap_err().to_string();
+            assert!(error.contains("000001.pack at offset"), "{error}");
+        }
         assert!(places[2].length < 1000, "compressed");
         let file = OpenOptions::new().write(true).open(path(folder.path(), 1)).unwrap();
         file.write_all_at(b"!", u64::try_from(places[1].offset).unwrap() + HEAD as u64).unwrap();
@@ -220,7 +243,8 @@ mod tests {
         assert!(error.contains("000001.pack at offset 53"), "{error}");
         assert!(read(folder.path(), places[3], &digest(bodies[3])).is_ok());
         for length in [-1, 0, HEAD as i64 - 1, 1 << 40, 1 << 62, i64::MAX] {
-            let error = read(folder.path(), Place { length, ..places[3] }, &digest(bodies[3])).unwrap_err().to_string();
+            let error = read(folder.path(), Place { length, ..places[3] }, &digest(bodies[3])).unwrap_err();
+            let error = format!("{error:#}");
             assert!(error.contains("its row says that it is"), "{error}");
         }
     }

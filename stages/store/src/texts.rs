@@ -25,6 +25,7 @@ pub(crate) struct Texts {
     bytes: u64,
     all: Arc<Semaphore>,
     shares: Arc<Mutex<HashMap<i64, Weak<Semaphore>>>>,
+    searches: Arc<Semaphore>,
 }
 
 /// A text's room; giving it back is dropping it.
@@ -37,7 +38,13 @@ pub(crate) struct Held {
 
 impl Texts {
     pub(crate) fn new(size: ByteSize) -> Self {
-        Self { bytes: size.0, all: Arc::new(Semaphore::new(permits(size.0))), shares: Arc::default() }
+        let searches = std::thread::available_parallelism().map_or(1, usize::from);
+        Self {
+            bytes: size.0,
+            all: Arc::new(Semaphore::new(permits(size.0))),
+            shares: Arc::default(),
+            searches: Arc::new(Semaphore::new(searches)),
+        }
     }
 
     /// Room for a text of this size. One that is larger than an account's share takes all of that.
@@ -57,6 +64,17 @@ impl Texts {
         let (share, all) =
             waited.map_err(|_| anyhow::anyhow!("no room for a text of {size} bytes within {WAIT:?}"))??;
         Ok(Held { _share: share, _all: all, _semaphore: semaphore })
+    }
+
+    /// A turn at searching through texts, of which the largest has this size: each search keeps a core busy, and more of
+    /// them than there are cores would only keep everybody else waiting.
+    ///
+    /// # Errors
+    /// When there was no room for a while.
+    pub(crate) async fn take_turn(&self, account: i64, largest: u64) -> anyhow::Result<(Held, OwnedSemaphorePermit)> {
+        // It is there as it was stored, as it was sent, decoded, and in lower case.
+        let held = self.take(account, largest.saturating_mul(2)).await?;
+        Ok((held, Arc::clone(&self.searches).acquire_owned().await?))
     }
 
     fn share(&self, account: i64, most: u64) -> Arc<Semaphore> {

@@ -3,7 +3,7 @@
 
 mod text;
 
-pub use text::{Encoding, Text, text};
+pub use text::{Encoding, Text, text, with_text};
 
 use std::ops::Range;
 

@@ -5,6 +5,7 @@ mod delivered;
 pub(crate) mod marks;
 pub(crate) mod reader;
 pub(crate) mod schema;
+mod search;
 mod sound;
 mod sweep;
 mod writer;
@@ -19,6 +20,7 @@ use tokio::sync::{mpsc, oneshot};
 
 pub(crate) use changes::SEEN;
 pub(crate) use reader::{Held, Mailbox, Message, Reader};
+pub(crate) use search::Search;
 pub(crate) use sweep::{Carried, Sweep, remove};
 use writer::{Command, Work, Writer};
 

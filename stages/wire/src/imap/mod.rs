@@ -5,8 +5,10 @@
 
 mod encode;
 mod envelope;
+mod extended;
 mod fetch;
 mod names;
+mod needle;
 mod question;
 mod readable;
 mod rows;
@@ -16,6 +18,9 @@ mod session;
 mod set;
 mod structure;
 
+pub use needle::Needle;
 pub use question::{Answer, FlagMode, Limits, Mailbox, MessageRow, Question, View, flags};
+pub use readable::Readable;
 pub use rows::Rows;
+pub use search::{Criteria, Wanted};
 pub use session::ImapSession;

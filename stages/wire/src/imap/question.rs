@@ -5,6 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::rows::Rows;
+use super::search::Criteria;
 use crate::secret::Secret;
 
 /// The system flags, a bit each.
@@ -154,6 +155,13 @@ pub enum Question {
     },
     /// Remove these messages for good. Answer: done.
     Expunge(Vec<u32>),
+    /// Which of these messages meet the criteria? Answer: found.
+    Search {
+        /// What they have to meet.
+        criteria: Arc<Criteria>,
+        /// Their sequence numbers and rows: some that the criteria need more for than their rows.
+        asked: Vec<(u32, MessageRow)>,
+    },
 }
 
 /// What the world says.
@@ -169,6 +177,8 @@ pub enum Answer {
     View(View),
     /// The text.
     Text(Bytes),
+    /// The UIDs of those that do.
+    Found(Vec<u32>),
     /// The mailbox is on the store node of this name.
     Elsewhere(String),
     /// Not at the moment.

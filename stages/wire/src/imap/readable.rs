@@ -6,86 +6,157 @@ use std::cell::OnceCell;
 use mail_parser::HeaderValue;
 use mail_parser::parsers::MessageStream;
 
+use super::needle::fold_into;
+use super::search::{Wanted, day};
 use crate::mime::{self, Kind, Part, field, fields, parse};
 
 /// A message, decoded as far as it was asked for.
-pub(super) struct Readable<'a> {
+pub struct Readable<'a> {
     text: &'a [u8],
     root: OnceCell<Part>,
-    header: OnceCell<Vec<(String, String)>>,
-    body: OnceCell<String>,
+    header: OnceCell<Vec<Field>>,
+    texts: OnceCell<Texts>,
+}
+
+/// A field as `name: value`.
+struct Field {
+    line: String,
+    name: usize,
+}
+
+impl Field {
+    fn name(&self) -> &str {
+        &self.line[..self.name]
+    }
+
+    fn value(&self) -> &str {
+        &self.line[self.name + 2..]
+    }
+}
+
+#[derive(Default)]
+struct Texts {
+    /// The texts in the body, and the headers of messages in it.
+    body: String,
+    /// The headers of its parts.
+    parts: String,
 }
 
 impl<'a> Readable<'a> {
-    pub(super) fn new(text: &'a [u8]) -> Self {
-        Self { text, root: OnceCell::new(), header: OnceCell::new(), body: OnceCell::new() }
+    /// A message, or the beginning of its header.
+    pub fn new(text: &'a [u8]) -> Self {
+        Self { text, root: OnceCell::new(), header: OnceCell::new(), texts: OnceCell::new() }
+    }
+
+    /// Whether the text is as it is wanted; none if that is not told by the text.
+    pub fn tells(&self, wanted: &Wanted) -> Option<bool> {
+        Some(match wanted {
+            Wanted::Older(_) | Wanted::Younger(_) => return None,
+            Wanted::Sent(from, to) => self.date().is_some_and(|day| (*from..*to).contains(&day)),
+            Wanted::Field(name, needle) => {
+                self.header().iter().any(|field| field.name() == name && needle.is_in(field.value()))
+            }
+            Wanted::Body(needle) => needle.is_in(&self.texts().body),
+            // RFC 9051 section 6.4.4: the fields of its parts, too.
+            Wanted::Text(needle) => {
+                self.header().iter().any(|field| needle.is_in(&field.line))
+                    || needle.is_in(&self.texts().body)
+                    || needle.is_in(&self.texts().parts)
+            }
+        })
+    }
+
+    /// Everything in which something can be found: each field on a line of its own, with a line end before it, and the
+    /// texts.
+    pub fn whole(&self) -> String {
+        let Texts { body, parts } = self.texts();
+        let mut whole = String::with_capacity(body.len() + parts.len() + 1024);
+        for field in self.header() {
+            whole.push('\n');
+            whole.push_str(&field.line);
+        }
+        for text in [body, parts] {
+            whole.push('\n');
+            whole.push_str(text);
+        }
+        whole
     }
 
     fn root(&self) -> &Part {
         self.root.get_or_init(|| parse(self.text))
     }
 
-    /// The fields of the message's header: names and values.
-    pub(super) fn header(&self) -> &[(String, String)] {
+    fn header(&self) -> &[Field] {
         self.header.get_or_init(|| readable_fields(&self.text[self.root().header.clone()]))
     }
 
-    /// The texts in the message's body, and the headers of messages in it.
-    pub(super) fn body(&self) -> &str {
-        self.body.get_or_init(|| {
-            let mut out = String::new();
-            gather(&mut out, self.text, self.root());
-            out
+    fn texts(&self) -> &Texts {
+        self.texts.get_or_init(|| {
+            let mut texts = Texts::default();
+            gather(&mut texts, self.text, self.root());
+            texts
         })
     }
 
-    /// The `Date` field, as it was written.
-    pub(super) fn date(&self) -> Option<mail_parser::DateTime> {
+    /// The day in the `Date` field, as it was written.
+    fn date(&self) -> Option<i64> {
         let raw = field(&self.text[self.root().header.clone()], "date")?;
-        mail_parser::DateTime::parse_rfc822(&String::from_utf8_lossy(&raw)).filter(mail_parser::DateTime::is_valid)
+        let date = mail_parser::DateTime::parse_rfc822(&String::from_utf8_lossy(&raw));
+        date.filter(mail_parser::DateTime::is_valid).and_then(|date| day(&date))
     }
 }
 
-fn readable_fields(header: &[u8]) -> Vec<(String, String)> {
+fn readable_fields(header: &[u8]) -> Vec<Field> {
     let readable = |(name, range): (&[u8], std::ops::Range<usize>)| {
         let raw = &header[range];
         let value = memchr::memchr(b':', raw).map_or(&[][..], |colon| &raw[colon + 1..]);
-        (String::from_utf8_lossy(name).to_ascii_lowercase(), decode_words(value))
+        let mut line = String::from_utf8_lossy(name).to_ascii_lowercase();
+        let name = line.len();
+        line.push_str(": ");
+        decode_words(&mut line, value);
+        Field { line, name }
     };
     fields(header).into_iter().map(readable).collect()
 }
 
 /// A field's value, unfolded, its encoded words decoded, in lower case.
-fn decode_words(value: &[u8]) -> String {
+fn decode_words(out: &mut String, value: &[u8]) {
     let mut unfolded: Vec<u8> = value.iter().copied().filter(|byte| !matches!(byte, b'\r' | b'\n')).collect();
     if memchr::memmem::find(&unfolded, b"=?").is_none() {
-        return String::from_utf8_lossy(unfolded.trim_ascii()).to_lowercase();
+        return fold_into(out, &String::from_utf8_lossy(unfolded.trim_ascii()));
     }
     unfolded.push(b'\n');
-    match MessageStream::new(&unfolded).parse_unstructured() {
-        HeaderValue::Text(text) => text.to_lowercase(),
-        _ => String::new(),
+    if let HeaderValue::Text(text) = MessageStream::new(&unfolded).parse_unstructured() {
+        fold_into(out, &text);
     }
 }
 
-fn gather(out: &mut String, text: &[u8], part: &Part) {
+fn gather(out: &mut Texts, text: &[u8], part: &Part) {
     match &part.kind {
-        Kind::Multipart(parts) => parts.iter().for_each(|part| gather(out, text, part)),
-        Kind::Message(inner) => {
-            for (name, value) in readable_fields(&text[inner.header.clone()]) {
-                out.push_str(&name);
-                out.push_str(": ");
-                out.push_str(&value);
-                out.push('\n');
+        Kind::Multipart(parts) => {
+            for part in parts {
+                put_lines(&mut out.parts, &text[part.header.clone()]);
+                gather(out, text, part);
             }
+        }
+        Kind::Message(inner) => {
+            put_lines(&mut out.body, &text[inner.header.clone()]);
             gather(out, text, inner);
         }
         Kind::Leaf => {
-            if let Some(found) = mime::text(&text[part.header.clone()], &text[part.body.clone()], usize::MAX) {
-                out.push_str(&found.content.to_lowercase());
-                out.push('\n');
-            }
+            let put = |content: &str| {
+                fold_into(&mut out.body, content);
+                out.body.push('\n');
+            };
+            mime::with_text(&text[part.header.clone()], &text[part.body.clone()], put);
         }
+    }
+}
+
+fn put_lines(out: &mut String, header: &[u8]) {
+    for field in readable_fields(header) {
+        out.push_str(&field.line);
+        out.push('\n');
     }
 }
 
@@ -99,9 +170,9 @@ mod tests {
     #[track_caller]
     fn check(text: &str, fields: &[(&str, &str)], body: &str) {
         let readable = Readable::new(text.as_bytes());
-        let got: Vec<(&str, &str)> = readable.header().iter().map(|(name, value)| (&**name, &**value)).collect();
+        let got: Vec<(&str, &str)> = readable.header().iter().map(|field| (field.name(), field.value())).collect();
         assert_eq!(got, fields);
-        assert_eq!(readable.body(), body);
+        assert_eq!(readable.texts().body, body);
     }
 
     #[test]
@@ -123,13 +194,15 @@ mod tests {
     fn only_texts_and_messages_are_read() {
         let parts = "Content-Type: multipart/mixed; boundary=b\r\n\r\n--b\r\nContent-Type: image/png\r\n\r\nPNG\r\n--b\r\nContent-Transfer-Encoding: base64\r\n\r\nw5xC\r\nRVI=\r\n--b\r\nContent-Type: message/rfc822\r\n\r\nSubject: In\r\n\r\nner\r\n--b--\r\n";
         let readable = Readable::new(parts.as_bytes());
-        assert_eq!(readable.body(), "über\nsubject: in\nner\n");
+        assert_eq!(readable.texts().body, "über\nsubject: in\nner\n");
+        let parts = "content-type: image/png\ncontent-transfer-encoding: base64\ncontent-type: message/rfc822\n";
+        assert_eq!(readable.texts().parts, parts);
     }
 
     #[test]
     fn dates() {
-        let date = |text: &str| Readable::new(text.as_bytes()).date().map(|date| (date.year, date.month, date.day));
-        assert_eq!(date("Date: Mon, 2 Mar 2026 23:59:59 -0800 (PST)\r\n\r\n"), Some((2026, 3, 2)));
+        let date = |text: &str| Readable::new(text.as_bytes()).date();
+        assert_eq!(date("Date: Mon, 2 Mar 2026 23:59:59 -0800 (PST)\r\n\r\n"), Some(20_514));
         assert_eq!(date("Date: yesterday\r\n\r\n"), None);
         assert_eq!(date("\r\n"), None);
     }
@@ -138,7 +211,7 @@ mod tests {
         #[test]
         fn no_bytes_make_it_panic(text in "(Subject: |=\\?utf-8\\?[bq]\\?|\\?=|Content-Type: text/x; charset=(utf-8|x)|Content-Transfer-Encoding: (base64|quoted-printable)|=[0-9A-F]{0,2}|\r\n|[a-zA-Z= ]|\u{e4}){0,40}") {
             let readable = Readable::new(text.as_bytes());
-            let _ = (readable.header(), readable.body(), readable.date());
+            let _ = (readable.whole(), readable.date());
         }
     }
 }

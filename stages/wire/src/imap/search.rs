@@ -1,12 +1,14 @@
 //! SEARCH (RFC 3501 section 6.4.4): criteria are read once; then each message is asked whether it meets them.
+//!
+//! What the row of a message tells is looked at first, and what is dearer only if that leaves it open: so a criterion has
+//! three answers, the third of which is "not known yet".
 
 use chrono::{Datelike as _, NaiveDate};
 use imap_types::core::{AString, Charset};
 use imap_types::search::SearchKey;
-use memchr::memmem::Finder;
 
+use super::needle::Needle;
 use super::question::{MessageRow, flags};
-use super::readable::Readable;
 use super::set::Set;
 
 /// Criteria within criteria are followed so deep.
@@ -18,8 +20,11 @@ const DAY: i64 = 86_400_000;
 pub(super) type Refusal = &'static str;
 
 /// What a message has to meet.
-#[derive(Debug)]
-pub(super) enum Criteria {
+#[derive(Debug, PartialEq, Eq)]
+pub struct Criteria(Rule);
+
+#[derive(Debug, PartialEq, Eq)]
+enum Rule {
     Always,
     Never,
     All(Vec<Self>),
@@ -31,33 +36,27 @@ pub(super) enum Criteria {
     Keyword(String),
     Larger(u64),
     Smaller(u64),
+    Modseq(u64),
     /// Days since 1970: from, and up to but not including.
     Received(i64, i64),
-    /// The same for the `Date` field.
+    Told(Wanted),
+}
+
+/// What the row of a message does not tell.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Wanted {
+    /// It was received so many seconds ago, or longer (RFC 5032). The session has no clock.
+    Older(u32),
+    /// The same, or not so long.
+    Younger(u32),
+    /// The day in the `Date` field, in days since 1970: from, and up to but not including.
     Sent(i64, i64),
-    /// A field of this name that holds this text.
+    /// A field of this name, in lower case, that holds this text.
     Field(String, Needle),
+    /// This text in the body.
     Body(Needle),
+    /// This text in the body, or in a field, its name included.
     Text(Needle),
-}
-
-/// A text that is looked for, in lower case.
-#[derive(Debug)]
-pub(super) struct Needle(Finder<'static>);
-
-impl Needle {
-    fn is_in(&self, text: &str) -> bool {
-        self.0.find(text.as_bytes()).is_some()
-    }
-}
-
-/// A message as the criteria see it.
-pub(super) struct Candidate<'a> {
-    pub(super) row: &'a MessageRow,
-    /// Its sequence number.
-    pub(super) number: u32,
-    /// Its text, if the criteria need it.
-    pub(super) text: Option<Readable<'a>>,
 }
 
 /// Whether the texts of the criteria can be read: all of them are taken as UTF-8, which US-ASCII is part of.
@@ -77,59 +76,51 @@ pub(super) struct Reading {
 impl Reading {
     /// What a client asks for, or why it is not looked for.
     pub(super) fn read(&mut self, key: &SearchKey<'_>) -> Result<Criteria, Refusal> {
-        self.read_within(key, DEPTH)
+        self.read_within(key, DEPTH).map(Criteria)
     }
 
-    fn read_within(&mut self, key: &SearchKey<'_>, depth: usize) -> Result<Criteria, Refusal> {
+    fn read_within(&mut self, key: &SearchKey<'_>, depth: usize) -> Result<Rule, Refusal> {
         let depth = depth.checked_sub(1).ok_or("[LIMIT] the criteria are nested too deep")?;
-        let not = |criteria| Criteria::Not(Box::new(criteria));
+        let not = |criteria| Rule::Not(Box::new(criteria));
         Ok(match key {
             SearchKey::And(keys) => {
-                Criteria::All(keys.as_ref().iter().map(|key| self.read_within(key, depth)).collect::<Result<_, _>>()?)
+                Rule::All(keys.as_ref().iter().map(|key| self.read_within(key, depth)).collect::<Result<_, _>>()?)
             }
             SearchKey::Or(one, other) => {
                 let one = self.read_within(one, depth)?;
-                Criteria::Either(Box::new(one), Box::new(self.read_within(other, depth)?))
+                Rule::Either(Box::new(one), Box::new(self.read_within(other, depth)?))
             }
             SearchKey::Not(key) => not(self.read_within(key, depth)?),
-            SearchKey::SequenceSet(set) => Criteria::Number(Set::new(set, self.last.0)),
-            SearchKey::Uid(set) => Criteria::Uid(Set::new(set, self.last.1)),
-            SearchKey::All | SearchKey::Old => Criteria::Always,
+            SearchKey::SequenceSet(set) => Rule::Number(Set::new(set, self.last.0)),
+            SearchKey::Uid(set) => Rule::Uid(Set::new(set, self.last.1)),
+            SearchKey::All | SearchKey::Old => Rule::Always,
             // No session is told of \Recent: none is.
-            SearchKey::New | SearchKey::Recent => Criteria::Never,
-            SearchKey::Answered => Criteria::Flag(flags::ANSWERED),
-            SearchKey::Unanswered => not(Criteria::Flag(flags::ANSWERED)),
-            SearchKey::Deleted => Criteria::Flag(flags::DELETED),
-            SearchKey::Undeleted => not(Criteria::Flag(flags::DELETED)),
-            SearchKey::Draft => Criteria::Flag(flags::DRAFT),
-            SearchKey::Undraft => not(Criteria::Flag(flags::DRAFT)),
-            SearchKey::Flagged => Criteria::Flag(flags::FLAGGED),
-            SearchKey::Unflagged => not(Criteria::Flag(flags::FLAGGED)),
-            SearchKey::Seen => Criteria::Flag(flags::SEEN),
-            SearchKey::Unseen => not(Criteria::Flag(flags::SEEN)),
-            SearchKey::Keyword(word) => Criteria::Keyword(word.as_ref().to_owned()),
-            SearchKey::Unkeyword(word) => not(Criteria::Keyword(word.as_ref().to_owned())),
-            SearchKey::Larger(size) => Criteria::Larger(u64::from(*size)),
-            SearchKey::Smaller(size) => Criteria::Smaller(u64::from(*size)),
-            other => return self.read_date(other).map_or_else(|| self.read_text(other), Ok),
+            SearchKey::New | SearchKey::Recent => Rule::Never,
+            SearchKey::Answered => Rule::Flag(flags::ANSWERED),
+            SearchKey::Unanswered => not(Rule::Flag(flags::ANSWERED)),
+            SearchKey::Deleted => Rule::Flag(flags::DELETED),
+            SearchKey::Undeleted => not(Rule::Flag(flags::DELETED)),
+            SearchKey::Draft => Rule::Flag(flags::DRAFT),
+            SearchKey::Undraft => not(Rule::Flag(flags::DRAFT)),
+            SearchKey::Flagged => Rule::Flag(flags::FLAGGED),
+            SearchKey::Unflagged => not(Rule::Flag(flags::FLAGGED)),
+            SearchKey::Seen => Rule::Flag(flags::SEEN),
+            SearchKey::Unseen => not(Rule::Flag(flags::SEEN)),
+            SearchKey::Keyword(word) => Rule::Keyword(word.as_ref().to_owned()),
+            SearchKey::Unkeyword(word) => not(Rule::Keyword(word.as_ref().to_owned())),
+            SearchKey::Larger(size) => Rule::Larger(u64::from(*size)),
+            SearchKey::Smaller(size) => Rule::Smaller(u64::from(*size)),
+            SearchKey::Older(seconds) => Rule::Told(Wanted::Older(seconds.get())),
+            SearchKey::Younger(seconds) => Rule::Told(Wanted::Younger(seconds.get())),
+            // RFC 7162 section 3.1.5: there is one number for all the flags of a message.
+            SearchKey::ModSequence { modseq, .. } => Rule::Modseq(*modseq),
+            other => return read_date(other).map_or_else(|| self.read_text(other).map(Rule::Told), Ok),
         })
     }
 
-    fn read_date(&self, key: &SearchKey<'_>) -> Option<Criteria> {
-        Some(match key {
-            SearchKey::Before(date) => Criteria::Received(i64::MIN, days(date.as_ref())),
-            SearchKey::On(date) => Criteria::Received(days(date.as_ref()), days(date.as_ref()) + 1),
-            SearchKey::Since(date) => Criteria::Received(days(date.as_ref()), i64::MAX),
-            SearchKey::SentBefore(date) => Criteria::Sent(i64::MIN, days(date.as_ref())),
-            SearchKey::SentOn(date) => Criteria::Sent(days(date.as_ref()), days(date.as_ref()) + 1),
-            SearchKey::SentSince(date) => Criteria::Sent(days(date.as_ref()), i64::MAX),
-            _ => return None,
-        })
-    }
-
-    fn read_text(&mut self, key: &SearchKey<'_>) -> Result<Criteria, Refusal> {
+    fn read_text(&mut self, key: &SearchKey<'_>) -> Result<Wanted, Refusal> {
         self.texts = self.texts.checked_sub(1).ok_or("[LIMIT] too many criteria that ask for texts")?;
-        let field = |name: &str, wanted| Criteria::Field(name.to_owned(), needle(wanted));
+        let field = |name: &str, wanted| Wanted::Field(name.to_owned(), needle(wanted));
         Ok(match key {
             SearchKey::Bcc(wanted) => field("bcc", wanted),
             SearchKey::Cc(wanted) => field("cc", wanted),
@@ -139,62 +130,104 @@ impl Reading {
             SearchKey::Header(name, wanted) => {
                 field(&String::from_utf8_lossy(name.as_ref()).to_ascii_lowercase(), wanted)
             }
-            SearchKey::Body(wanted) => Criteria::Body(needle(wanted)),
-            SearchKey::Text(wanted) => Criteria::Text(needle(wanted)),
+            SearchKey::Body(wanted) => Wanted::Body(needle(wanted)),
+            SearchKey::Text(wanted) => Wanted::Text(needle(wanted)),
             _ => return Err("[CANNOT] a criterion is not supported"),
         })
     }
 }
 
+fn read_date(key: &SearchKey<'_>) -> Option<Rule> {
+    let sent = |from, to| Rule::Told(Wanted::Sent(from, to));
+    Some(match key {
+        SearchKey::Before(date) => Rule::Received(i64::MIN, days(date.as_ref())),
+        SearchKey::On(date) => Rule::Received(days(date.as_ref()), days(date.as_ref()) + 1),
+        SearchKey::Since(date) => Rule::Received(days(date.as_ref()), i64::MAX),
+        SearchKey::SentBefore(date) => sent(i64::MIN, days(date.as_ref())),
+        SearchKey::SentOn(date) => sent(days(date.as_ref()), days(date.as_ref()) + 1),
+        SearchKey::SentSince(date) => sent(days(date.as_ref()), i64::MAX),
+        _ => return None,
+    })
+}
+
 fn needle(wanted: &AString<'_>) -> Needle {
-    let lower = String::from_utf8_lossy(wanted.as_ref()).to_lowercase();
-    Needle(Finder::new(lower.as_bytes()).into_owned())
+    Needle::new(&String::from_utf8_lossy(wanted.as_ref()))
 }
 
 impl Criteria {
-    /// Whether only the text of a message tells.
-    pub(super) fn needs_text(&self) -> bool {
+    /// Whether they ask for changes: then the answer has the highest MODSEQ of what is found.
+    pub(super) fn asks_modseq(&self) -> bool {
+        self.0.asks_modseq()
+    }
+
+    /// Whether the message with this sequence number meets them; none if `told`, which says none for what it does not
+    /// know, leaves that open.
+    pub fn judge(&self, number: u32, row: &MessageRow, mut told: impl FnMut(&Wanted) -> Option<bool>) -> Option<bool> {
+        self.0.judge(number, row, &mut told)
+    }
+}
+
+impl Rule {
+    fn asks_modseq(&self) -> bool {
         match self {
-            Self::All(all) => all.iter().any(Self::needs_text),
-            Self::Either(one, other) => one.needs_text() || other.needs_text(),
-            Self::Not(criteria) => criteria.needs_text(),
-            Self::Sent(..) | Self::Field(..) | Self::Body(_) | Self::Text(_) => true,
+            Self::All(all) => all.iter().any(Self::asks_modseq),
+            Self::Either(one, other) => one.asks_modseq() || other.asks_modseq(),
+            Self::Not(rule) => rule.asks_modseq(),
+            Self::Modseq(_) => true,
             _ => false,
         }
     }
 
-    /// Whether a message meets them.
-    pub(super) fn hold(&self, candidate: &Candidate<'_>) -> bool {
-        let row = candidate.row;
-        match self {
+    fn judge(&self, number: u32, row: &MessageRow, told: &mut dyn FnMut(&Wanted) -> Option<bool>) -> Option<bool> {
+        Some(match self {
             Self::Always => true,
             Self::Never => false,
-            Self::All(all) => all.iter().all(|criteria| criteria.hold(candidate)),
-            Self::Either(one, other) => one.hold(candidate) || other.hold(candidate),
-            Self::Not(criteria) => !criteria.hold(candidate),
-            Self::Number(set) => set.contains(candidate.number),
+            Self::All(all) => return all_of(all.iter(), |rule| rule.judge(number, row, told)),
+            // One of them is met when not all of them are missed.
+            Self::Either(one, other) => {
+                let missed = |rule: &Self| rule.judge(number, row, told).map(|is_met| !is_met);
+                return all_of([&**one, &**other].into_iter(), missed).map(|missed| !missed);
+            }
+            Self::Not(rule) => return rule.judge(number, row, told).map(|is_met| !is_met),
+            Self::Number(set) => set.contains(number),
             Self::Uid(set) => set.contains(row.uid),
             Self::Flag(bit) => row.flags & bit != 0,
             Self::Keyword(word) => row.keywords.split(' ').any(|found| found.eq_ignore_ascii_case(word)),
             Self::Larger(size) => row.size > *size,
             Self::Smaller(size) => row.size < *size,
+            Self::Modseq(modseq) => row.modseq >= *modseq,
             Self::Received(from, to) => (*from..*to).contains(&row.received.div_euclid(DAY)),
-            _ => candidate.text.as_ref().is_some_and(|text| self.hold_in(text)),
-        }
+            Self::Told(wanted) => return told(wanted),
+        })
     }
+}
 
-    fn hold_in(&self, text: &Readable<'_>) -> bool {
+/// Whether all are met: not if one is not, whatever is still open.
+fn all_of<T>(mut all: impl Iterator<Item = T>, mut judge: impl FnMut(T) -> Option<bool>) -> Option<bool> {
+    let mut answer = Some(true);
+    all.try_for_each(|one| match judge(one) {
+        Some(false) => {
+            answer = Some(false);
+            None
+        }
+        None => {
+            answer = None;
+            Some(())
+        }
+        Some(true) => Some(()),
+    });
+    answer
+}
+
+impl Wanted {
+    /// Whether a message that was received then is old or young enough, both in milliseconds since 1970; none if this is
+    /// not about that.
+    pub fn in_time(&self, received: i64, now: i64) -> Option<bool> {
+        let before = |seconds: u32| now.saturating_sub(i64::from(seconds) * 1000);
         match self {
-            Self::Sent(from, to) => text.date().and_then(day).is_some_and(|day| (*from..*to).contains(&day)),
-            Self::Field(name, wanted) => {
-                text.header().iter().any(|(found, value)| found == name && wanted.is_in(value))
-            }
-            Self::Body(wanted) => wanted.is_in(text.body()),
-            Self::Text(wanted) => {
-                let in_field = |(name, value): &(String, String)| wanted.is_in(&format!("{name}: {value}"));
-                text.header().iter().any(in_field) || wanted.is_in(text.body())
-            }
-            _ => false,
+            Self::Older(seconds) => Some(received <= before(*seconds)),
+            Self::Younger(seconds) => Some(received >= before(*seconds)),
+            _ => None,
         }
     }
 }
@@ -204,7 +237,7 @@ fn days(date: &NaiveDate) -> i64 {
 }
 
 /// The day that was written, whatever the time zone: RFC 3501 disregards it.
-fn day(date: mail_parser::DateTime) -> Option<i64> {
+pub(super) fn day(date: &mail_parser::DateTime) -> Option<i64> {
     NaiveDate::from_ymd_opt(date.year.into(), date.month.into(), date.day.into()).map(|date| days(&date))
 }
 

@@ -19,7 +19,9 @@ use imap_types::auth::AuthenticateData;
 use imap_types::command::{Command, CommandBody};
 use imap_types::core::LiteralMode;
 
+pub(super) use self::job::UidForm;
 use self::job::{Job, Running, Selected};
+use super::extended::search::Returns;
 use super::question::{Answer, Limits, Question};
 use crate::session::{Cleartext, Farewell, Session, Step, Tls};
 
@@ -36,6 +38,8 @@ pub struct ImapSession {
     sasl: Option<String>,
     logged_in: bool,
     selected: Option<Selected>,
+    /// What the command that is read wants to be returned.
+    returns: Option<Returns>,
     errors: u32,
     failed_logins: u32,
     start_tls: bool,
@@ -57,6 +61,7 @@ impl ImapSession {
             sasl: None,
             logged_in: false,
             selected: None,
+            returns: None,
             errors: 0,
             failed_logins: 0,
             start_tls: false,
@@ -122,6 +127,9 @@ impl ImapSession {
                 Some(data) => self.plain(tag, &data),
                 None => self.mistake(&tag, "authentication given up"),
             };
+        }
+        if let Some(command) = self.read_extended() {
+            return self.obey(command);
         }
         let command = match self.fragments.decode_message(&CommandCodec::default()) {
             Ok(command) => Ok(command.into_static()),
@@ -217,5 +225,7 @@ impl Session for ImapSession {
     }
 }
 
+#[cfg(test)]
+mod search_tests;
 #[cfg(test)]
 mod tests;

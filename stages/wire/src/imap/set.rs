@@ -1,5 +1,7 @@
 //! Sets of message numbers (RFC 3501 section 9, `sequence-set`), read once and asked often.
 
+use std::fmt::Write as _;
+
 use imap_types::sequence::{SeqOrUid, Sequence, SequenceSet};
 
 /// Numbers as ranges, in order and apart; nothing is expanded.
@@ -44,6 +46,22 @@ impl Set {
     }
 }
 
+/// Numbers as a set, those that follow each other as ranges; they come in the order in which they are to be told.
+pub(super) fn compress(numbers: &[u32]) -> String {
+    let mut set = String::new();
+    let mut rest = numbers;
+    while let Some(first) = rest.first() {
+        let run = rest.windows(2).take_while(|pair| pair[0].checked_add(1) == Some(pair[1])).count();
+        let comma = if set.is_empty() { "" } else { "," };
+        let _ = match run {
+            0 => write!(set, "{comma}{first}"),
+            _ => write!(set, "{comma}{first}:{}", rest[run]),
+        };
+        rest = &rest[run + 1..];
+    }
+    set
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
@@ -64,6 +82,18 @@ mod tests {
         check("12:*", 9, &[(9, 12)]);
         check("1:*,4", 9, &[(1, 9)]);
         check("4294967295,1", 9, &[(1, 1), (4_294_967_295, 4_294_967_295)]);
+    }
+
+    #[test]
+    fn numbers_are_compressed() {
+        for (numbers, want) in [
+            (&[][..], ""),
+            (&[7], "7"),
+            (&[1, 2, 3, 5, 7, 8], "1:3,5,7:8"),
+            (&[9, 8, 3, 4, u32::MAX], "9,8,3:4,4294967295"),
+        ] {
+            assert_eq!(compress(numbers), want);
+        }
     }
 
     proptest! {

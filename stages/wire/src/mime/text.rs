@@ -1,5 +1,7 @@
 //! What a part says, if it is text: transfer encoding and charset decoded.
 
+use std::borrow::Cow;
+
 use mail_parser::decoders::base64::base64_decode;
 use mail_parser::decoders::charsets::map::charset_decoder;
 use mail_parser::decoders::quoted_printable::quoted_printable_decode;
@@ -32,12 +34,24 @@ pub struct Text {
 
 /// Reads at most `most` bytes of a part's body; none if it is no text. A part without a type is text.
 pub fn text(header: &[u8], body: &[u8], most: usize) -> Option<Text> {
+    let mut read = None;
+    read_text(header, &body[..body.len().min(most)], |media, encoding, is_broken, content| {
+        read = Some(Text { media: media.to_owned(), encoding, is_broken, content: content.into_owned() });
+    });
+    read
+}
+
+/// Hands out what a part says, if it is text: what stands there as it is read is not copied.
+pub fn with_text(header: &[u8], body: &[u8], take: impl FnOnce(&str)) {
+    read_text(header, body, |_, _, _, content| take(&content));
+}
+
+fn read_text(header: &[u8], body: &[u8], take: impl FnOnce(&str, Encoding, bool, Cow<'_, str>)) {
     let content = field(header, "content-type").map(|raw| structured(&raw)).unwrap_or_default();
     let media = if content.value.is_empty() { "text/plain".to_owned() } else { content.value.to_ascii_lowercase() };
     if !(media.starts_with("text/") || media.starts_with("message/")) {
-        return None;
+        return;
     }
-    let body = &body[..body.len().min(most)];
     let encoding = field(header, "content-transfer-encoding").unwrap_or_default().to_ascii_lowercase();
     let (encoding, decoded) = match encoding.as_slice() {
         b"base64" => (Encoding::Base64, base64_decode(body)),
@@ -46,11 +60,19 @@ pub fn text(header: &[u8], body: &[u8], most: usize) -> Option<Text> {
     };
     let is_broken = encoding != Encoding::Plain && decoded.is_none();
     let bytes = decoded.as_deref().unwrap_or(body);
-    let content = match content.parameter("charset").and_then(|charset| charset_decoder(charset.as_bytes())) {
-        Some(decode) => decode(bytes),
-        None => String::from_utf8_lossy(bytes).into_owned(),
+    let charset = content.parameter("charset").filter(|charset| !(holds_ascii(charset) && bytes.is_ascii()));
+    let content = match charset.and_then(|charset| charset_decoder(charset.as_bytes())) {
+        Some(decode) => Cow::Owned(decode(bytes)),
+        None => String::from_utf8_lossy(bytes),
     };
-    Some(Text { media, encoding, is_broken, content })
+    take(&media, encoding, is_broken, content);
+}
+
+/// Whether what is ASCII in this charset reads as it stands. There are charsets of seven bits that shift (RFC 1468,
+/// RFC 2152).
+fn holds_ascii(charset: &str) -> bool {
+    let begins = |with: &str| charset.get(..with.len()).is_some_and(|begin| begin.eq_ignore_ascii_case(with));
+    ["us-ascii", "utf-8", "iso-8859-", "windows-125"].into_iter().any(begins)
 }
 
 #[cfg(test)]
@@ -74,6 +96,8 @@ mod tests {
         check(latin, "=FCb=\r\ner", ("\u{fc}ber", false));
         check(latin, "=F", ("", false));
         check(latin, "=G1", ("=G1", true));
+        check("Content-Type: text/plain; charset=UTF-8\r\n", "\u{fc}", ("\u{fc}", false));
+        check("Content-Type: text/plain; charset=utf-7\r\n", "+APw-ber", ("\u{fc}ber", false));
         check("Content-Type: text/plain; charset=klingon\r\n", "\u{fc}", ("\u{fc}", false));
     }
 

@@ -6,6 +6,7 @@ use imap_codec::decode::Decoder as _;
 use imap_types::command::CommandBody;
 
 use super::*;
+use crate::imap::readable::Readable;
 
 const TEXT: &str = "Date: Mon, 2 Mar 2026 23:59:59 -0800\r\nSubject: =?utf-8?q?Gr=C3=BC=C3=9Fe?=\r\nReceived: from one\r\nReceived: from two\r\nFrom: a@b.example\r\n\r\nA Needle in the hay\r\n";
 
@@ -25,11 +26,15 @@ fn check(criteria: &str, want: bool) {
         size: 100,
         // 3 March 2026, one hour after midnight.
         received: 20_515 * DAY + 3_600_000,
-        modseq: 1,
+        modseq: 9,
     };
     let criteria = read(criteria).unwrap();
-    let text = criteria.needs_text().then(|| Readable::new(TEXT.as_bytes()));
-    assert_eq!(criteria.hold(&Candidate { row: &row, number: 7, text }), want, "{criteria:?}");
+    let text = Readable::new(TEXT.as_bytes());
+    let now = 20_515 * DAY + 7_200_000;
+    let told = |wanted: &Wanted| text.tells(wanted).or_else(|| wanted.in_time(row.received, now));
+    assert_eq!(criteria.judge(7, &row, told), Some(want), "{criteria:?}");
+    let by_row = criteria.judge(7, &row, |_| None);
+    assert!(by_row.is_none_or(|by_row| by_row == want), "{criteria:?}");
 }
 
 #[test]
@@ -52,8 +57,29 @@ fn of_the_row() {
         ("BEFORE 3-Mar-2026", false),
         ("ON 3-Mar-2026", true),
         ("SINCE 3-Mar-2026 BEFORE 4-Mar-2026", true),
+        ("MODSEQ 9", true),
+        ("MODSEQ \"/flags/\\\\draft\" all 10", false),
+        ("OLDER 3600", true),
+        ("OLDER 3601", false),
+        ("YOUNGER 3600", true),
+        ("YOUNGER 3599", false),
     ] {
         check(criteria, want);
+    }
+}
+
+#[test]
+fn what_the_row_tells_needs_no_text() {
+    let row = MessageRow { uid: 70, flags: 0, keywords: "".into(), size: 100, received: 0, modseq: 9 };
+    for (criteria, want) in [
+        ("SEEN BODY x", Some(false)),
+        ("BODY x SEEN", Some(false)),
+        ("UNSEEN BODY x", None),
+        ("OR BODY x UNSEEN", Some(true)),
+        ("OR SEEN TEXT x", None),
+        ("NOT (SEEN BODY x)", Some(true)),
+    ] {
+        assert_eq!(read(criteria).unwrap().judge(7, &row, |_| None), want, "{criteria}");
     }
 }
 

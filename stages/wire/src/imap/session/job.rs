@@ -1,15 +1,13 @@
 //! What a command still has to do once it was read, and what the answers to its questions mean.
 
-use std::collections::VecDeque;
-
 use imap_types::status::StatusDataItemName;
 
 use super::ImapSession;
 use super::fetch::Fetching;
+use super::search::Searching;
 use crate::imap::names;
 use crate::imap::question::{Answer, Question};
 use crate::imap::rows::Rows;
-use crate::imap::search::Criteria;
 
 /// What a command still has to do.
 #[derive(Debug)]
@@ -34,12 +32,7 @@ pub(super) enum Job {
         uid: UidForm,
         silent: bool,
     },
-    Search {
-        criteria: Box<Criteria>,
-        left: VecDeque<u32>,
-        found: Vec<u32>,
-        uid: UidForm,
-    },
+    Search(Searching),
     Expunge {
         tell: bool,
     },
@@ -49,7 +42,7 @@ pub(super) enum Job {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum UidForm {
+pub(in crate::imap) enum UidForm {
     Uid,
     Number,
 }
@@ -66,6 +59,8 @@ pub(super) struct Selected {
     pub(super) mode: Mode,
     /// What the client was told.
     pub(super) messages: Rows,
+    /// UIDs of those that a search saved (RFC 5182), in order; some may be gone by now.
+    pub(super) saved: Vec<u32>,
 }
 
 #[derive(Debug)]
@@ -92,15 +87,15 @@ impl ImapSession {
         let Some(mut running) = self.running.take() else { return };
         let over = match &mut running.job {
             Job::Fetch(fetching) => self.fetch_next(fetching),
-            Job::Search { criteria, left, found, .. } => self.search_next(criteria, left, found),
+            Job::Search(searching) => self.search_next(searching),
             _ => true,
         };
         if !over {
             self.running = Some(running);
             return;
         }
-        if let Job::Search { found, uid, .. } = &running.job {
-            self.put_found(found, *uid);
+        if let Job::Search(searching) = &running.job {
+            self.put_found(&running.tag, searching);
         }
         self.finish(&running);
     }

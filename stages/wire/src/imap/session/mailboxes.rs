@@ -126,7 +126,7 @@ impl ImapSession {
         ));
         let code = if mode == Mode::ReadOnly { "READ-ONLY" } else { "READ-WRITE" };
         self.done(&running.tag, &format!("OK [{code}] {} done", running.name));
-        self.selected = Some(Selected { name, mode, messages: view.messages });
+        self.selected = Some(Selected { name, mode, messages: view.messages, saved: Vec::new() });
     }
 }
 

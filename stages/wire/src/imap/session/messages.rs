@@ -130,7 +130,7 @@ impl ImapSession {
 
     pub(super) fn answered_of_messages(&mut self, mut running: Running, answer: Answer) {
         match (&mut running.job, answer) {
-            (Job::Search { .. }, answer) => self.answered_of_search(running, answer),
+            (Job::Search(_), answer) => self.answered_of_search(running, answer),
             (Job::Fetch(_), answer) => self.fetched(running, answer),
             (Job::Store { .. }, Answer::Refused) => {
                 let (most, _) = self.limits.keywords;

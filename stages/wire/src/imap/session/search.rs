@@ -1,18 +1,67 @@
-//! Searching the selected mailbox.
+//! Searching the selected mailbox: what the rows tell is told at once, for the rest the world is asked in batches.
 
 use std::collections::VecDeque;
+use std::fmt::Write as _;
+use std::sync::Arc;
 
-use imap_types::command::CommandBody;
+use imap_codec::CommandCodec;
+use imap_codec::decode::Decoder as _;
+use imap_types::IntoStatic as _;
+use imap_types::command::{Command, CommandBody};
 use imap_types::search::SearchKey;
 
 use super::ImapSession;
 use super::job::{Job, Running, UidForm};
 use super::messages::form;
-use crate::imap::question::Answer;
-use crate::imap::readable::Readable;
+use crate::imap::extended::search::{Returns, rid};
+use crate::imap::question::{Answer, MessageRow, Question};
 use crate::imap::search::{self, Criteria};
+use crate::imap::set;
+
+/// Messages that one question is about: some hundredths of a second of work.
+const BATCH: usize = 1000;
+/// And bytes of text, unless it is one message.
+const BATCH_BYTES: u64 = 32 << 20;
+/// What stands for a set without members: no message has this number.
+const NOBODY: u32 = u32::MAX;
+
+/// A search on its way.
+#[derive(Debug)]
+pub(super) struct Searching {
+    criteria: Arc<Criteria>,
+    /// UIDs of those whose rows leave it open. None as long as the rows have not been looked at.
+    open: Option<VecDeque<u32>>,
+    found: Vec<u32>,
+    form: UidForm,
+    returns: Option<Returns>,
+}
 
 impl ImapSession {
+    /// Reads a command with what the codec does not know; none if there is nothing of that in it.
+    pub(super) fn read_extended(&mut self) -> Option<Command<'static>> {
+        self.returns = None;
+        if self.fragments.is_max_message_size_exceeded() || self.fragments.is_message_poisoned() {
+            return None;
+        }
+        let plain = rid(self.fragments.message_bytes(), |form| self.saved(form))?;
+        let (rest, command) = CommandCodec::default().decode(&plain.command).ok()?;
+        let command = rest.is_empty().then(|| command.into_static())?;
+        self.returns = plain.returns;
+        Some(command)
+    }
+
+    /// What `$` stands for: those that are still there.
+    fn saved(&self, form: UidForm) -> String {
+        let uids = self.selected.iter().flat_map(|selected| &selected.saved).filter(|uid| self.number(**uid).is_some());
+        let numbers: Vec<u32> = uids.filter_map(|uid| self.told(*uid, form)).collect();
+        set::compress(if numbers.is_empty() { &[NOBODY] } else { &numbers })
+    }
+
+    /// The number by which the client knows a message.
+    fn told(&self, uid: u32, form: UidForm) -> Option<u32> {
+        if form == UidForm::Uid { Some(uid) } else { self.number(uid) }
+    }
+
     pub(super) fn in_search(&mut self, tag: String, body: CommandBody<'static>) {
         match body {
             CommandBody::Search { charset: Some(charset), .. } if !search::knows(&charset) => {
@@ -23,52 +72,151 @@ impl ImapSession {
         }
     }
 
-    fn search(&mut self, tag: String, key: &SearchKey<'_>, uid: UidForm) {
+    fn search(&mut self, tag: String, key: &SearchKey<'_>, form: UidForm) {
         let mut reading = search::Reading { last: self.last(), texts: self.limits.search_texts };
-        match reading.read(key) {
+        let read = reading.read(key);
+        let returns = self.returns.take();
+        // RFC 5182 section 2.1: what is saved goes if the search fails.
+        if returns.is_some_and(|returns| returns.save)
+            && let Some(selected) = &mut self.selected
+        {
+            selected.saved = Vec::new();
+        }
+        match read {
             Ok(criteria) => {
-                let left = self.messages().iter().map(|row| row.uid).collect();
-                let job = Job::Search { criteria: Box::new(criteria), left, found: Vec::new(), uid };
+                let searching =
+                    Searching { criteria: Arc::new(criteria), open: None, found: Vec::new(), form, returns };
+                let job = Job::Search(searching);
                 self.running = Some(Running { tag, name: "SEARCH", job, refreshing: false });
             }
             Err(why) => self.done(&tag, &format!("NO {why}")),
         }
     }
 
-    pub(super) fn search_next(&mut self, criteria: &Criteria, left: &mut VecDeque<u32>, found: &mut Vec<u32>) -> bool {
-        if criteria.needs_text() {
-            self.ask_text(left.front());
-        } else {
-            found.extend(left.drain(..).filter(|uid| self.meets(criteria, *uid, None)));
+    /// Says whether all messages have been judged; else a question has been put.
+    pub(super) fn search_next(&mut self, searching: &mut Searching) -> bool {
+        let Searching { criteria, open, found, .. } = searching;
+        let open = open.get_or_insert_with(|| {
+            let mut open = VecDeque::new();
+            for (number, row) in (1..).zip(self.messages().iter()) {
+                match criteria.judge(number, row, |_| None) {
+                    Some(true) => found.push(row.uid),
+                    Some(false) => {}
+                    None => open.push_back(row.uid),
+                }
+            }
+            open
+        });
+        let (mut asked, mut bytes): (Vec<(u32, MessageRow)>, u64) = (Vec::new(), 0);
+        while let Some(uid) = open.front()
+            && asked.len() < BATCH
+        {
+            if let Some((index, row)) = self.messages().find(*uid) {
+                bytes = bytes.saturating_add(row.size);
+                if bytes > BATCH_BYTES && !asked.is_empty() {
+                    break;
+                }
+                asked.push((u32::try_from(index + 1).unwrap_or(u32::MAX), row.clone()));
+            }
+            open.pop_front();
         }
-        left.is_empty()
-    }
-
-    pub(super) fn meets(&self, criteria: &Criteria, uid: u32, text: Option<&[u8]>) -> bool {
-        let Some(number) = self.number(uid) else { return false };
-        let Some((_, row)) = self.messages().find(uid) else { return false };
-        criteria.hold(&search::Candidate { row, number, text: text.map(Readable::new) })
+        if asked.is_empty() {
+            found.sort_unstable();
+            return true;
+        }
+        self.question = Some(Question::Search { criteria: Arc::clone(criteria), asked });
+        false
     }
 
     pub(super) fn answered_of_search(&mut self, mut running: Running, answer: Answer) {
-        let Job::Search { criteria, left, found, .. } = &mut running.job else { return };
-        match answer {
-            Answer::Text(text) => {
-                found.extend(left.pop_front().filter(|uid| self.meets(criteria, *uid, Some(&text))));
+        match (&mut running.job, answer) {
+            (Job::Search(searching), Answer::Found(uids)) => {
+                searching.found.extend(uids);
+                self.running = Some(running);
             }
-            // The message went in the meantime: RFC 2180 section 4.1.3 lets it be left out.
-            Answer::Refused => drop(left.pop_front()),
-            _ => return self.done(&running.tag, "NO [SERVERBUG] an answer did not fit its question"),
+            _ => self.done(&running.tag, "NO [SERVERBUG] an answer did not fit its question"),
         }
-        self.running = Some(running);
     }
 
-    pub(super) fn put_found(&mut self, found: &[u32], form: UidForm) {
-        let mut line = String::from("* SEARCH");
-        for uid in found {
-            let number = self.number(*uid).unwrap_or(0);
-            line.push_str(&format!(" {}", if form == UidForm::Uid { *uid } else { number }));
-        }
-        self.put(line + "\r\n");
+    /// The highest MODSEQ of those that are told of; none if there are none.
+    fn modseq(&self, found: &[u32], returns: Option<Returns>) -> Option<u64> {
+        let found = match returns {
+            Some(returns) if only_ends(returns) => saved(found, returns),
+            _ => found.to_vec(),
+        };
+        found.iter().filter_map(|uid| self.messages().find(*uid)).map(|(_, row)| row.modseq).max()
     }
+
+    /// Tells what was found, in the way that was asked for.
+    pub(super) fn put_found(&mut self, tag: &str, searching: &Searching) {
+        let Searching { found, form, returns, .. } = searching;
+        let told: Vec<u32> = found.iter().filter_map(|uid| self.told(*uid, *form)).collect();
+        let modseq = searching.criteria.asks_modseq().then(|| self.modseq(found, *returns)).flatten();
+        match returns {
+            None => {
+                let mut line = String::from("* SEARCH");
+                for number in told {
+                    let _ = write!(line, " {number}");
+                }
+                // RFC 7162 section 3.1.5
+                if let Some(modseq) = modseq {
+                    let _ = write!(line, " (MODSEQ {modseq})");
+                }
+                self.put(line + "\r\n");
+            }
+            Some(returns) => {
+                if returns.save
+                    && let Some(selected) = &mut self.selected
+                {
+                    selected.saved = saved(found, *returns);
+                }
+                if returns.min || returns.max || returns.all || returns.count {
+                    let list = set::compress(&told);
+                    self.put(extended(tag, *form, *returns, &told, &list, modseq));
+                }
+            }
+        }
+    }
+}
+
+/// Whether only the ends of what was found are asked for.
+fn only_ends(returns: Returns) -> bool {
+    !returns.all && !returns.count && (returns.min || returns.max)
+}
+
+/// What is remembered (RFC 5182 section 2.4): all of them, unless only the ends were asked for.
+fn saved(found: &[u32], returns: Returns) -> Vec<u32> {
+    if !only_ends(returns) {
+        return found.to_vec();
+    }
+    let min = found.first().filter(|_| returns.min);
+    let max = found.last().filter(|_| returns.max);
+    let mut ends: Vec<u32> = min.into_iter().chain(max).copied().collect();
+    ends.dedup();
+    ends
+}
+
+/// An ESEARCH response (RFC 4731 section 3.1); `told` is in order of numbers, `list` as the client wants it.
+fn extended(tag: &str, form: UidForm, returns: Returns, told: &[u32], list: &str, modseq: Option<u64>) -> String {
+    let mut line = format!("* ESEARCH (TAG \"{tag}\")");
+    if form == UidForm::Uid {
+        line.push_str(" UID");
+    }
+    let (min, max) = (told.iter().min(), told.iter().max());
+    for (name, end) in [("MIN", min.filter(|_| returns.min)), ("MAX", max.filter(|_| returns.max))] {
+        if let Some(end) = end {
+            let _ = write!(line, " {name} {end}");
+        }
+    }
+    if returns.all && !told.is_empty() {
+        let _ = write!(line, " ALL {list}");
+    }
+    if returns.count {
+        let _ = write!(line, " COUNT {}", told.len());
+    }
+    // RFC 7162 section 3.1.10
+    if let Some(modseq) = modseq {
+        let _ = write!(line, " MODSEQ {modseq}");
+    }
+    line + "\r\n"
 }

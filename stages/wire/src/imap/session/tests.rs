@@ -8,7 +8,7 @@ use proptest::prelude::*;
 use imap_types::fetch::MessageDataItemName as Item;
 
 use super::*;
-use crate::imap::{FlagMode, Mailbox, MessageRow, View, flags};
+use crate::imap::{FlagMode, Mailbox, MessageRow, Readable, View, flags};
 
 const TEXTS: [&str; 2] = ["Subject: one\r\nFrom: a@b\r\n\r\nfirst\r\n", "Subject: two\r\n\r\nsecond\r\n"];
 
@@ -64,6 +64,13 @@ impl World {
                 }
                 Answer::Done
             }
+            Question::Search { criteria, asked } => {
+                let meets = |(number, row): &(u32, MessageRow)| {
+                    let text = Readable::new(TEXTS[usize::try_from(row.uid / 10).unwrap()].as_bytes());
+                    criteria.judge(*number, row, |wanted| text.tells(wanted)).unwrap()
+                };
+                Answer::Found(asked.into_iter().filter(meets).map(|(_, row)| row.uid).collect())
+            }
             Question::Expunge(uids) => {
                 self.rows.retain(|row| !uids.contains(&row.uid));
                 Answer::Done
@@ -103,7 +110,7 @@ fn session() -> ImapSession {
 
 /// What is heard after logging in and selecting INBOX.
 #[track_caller]
-fn check(said: &str, want: &str) {
+pub(super) fn check(said: &str, want: &str) {
     let (mut session, mut world) = (session(), World::new());
     let before = run(&mut session, &mut world, b"1 LOGIN alice secret\r\n2 SELECT INBOX\r\n", usize::MAX);
     assert!(before.ends_with("2 OK [READ-WRITE] SELECT done\r\n"), "{before}");

@@ -1,0 +1,3 @@
+//! What imap-codec does not know of the commands: read before it.
+
+pub(super) mod search;
