@@ -1,0 +1,140 @@
+//! What a run has shown: a table for people, JSON for machines.
+
+use std::fmt::Write as _;
+
+use serde_json::{Value, json};
+
+use crate::books::{Books, Verdict};
+use crate::measure::{Latency, Measured};
+
+/// Replies that a table names.
+const REPLIES: usize = 8;
+
+/// What was read back.
+#[derive(Debug, Clone)]
+pub(crate) struct Proof {
+    /// How the books stand.
+    pub(crate) verdict: Verdict,
+    /// Mailboxes that could not be read, and why.
+    pub(crate) unread: Vec<String>,
+}
+
+impl Proof {
+    /// Whether everything was read, and the chain has kept its word.
+    pub(crate) fn is_good(&self) -> bool {
+        self.unread.is_empty() && self.verdict.is_good()
+    }
+
+    /// For machines.
+    pub(crate) fn to_json(&self) -> Value {
+        let mut told = self.verdict.to_json();
+        told["good"] = json!(self.is_good());
+        told["unread"] = json!(self.unread);
+        told
+    }
+
+    /// For people.
+    pub(crate) fn to_text(&self) -> String {
+        let Verdict { delivered, junk, unheard, held, refused, unsent, .. } = self.verdict;
+        let Verdict { lost, doubled, altered, stray, infected, .. } = self.verdict;
+        let mut text = format!(
+            "\nproof, by recipient\n  delivered {delivered} (Junk {junk}, not heard by the sender {unheard}), held {held}, \
+             refused {refused}, unsent {unsent}\n  lost {lost}, doubled {doubled}, altered {altered}, stray {stray}, \
+             infected {infected}: {}\n",
+            if self.is_good() { "good" } else { "BROKEN" }
+        );
+        for example in self.verdict.examples.iter().chain(self.unread.iter().take(REPLIES)) {
+            let _ = writeln!(text, "  {example}");
+        }
+        text
+    }
+}
+
+/// For machines.
+pub(crate) fn json(run: &str, seed: u64, books: &Books, measured: &Measured, proof: Option<&Proof>) -> Value {
+    let (mails, copies) = books.size();
+    let mut told = measured.to_json();
+    told["run"] = json!(run);
+    told["seed"] = json!(seed);
+    told["mails"] = json!(mails);
+    told["copies"] = json!(copies);
+    told["replies"] = json!(books.replies);
+    told["proof"] = proof.map_or(Value::Null, Proof::to_json);
+    told
+}
+
+/// For people.
+pub(crate) fn text(run: &str, seed: u64, books: &Books, measured: &Measured, proof: Option<&Proof>) -> String {
+    let (kept, refused, deferred) = measured.counts();
+    let (seconds, megabytes) = (measured.last.as_secs_f64(), measured.bytes as f64 / 1e6);
+    let mut text = format!(
+        "run {run}, seed {seed}\n\n{kept} mails kept in {seconds:.1} s: {:.1} mails/s, {:.1} MB/s, {:.1} KB each; {refused} \
+         refused, {deferred} attempts put off\n\n{:<16}{:>10}{:>10}{:>10}{:>10}{:>10}\n",
+        measured.rate(),
+        megabytes / seconds.max(0.001),
+        measured.bytes as f64 / 1e3 / kept.max(1) as f64,
+        "milliseconds",
+        "p50",
+        "p95",
+        "p99",
+        "longest",
+        "count"
+    );
+    for (name, latency) in [
+        ("connect", &measured.connect),
+        ("begun late", &measured.late),
+        ("to the 250", &measured.to_250),
+        ("to the mailbox", &measured.to_mailbox),
+    ] {
+        text.push_str(&row(name, latency));
+    }
+    if !books.replies.is_empty() {
+        text.push_str("\nreplies that were no\n");
+        let mut replies: Vec<_> = books.replies.iter().collect();
+        replies.sort_by_key(|(_, count)| std::cmp::Reverse(**count));
+        for (reply, count) in replies.into_iter().take(REPLIES) {
+            let _ = writeln!(text, "  {count:>8}  {reply}");
+        }
+    }
+    text.push_str(&proof.map_or("\nnothing was read back\n".to_owned(), Proof::to_text));
+    text
+}
+
+fn row(name: &str, latency: &Latency) -> String {
+    if latency.count() == 0 {
+        return String::new();
+    }
+    let [p50, p95, p99, max] = latency.figures();
+    format!("{name:<16}{p50:>10.1}{p95:>10.1}{p99:>10.1}{max:>10.1}{:>10}\n", latency.count())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn a_mailbox_that_was_not_read_proves_nothing() {
+        let good = Proof { verdict: Verdict::default(), unread: Vec::new() };
+        assert!(good.is_good() && good.to_text().contains(": good\n"));
+        let blind = Proof { unread: vec!["a@x: away".into()], ..good.clone() };
+        assert!(!blind.is_good() && blind.to_text().contains("BROKEN\n  a@x: away\n"));
+        assert_eq!(blind.to_json()["good"], json!(false));
+        let lost = Proof { verdict: Verdict { lost: 1, ..Verdict::default() }, unread: Vec::new() };
+        assert!(!lost.is_good());
+    }
+
+    #[test]
+    fn both_forms_tell_the_same() {
+        let (mut books, mut measured) = (Books::default(), Measured::default());
+        books.reply("550 no");
+        measured.kept(Duration::from_millis(500), Duration::from_millis(20), 1000);
+        let told = json("r", 7, &books, &measured, None);
+        assert_eq!((&told["kept"], &told["seed"], &told["replies"]["550 no"]), (&json!(1), &json!(7), &json!(1)));
+        let text = text("r", 7, &books, &measured, None);
+        assert!(text.contains("1 mails kept in 0.5 s: 2.0 mails/s") && text.contains("       1  550 no\n"), "{text}");
+        assert!(text.contains("to the 250") && !text.contains("to the mailbox"), "{text}");
+    }
+}

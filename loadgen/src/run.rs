@@ -1,0 +1,252 @@
+//! `loadgen run`: sends, watches, reads back, and tells.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use clap::Args;
+use indicatif::{ProgressBar, ProgressStyle};
+use tokio::task::JoinSet;
+
+use crate::accounts::addresses;
+use crate::books::Books;
+use crate::mails::{self, Mails};
+use crate::mark::Span;
+use crate::mix::{Composer, Mix, Shares};
+use crate::profile::{Profile, Schedule};
+use crate::proof::{self, Readers};
+use crate::queue::{Limit, Queue};
+use crate::report::{self, Proof};
+use crate::sender::{Retries, Run};
+use crate::smtp::{Target, any_certificate};
+use crate::sources::{Range, Sources};
+use crate::watch::{Awaited, watch};
+use crate::{plot, verify};
+
+/// What is sent, how, and what is done with the answers.
+#[derive(Debug, Args)]
+pub(crate) struct Options {
+    /// The SMTP server; several have their turns.
+    #[arg(long, default_value = "127.0.0.1:2525")]
+    pub(crate) smtp: Vec<SocketAddr>,
+    /// Connections at once.
+    #[arg(long, default_value_t = 16)]
+    pub(crate) connections: usize,
+    /// Mails on a connection; 0 is as many as there are.
+    #[arg(long, default_value_t = 1)]
+    pub(crate) per_connection: u32,
+    /// Mails a second, due whether or not the chain keeps up. Without it: as fast as the connections allow.
+    #[arg(long)]
+    pub(crate) rate: Option<f64>,
+    /// How the load goes over time.
+    #[arg(long, value_enum, default_value_t = Profile::Steady)]
+    pub(crate) profile: Profile,
+    /// A burst comes once in so long,
+    #[arg(long, default_value = "60s", value_parser = humantime::parse_duration)]
+    pub(crate) burst_every: Duration,
+    /// and lasts so long.
+    #[arg(long, default_value = "10s", value_parser = humantime::parse_duration)]
+    pub(crate) burst: Duration,
+    /// Bytes a second of mails that trickle.
+    #[arg(long, default_value_t = 2000)]
+    pub(crate) trickle: u64,
+    /// Mails in all; without it and --for: 1000.
+    #[arg(long)]
+    pub(crate) mails: Option<u64>,
+    /// No mail is begun after that.
+    #[arg(long = "for", value_parser = humantime::parse_duration)]
+    pub(crate) time: Option<Duration>,
+    /// STARTTLS; any certificate will do.
+    #[arg(long)]
+    pub(crate) starttls: bool,
+    /// A recipient; several may be given.
+    #[arg(long)]
+    pub(crate) to: Vec<String>,
+    /// Without --to: so many recipients u00000, u00001 and so on, as `loadgen accounts` makes them.
+    #[arg(long, default_value_t = 0)]
+    pub(crate) people: u32,
+    /// Their domain.
+    #[arg(long, default_value = "example.org")]
+    pub(crate) domain: String,
+    /// Send the mails of this folder, or of this list of paths, instead of composed ones.
+    #[arg(long)]
+    pub(crate) folder: Option<PathBuf>,
+    /// Share of composed mails when there is a folder.
+    #[arg(long, default_value_t = 0.0)]
+    pub(crate) generated: f64,
+    /// Addresses from which mail comes, like 127.1.0.0/16.
+    #[arg(long)]
+    pub(crate) source: Option<Range>,
+    /// Addresses from which the --listed share comes.
+    #[arg(long)]
+    pub(crate) listed_source: Option<Range>,
+    /// A server that answers nothing for so long has broken off.
+    #[arg(long, default_value = "60s", value_parser = humantime::parse_duration)]
+    pub(crate) patience: Duration,
+    /// Before the second attempt; doubled each time, up to 30 s.
+    #[arg(long, default_value = "1s", value_parser = humantime::parse_duration)]
+    pub(crate) retry: Duration,
+    /// A mail that was due so long ago is given up.
+    #[arg(long, default_value = "10min", value_parser = humantime::parse_duration)]
+    pub(crate) give_up_after: Duration,
+    /// Recipients whose mailbox is watched, for the time to it; needs --imap.
+    #[arg(long, default_value_t = 4)]
+    pub(crate) watch: usize,
+    /// How often.
+    #[arg(long, default_value = "20ms", value_parser = humantime::parse_duration)]
+    pub(crate) watch_every: Duration,
+    /// Write what was sent, and what became of it, for `loadgen verify`.
+    #[arg(long)]
+    pub(crate) ledger: Option<PathBuf>,
+    /// Tell it as JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Draw rate and latency over time, as SVG.
+    #[arg(long)]
+    pub(crate) plot: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) shares: Shares,
+    #[command(flatten)]
+    pub(crate) reading: verify::Reading,
+}
+
+/// Runs. Whether the chain has kept its word, or nothing was read back.
+///
+/// # Errors
+/// When something is wrong with the options, or a file.
+pub(crate) async fn run(options: Options) -> anyhow::Result<bool> {
+    let seed = options.shares.seed.unwrap_or_else(rand::random);
+    let readers = options.reading.readers();
+    let run = Arc::new(prepare(&options, seed, readers.as_ref())?);
+    eprintln!("run {}, seed {seed}", run.mails.run);
+    let mut watchers = JoinSet::new();
+    if let Some(readers) = &readers {
+        for person in run.people.iter().take(options.watch) {
+            watchers.spawn(watch(Arc::clone(&run), readers.clone(), person.clone(), options.watch_every));
+        }
+    }
+    send(&options, &run).await?;
+    let proof = match &readers {
+        Some(readers) => {
+            let unread = proof::prove(readers, &run.books).await;
+            Some(Proof { verdict: run.books().verdict(), unread })
+        }
+        None => None,
+    };
+    watchers.abort_all();
+    let (books, measured) = (run.books(), run.measure.so_far());
+    if let Some(path) = &options.ledger {
+        std::fs::write(path, books.to_lines()).with_context(|| format!("writing {}", path.display()))?;
+    }
+    if let Some(path) = &options.plot {
+        let picture = plot::svg(&format!("run {}, seed {seed}", run.mails.run), &measured);
+        std::fs::write(path, picture).with_context(|| format!("writing {}", path.display()))?;
+    }
+    if options.json {
+        println!("{:#}", report::json(&run.mails.run, seed, &books, &measured, proof.as_ref()));
+    } else {
+        print!("{}", report::text(&run.mails.run, seed, &books, &measured, proof.as_ref()));
+    }
+    Ok(proof.is_none_or(|proof| proof.is_good()))
+}
+
+fn prepare(options: &Options, seed: u64, readers: Option<&Readers>) -> anyhow::Result<Run> {
+    let people = match (options.to.as_slice(), options.people) {
+        (to @ [_, ..], 0) => to.to_vec(),
+        ([], people) if people > 0 => addresses(people, &options.domain),
+        _ => bail!("recipients are named by --to, or numbered by --people"),
+    };
+    if options.profile == Profile::Burst && options.rate.is_none() {
+        bail!("--profile burst needs --rate: ten times as fast as possible is not faster");
+    }
+    if options.rate.is_some_and(|rate| rate.is_nan() || rate <= 0.0) {
+        bail!("--rate must be above 0");
+    }
+    if options.shares.listed > 0.0 && options.listed_source.is_none() {
+        bail!("--listed needs --listed-source");
+    }
+    let mut shares = options.shares.clone();
+    if options.profile == Profile::Slow {
+        shares.slow = 1.0;
+    }
+    let count = u32::try_from(people.len()).context("so many recipients have no numbers")?;
+    let now = runtime::clock::now().0;
+    let date = mail_parser::DateTime::from_timestamp(i64::try_from(now / 1000)?).to_rfc822();
+    let mails = Mails {
+        run: format!("{now:x}"),
+        span: readers.map_or(Span::Whole, |readers| readers.span),
+        composer: Composer::new(seed, &shares, date)?,
+        mix: Mix::new(seed, count, shares),
+        files: options.folder.as_deref().map(mails::files).transpose()?.unwrap_or_default(),
+        generated: options.generated.clamp(0.0, 1.0),
+    };
+    let (rate, profile, every, burst) = (options.rate, options.profile, options.burst_every, options.burst);
+    let usual = if options.time.is_some() { u64::MAX } else { 1000 };
+    let limit = Limit { mails: options.mails.unwrap_or(usual), time: options.time };
+    let watched = people.iter().take(if readers.is_some() { options.watch } else { 0 });
+    Ok(Run {
+        awaited: Awaited::new(watched.cloned()),
+        queue: Queue::new(Schedule { rate, profile, every, burst }, limit),
+        mails,
+        people,
+        target: Target {
+            servers: options.smtp.clone(),
+            tls: if options.starttls { Some(any_certificate()?) } else { None },
+            patience: options.patience,
+            trickle: options.trickle,
+        },
+        sources: Sources::new(options.source, options.listed_source),
+        retries: Retries { first: options.retry, most: RETRY_MOST, give_up_after: options.give_up_after },
+        per_connection: options.per_connection,
+        books: Mutex::new(Books::default()),
+        measure: Default::default(),
+    })
+}
+
+/// The longest wait before an attempt: a test is not to wait for the retries of a real queue.
+const RETRY_MOST: Duration = Duration::from_secs(30);
+
+async fn send(options: &Options, run: &Arc<Run>) -> anyhow::Result<()> {
+    let mut senders = JoinSet::new();
+    for sender in 0..options.connections.max(1) {
+        senders.spawn(Arc::clone(run).send(sender));
+    }
+    let bar = bar(options);
+    let mut second = tokio::time::interval(Duration::from_millis(250));
+    let mut failed = Ok(());
+    loop {
+        tokio::select! {
+            done = senders.join_next() => match done {
+                None => break,
+                Some(done) => failed = failed.and(done.context("a sender panicked").and_then(|done| done)),
+            },
+            _ = second.tick() => tell(&bar, run),
+            _ = tokio::signal::ctrl_c() => {
+                run.queue.end();
+                bar.println("no new mails; waiting for the last words, and reading back");
+            }
+        }
+    }
+    bar.finish_and_clear();
+    failed
+}
+
+/// Drawn on a terminal only.
+fn bar(options: &Options) -> ProgressBar {
+    let known = options.mails.or_else(|| Some((options.rate? * options.time?.as_secs_f64()) as u64));
+    let known = known.or(options.time.is_none().then_some(1000));
+    let (bar, template) = match known {
+        Some(mails) => (ProgressBar::new(mails), "{elapsed_precise} [{bar:30}] {pos}/{len} {msg}"),
+        None => (ProgressBar::no_length(), "{elapsed_precise} {spinner} {pos} {msg}"),
+    };
+    bar.with_style(ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar()))
+}
+
+fn tell(bar: &ProgressBar, run: &Run) {
+    let (kept, refused, deferred, rate) = run.measure.counts(run.queue.start().elapsed());
+    bar.set_position(kept + refused);
+    let waiting = run.queue.deferred();
+    bar.set_message(format!("{rate}/s, {kept} kept, {refused} refused, {deferred} put off, {waiting} waiting"));
+}

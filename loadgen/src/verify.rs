@@ -1,0 +1,89 @@
+//! `loadgen verify`: the proof by itself, with the ledger of an earlier run.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Mutex;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use clap::Args;
+
+use crate::books::Books;
+use crate::mark::Span;
+use crate::proof::{self, Readers};
+use crate::report::Proof;
+
+/// How mailboxes are read back.
+#[derive(Debug, Args)]
+pub(crate) struct Reading {
+    /// The IMAP server; without it nothing is read back.
+    #[arg(long)]
+    pub(crate) imap: Option<SocketAddr>,
+    /// Everybody's password.
+    #[arg(long, default_value = "chainmail")]
+    pub(crate) password: String,
+    /// The account in which held mail is; without it, held mail counts as lost.
+    #[arg(long)]
+    pub(crate) quarantine: Option<String>,
+    /// Its password, if it is another.
+    #[arg(long)]
+    pub(crate) quarantine_password: Option<String>,
+    /// What is missing is waited for, until for so long nothing more has come.
+    #[arg(long, default_value = "30s", value_parser = humantime::parse_duration)]
+    pub(crate) settle: Duration,
+    /// When nothing is missing, one more look after so long finds what came twice.
+    #[arg(long, default_value = "2s", value_parser = humantime::parse_duration)]
+    pub(crate) linger: Duration,
+    /// What may not change behind the mark.
+    #[arg(long, value_enum, default_value_t = Span::Whole)]
+    pub(crate) unchanged: Span,
+}
+
+/// What is read back.
+#[derive(Debug, Args)]
+pub(crate) struct Options {
+    /// The ledger that `loadgen run --ledger` has written.
+    pub(crate) ledger: PathBuf,
+    /// Tell it as JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) reading: Reading,
+}
+
+impl Reading {
+    /// The readers, if anything is to be read back.
+    pub(crate) fn readers(&self) -> Option<Readers> {
+        let password = self.quarantine_password.as_ref().unwrap_or(&self.password);
+        Some(Readers {
+            server: self.imap?,
+            password: self.password.clone(),
+            quarantine: self.quarantine.clone().map(|address| (address, password.clone())),
+            settle: self.settle,
+            linger: self.linger,
+            span: self.unchanged,
+        })
+    }
+}
+
+/// Reads back. Whether the chain has kept its word.
+///
+/// # Errors
+/// When the ledger cannot be read.
+pub(crate) async fn verify(options: Options) -> anyhow::Result<bool> {
+    let readers = options.reading.readers().context("--imap says where mailboxes are read")?;
+    let path = options.ledger.display();
+    let lines = std::fs::read_to_string(&options.ledger).with_context(|| format!("reading {path}"))?;
+    let books =
+        Books::from_lines(&lines).map_err(|line| anyhow::anyhow!("{path} holds a line that is none: {line}"))?;
+    let books = Mutex::new(books);
+    let unread = proof::prove(&readers, &books).await;
+    let verdict = books.lock().map_err(|_| anyhow::anyhow!("reading back has panicked"))?.verdict();
+    let proof = Proof { verdict, unread };
+    if options.json {
+        println!("{:#}", proof.to_json());
+    } else {
+        print!("{}", proof.to_text());
+    }
+    Ok(proof.is_good())
+}

@@ -1,0 +1,74 @@
+//! How long it takes to the mailbox: a few recipients' mailboxes are looked at all the time while mail is sent.
+//!
+//! A watcher that loses its connection comes again: the store may be what is being killed. What arrives in between is
+//! seen late, as its reader would have.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::imap::{Imap, Response};
+use crate::proof::Readers;
+use crate::sender::Run;
+
+/// What a watcher fetches of a new message: it is not to cost the store more than it must.
+const MARK_ONLY: &str = "BODY.PEEK[HEADER.FIELDS (X-Loadgen)]";
+
+/// Mails for people who are watched, and when each was due.
+#[derive(Debug, Default)]
+pub(crate) struct Awaited {
+    watched: HashSet<String>,
+    due: Mutex<HashMap<(String, String), Instant>>,
+}
+
+impl Awaited {
+    /// Watches these people.
+    pub(crate) fn new(watched: impl IntoIterator<Item = String>) -> Self {
+        Self { watched: watched.into_iter().collect(), due: Mutex::default() }
+    }
+
+    /// Notes a mail before it is sent.
+    pub(crate) fn begin(&self, id: &str, to: &[&str], due: Instant) {
+        for to in to.iter().filter(|to| self.watched.contains(**to)) {
+            let key = (id.to_owned(), (*to).to_owned());
+            self.due.lock().unwrap_or_else(PoisonError::into_inner).insert(key, due);
+        }
+    }
+
+    /// When a mail that has come was due; only the first time.
+    fn came(&self, id: &str, to: &str) -> Option<Instant> {
+        self.due.lock().unwrap_or_else(PoisonError::into_inner).remove(&(id.to_owned(), to.to_owned()))
+    }
+}
+
+/// Watches one person's mailbox until it is told to stop by being dropped.
+pub(crate) async fn watch(run: Arc<Run>, readers: Readers, person: String, every: Duration) {
+    let mut seen = 0;
+    loop {
+        // An error is the store being away: the proof at the end will tell if it stays away.
+        let _ = look(&run, &readers, &person, every, &mut seen).await;
+        tokio::time::sleep(every).await;
+    }
+}
+
+async fn look(run: &Run, readers: &Readers, person: &str, every: Duration, seen: &mut u32) -> anyhow::Result<()> {
+    let mut imap = Imap::login(readers.server, person, &readers.password).await?;
+    let mut exists = imap.examine("INBOX").await?.unwrap_or(0);
+    loop {
+        if exists > *seen {
+            let mut came = Vec::new();
+            let each = |response: Response| came.extend(response.literals);
+            imap.command(&format!("FETCH {}:{exists} ({MARK_ONLY})", *seen + 1), each).await?;
+            for mark in came.iter().filter_map(|literal| run.mails.span.find(literal)) {
+                if let Some(due) = run.awaited.came(&mark.id, person) {
+                    run.measure.note(|measured| measured.to_mailbox.note(due.elapsed()));
+                }
+            }
+            *seen = exists;
+        }
+        tokio::time::sleep(every).await;
+        imap.command("NOOP", |response| exists = response.number_of("EXISTS").unwrap_or(exists)).await?;
+    }
+}
