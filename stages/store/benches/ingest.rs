@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use runtime::config::{Section, Sheet};
-use store::shard::{Admission, Delivery};
+use store::shard::{Admission, Delivery, Outlined};
 use store::{Config, Node};
 
 const ACCOUNTS: u64 = 20_000;
@@ -28,6 +28,7 @@ fn delivery(number: u64) -> Delivery {
         folder: "INBOX".into(),
         prefix: Bytes::from_static(b"Delivered-To: somebody@example.org\r\n"),
         digest: *blake3::hash(&body).as_bytes(),
+        outline: Outlined::of(&body),
         body: body.into(),
         received: 1_800_000_000_000,
         admission: Admission::IfRoom { bytes: 0, messages: 0 },

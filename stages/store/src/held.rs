@@ -16,7 +16,7 @@ use runtime::tasks::Tasks;
 use serde::{Deserialize, Serialize};
 
 use crate::node::Node;
-use crate::shard::{Admission, Change, Delivery};
+use crate::shard::{Admission, Change, Delivery, Outlined};
 
 /// How long another store node may take to keep a released mail.
 const KEEP: Duration = Duration::from_secs(20);
@@ -151,7 +151,7 @@ impl Quarantine {
             Request::Keep(keep) => {
                 let reference = BodyRef { size: keep.size, digest: Digest(keep.digest), chunks: keep.chunks };
                 let body = self.bodies.get(MailId::from_bytes(keep.transport), &reference).await?;
-                self.node.deliver(keep.delivery(body)).await?;
+                self.node.deliver(keep.delivery(body).await).await?;
                 Ok(Reply::Done)
             }
         }
@@ -210,7 +210,7 @@ impl Quarantine {
             received: held.received,
         };
         if target.account.store == self.name.as_str() {
-            self.node.deliver(keep.delivery(body.clone())).await?;
+            self.node.deliver(keep.delivery(body.clone()).await).await?;
             return Ok(());
         }
         let node: NodeName = target.account.store.parse().map_err(anyhow::Error::msg)?;
@@ -233,13 +233,14 @@ fn was_scanned(prefix: &[u8]) -> bool {
 }
 
 impl Keep {
-    fn delivery(self, body: Bytes) -> Delivery {
+    async fn delivery(self, body: Bytes) -> Delivery {
         Delivery {
             mail: self.mail,
             target: self.target,
             account: self.account,
             folder: "INBOX".to_owned(),
             prefix: self.prefix.into(),
+            outline: Outlined::made(&body).await,
             body,
             digest: self.digest,
             received: self.received,

@@ -1,5 +1,6 @@
 //! IMAP over the storage.
 
+mod fetching;
 mod search;
 
 use std::net::IpAddr;
@@ -10,6 +11,7 @@ use runtime::clock;
 use runtime::driver::Backend;
 use wire::imap::{Answer, FlagMode, ImapSession, Question};
 
+use self::fetching::Ahead;
 use crate::logins::{Attempt, Login, Logins};
 use crate::node::Node;
 use crate::shard::{self, Change, FlagChange, StoreError};
@@ -20,17 +22,19 @@ use crate::views::number;
 pub(crate) struct Reading {
     node: Node,
     logins: Logins,
-    texts: Texts,
+    room: Texts,
     client: IpAddr,
-    /// Room for the text that is being sent.
+    /// Room for the texts that are being sent.
     held: Option<Held>,
+    /// Texts that are read meanwhile.
+    ahead: Option<Ahead>,
     account: Option<Arc<Account>>,
     mailbox: Option<i64>,
 }
 
 impl Reading {
-    pub(crate) fn new(node: Node, logins: Logins, texts: Texts, client: IpAddr) -> Self {
-        Self { node, logins, texts, client, held: None, account: None, mailbox: None }
+    pub(crate) fn new(node: Node, logins: Logins, room: Texts, client: IpAddr) -> Self {
+        Self { node, logins, room, client, held: None, ahead: None, account: None, mailbox: None }
     }
 
     async fn login(&mut self, user: &str, password: &str) -> anyhow::Result<Answer> {
@@ -74,13 +78,6 @@ impl Reading {
                 Ok(Answer::Mailboxes(mailboxes.into_iter().map(listed).collect()))
             }
             (Question::View(name), _) => self.view(account, name).await,
-            (Question::Text { uid, size }, Some(mailbox)) => {
-                // The text before it has been sent by now.
-                self.held = None;
-                self.held = Some(self.texts.take(account, size).await?);
-                let text = self.node.shard(account).reader.text(mailbox, uid.into()).await?;
-                Ok(text.map_or(Answer::Refused, Answer::Text))
-            }
             (Question::Flags { uids, how, flags, keywords }, Some(mailbox)) => {
                 let how = match how {
                     FlagMode::Set => shard::FlagMode::Set,
@@ -99,6 +96,8 @@ impl Reading {
             (Question::Search { criteria, asked }, Some(mailbox)) => {
                 self.search(account, mailbox, criteria, asked).await
             }
+            (Question::Outlines(uids), Some(mailbox)) => self.outlines(account, mailbox, uids).await,
+            (Question::Texts { now, ahead }, Some(mailbox)) => self.texts(account, mailbox, now, ahead).await,
             (_, None) | (Question::Login { .. }, _) => Ok(Answer::Refused),
         }
     }
@@ -114,6 +113,7 @@ impl Backend<ImapSession> for Reading {
 
     fn sent(&mut self) {
         self.held = None;
+        self.ahead = None;
     }
 
     fn tls_started(&mut self, _: String) {}

@@ -10,7 +10,7 @@ use proto::{Cut, Digest, End, EndKind, Ended, Envelope, Folder, NodeName, Target
 use runtime::{Fault, Mail, OrNever as _, Outcome, Partly, Route, Stage};
 
 use crate::node::Node;
-use crate::shard::{Admission, Delivery, StoreError, Why};
+use crate::shard::{Admission, Delivery, Outlined, StoreError, Why};
 
 /// Bytes of the reason for which a mail is held: with its name, a line of RFC 5322 section 2.1.1.
 const REASON: usize = 900;
@@ -29,13 +29,13 @@ impl Ingest {
         Self { node, name, directory }
     }
 
-    async fn keep(&self, mail: &Envelope, target: &Target, body: &Bytes, digest: Digest) -> Result<Placed, Fault> {
+    async fn keep(&self, mail: &Envelope, target: &Target, text: &Text) -> Result<Placed, Fault> {
         let admission = self.admission(target).await;
-        let kept = self.node.deliver(delivery(mail, target, body, digest, admission)).await;
+        let kept = self.node.deliver(delivery(mail, target, text, admission)).await;
         let kind = match kept {
             Ok(_) if target.folder == Folder::Held => EndKind::Held,
             Ok(_) => EndKind::Stored,
-            Err(StoreError::TurnedAway(why)) => return self.turned_away(mail, target, why, body, digest).await,
+            Err(StoreError::TurnedAway(why)) => return self.turned_away(mail, target, why, text).await,
             Err(error) => return Err(error.into()),
         };
         Ok(Placed::Here(end(target, kind)))
@@ -58,14 +58,7 @@ impl Ingest {
     /// A copy that its mailbox does not take goes into the quarantine, wherever that lives. It is held for this mailbox,
     /// and not for all that its recipient's address stands for. The shard has decided so and says the same each time: see
     /// `delivered.rs`.
-    async fn turned_away(
-        &self,
-        mail: &Envelope,
-        target: &Target,
-        why: Why,
-        body: &Bytes,
-        digest: Digest,
-    ) -> Result<Placed, Fault> {
+    async fn turned_away(&self, mail: &Envelope, target: &Target, why: Why, text: &Text) -> Result<Placed, Fault> {
         let quarantine = self.directory.held_account().await?;
         let reason = match why {
             Why::Full => format!("the mailbox of {} is full", target.address),
@@ -87,8 +80,22 @@ impl Ingest {
         let mut mail = mail.clone();
         mail.held = Some(reason);
         let admission = Admission::IfRoom { bytes: 0, messages: 0 };
-        self.node.deliver(delivery(&mail, &held, body, digest, admission)).await?;
+        self.node.deliver(delivery(&mail, &held, text, admission)).await?;
         Ok(Placed::Here(end(&held, EndKind::Held)))
+    }
+}
+
+/// What all copies have in common.
+struct Text {
+    body: Bytes,
+    digest: Digest,
+    outline: Outlined,
+}
+
+impl Text {
+    async fn of((body, digest): (Bytes, Digest)) -> Self {
+        let outline = Outlined::made(&body).await;
+        Self { body, digest, outline }
     }
 }
 
@@ -108,8 +115,8 @@ impl Stage for Ingest {
     async fn handle(&self, mail: &Mail) -> Result<Outcome, Fault> {
         let envelope = mail.envelope();
         (!envelope.targets.is_empty()).then_some(()).or_never("a copy without mailboxes")?;
-        let (body, digest) = deliverable(envelope, mail.body().await?);
-        let all = join_all(envelope.targets.iter().map(|target| self.keep(envelope, target, &body, digest))).await;
+        let text = Text::of(deliverable(envelope, mail.body().await?)).await;
+        let all = join_all(envelope.targets.iter().map(|target| self.keep(envelope, target, &text))).await;
         let mut ended = Ended { id: envelope.id, ends: Vec::new(), burial: None };
         let (mut onward, mut waits) = (Vec::new(), None);
         for placed in all {
@@ -148,7 +155,7 @@ fn deliverable(envelope: &Envelope, body: Bytes) -> (Bytes, Digest) {
     (kept.freeze(), digest)
 }
 
-fn delivery(mail: &Envelope, target: &Target, body: &Bytes, digest: Digest, admission: Admission) -> Delivery {
+fn delivery(mail: &Envelope, target: &Target, text: &Text, admission: Admission) -> Delivery {
     let recipient = match mail.recipients.get(target.recipient as usize) {
         _ if !target.held_for.is_empty() => target.held_for.as_str(),
         recipient => recipient.map_or("", |recipient| &recipient.address),
@@ -171,9 +178,10 @@ fn delivery(mail: &Envelope, target: &Target, body: &Bytes, digest: Digest, admi
         target: key,
         account: target.account,
         folder: folder.to_owned(),
-        prefix: prefix(mail, target, recipient, &held, body),
-        body: body.clone(),
-        digest: digest.0,
+        prefix: prefix(mail, target, recipient, &held, &text.body),
+        body: text.body.clone(),
+        digest: text.digest.0,
+        outline: text.outline.clone(),
         received: i64::try_from(mail.arrived.0).unwrap_or(i64::MAX),
         admission,
         held,
@@ -264,9 +272,14 @@ mod tests {
         }
     }
 
+    fn text(body: &'static [u8]) -> Text {
+        let digest = Digest(*blake3::hash(body).as_bytes());
+        Text { body: Bytes::from_static(body), digest, outline: Outlined::of(body) }
+    }
+
     #[track_caller]
     fn check(mail: &Envelope, folder: Folder, want: &str, key: &str) {
-        let delivery = delivery(mail, &target(folder), &Bytes::new(), Digest([0; 32]), ANY);
+        let delivery = delivery(mail, &target(folder), &text(b""), ANY);
         assert_eq!((std::str::from_utf8(&delivery.prefix).unwrap(), delivery.target.as_str()), (want, key));
     }
 
@@ -284,10 +297,10 @@ mod tests {
 
     #[test]
     fn a_mail_does_not_continue_what_we_say_of_it() {
-        let body = Bytes::from_static(b"\tby mx.example.org\r\nSubject: x\r\n\r\n");
-        let delivery = delivery(&envelope(), &target(Folder::Inbox), &body, Digest([0; 32]), ANY);
+        let text = text(b"\tby mx.example.org\r\nSubject: x\r\n\r\n");
+        let delivery = delivery(&envelope(), &target(Folder::Inbox), &text, ANY);
         assert!(delivery.prefix.ends_with(b"Received: r\r\nX-Chainmail-Stray: what follows\r\n"));
-        assert_eq!(delivery.body, body);
+        assert_eq!(delivery.body, text.body);
     }
 
     #[test]
@@ -347,7 +360,7 @@ mod tests {
         mail.id = MailId::from_bytes([id; 16]);
         let body = Bytes::from(format!("Subject: {id}\r\n\r\n"));
         let digest = Digest(*blake3::hash(&body).as_bytes());
-        match ingest.keep(&mail, target, &body, digest).await.unwrap() {
+        match ingest.keep(&mail, target, &Text::of((body, digest)).await).await.unwrap() {
             Placed::Here(end) => end.kind,
             Placed::Onward(route) => panic!("{route:?}"),
         }
@@ -378,12 +391,11 @@ mod tests {
         assert!(inbox(&ingest, dave.account).await.1.is_empty());
         assert_eq!(inbox(&ingest, quarantine).await.1, [1]);
         // A release brings it into the mailbox; then that is where it is.
-        let body = Bytes::from_static(b"Subject: 2\r\n\r\n");
+        let text = text(b"Subject: 2\r\n\r\n");
         let mut mail = envelope();
         mail.id = MailId::from_bytes([2; 16]);
-        let digest = Digest(*blake3::hash(&body).as_bytes());
         for kept in [Kept::New, Kept::Already] {
-            let released = delivery(&mail, &dave, &body, digest, Admission::Released);
+            let released = delivery(&mail, &dave, &text, Admission::Released);
             assert_eq!(ingest.node.deliver(released).await, Ok(kept));
         }
         assert_eq!(keep(&ingest, 2, &dave).await, EndKind::Stored);

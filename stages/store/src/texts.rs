@@ -77,6 +77,22 @@ impl Texts {
         Ok((held, Arc::clone(&self.searches).acquire_owned().await?))
     }
 
+    /// Room for what is wanted early, or more than one text: only while half of all and of the share stays free, so that
+    /// whoever needs room for one text finds it.
+    pub(crate) fn try_take(&self, account: i64, size: u64) -> Option<Held> {
+        let most = self.bytes / SHARE;
+        let wanted = permits(size.saturating_mul(COPIES));
+        let semaphore = self.share(account, most);
+        let has_half = |of: &Semaphore, bytes: u64| of.available_permits() >= wanted.saturating_add(permits(bytes) / 2);
+        if !has_half(&semaphore, most) || !has_half(&self.all, self.bytes) {
+            return None;
+        }
+        let wanted = u32::try_from(wanted).ok()?;
+        let share = Arc::clone(&semaphore).try_acquire_many_owned(wanted).ok()?;
+        let all = Arc::clone(&self.all).try_acquire_many_owned(wanted).ok()?;
+        Some(Held { _share: share, _all: all, _semaphore: semaphore })
+    }
+
     fn share(&self, account: i64, most: u64) -> Arc<Semaphore> {
         let mut shares = self.shares.lock().unwrap_or_else(PoisonError::into_inner);
         if shares.len() >= ACCOUNTS {
@@ -117,5 +133,15 @@ mod tests {
         assert!(texts.take(13, 1 << 30).await.is_err(), "all the room is taken");
         held.pop();
         assert!(texts.take(13, 512 << 10).await.is_ok());
+    }
+
+    #[tokio::test]
+    async fn what_is_early_leaves_half_of_the_room() {
+        let texts = Texts::new(ByteSize::mib(8));
+        let early: Vec<_> = (0..9).map(|_| texts.try_take(1, 256 << 10)).collect();
+        assert_eq!(early.iter().flatten().count(), 2, "half of the share of 2 MiB");
+        let others: Vec<_> = (2..20).map(|account| texts.try_take(account, 512 << 10)).collect();
+        assert_eq!(others.iter().flatten().count(), 3, "half of all");
+        assert!(texts.take(1, 512 << 10).await.is_ok() && texts.take(30, 1 << 30).await.is_ok());
     }
 }

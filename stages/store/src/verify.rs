@@ -225,7 +225,7 @@ mod tests {
     use runtime::config::{Section, Sheet};
 
     use super::*;
-    use crate::shard::{Admission, Change, Delivery};
+    use crate::shard::{Admission, Change, Delivery, Outlined};
     use crate::{Config, Node};
 
     /// A running node with four messages of one account, of which one is expunged.
@@ -243,6 +243,7 @@ mod tests {
                 folder: "INBOX".into(),
                 prefix: Bytes::new(),
                 digest: *blake3::hash(&body).as_bytes(),
+                outline: Outlined::of(&body),
                 body,
                 received: 1_800_000_000_000,
                 admission: Admission::IfRoom { bytes: 0, messages: 0 },

@@ -143,32 +143,78 @@ fn trim_line_end(text: &[u8], begin: usize, end: usize) -> usize {
     end - if slice.ends_with(b"\r\n") { 2 } else { usize::from(slice.ends_with(b"\n")) }
 }
 
-/// Every field of a header: its name and the range of the whole field, line ends included.
-pub fn fields(header: &[u8]) -> Vec<(&[u8], Range<usize>)> {
-    let mut found: Vec<(&[u8], Range<usize>)> = Vec::new();
-    let mut at = 0;
-    while at < header.len() {
-        let end = memchr::memchr(b'\n', &header[at..]).map_or(header.len(), |end| at + end + 1);
-        let line = &header[at..end];
-        if matches!(line.first(), Some(b' ' | b'\t')) {
-            if let Some((_, range)) = found.last_mut() {
-                range.end = end;
-            }
-        } else if let Some(colon) = memchr::memchr(b':', line) {
-            found.push((line[..colon].trim_ascii_end(), at..end));
-        }
-        at = end;
+/// The fields of a header, one after the other: the name of each, and the range of the whole field, line ends included.
+#[derive(Debug)]
+pub struct Fields<'a> {
+    header: &'a [u8],
+    at: usize,
+}
+
+impl<'a> Fields<'a> {
+    /// The fields of this header.
+    pub fn of(header: &'a [u8]) -> Self {
+        Self { header, at: 0 }
     }
-    found
+
+    fn line_end(&self, at: usize) -> usize {
+        memchr::memchr(b'\n', &self.header[at..]).map_or(self.header.len(), |end| at + end + 1)
+    }
+}
+
+impl<'a> Iterator for Fields<'a> {
+    type Item = (&'a [u8], Range<usize>);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        while self.at < self.header.len() {
+            let begin = self.at;
+            self.at = self.line_end(begin);
+            let first = &self.header[begin..self.at];
+            while matches!(self.header.get(self.at), Some(b' ' | b'\t')) {
+                self.at = self.line_end(self.at);
+            }
+            // What continues nothing, and a line without a colon, are no fields.
+            if let Some(colon) = memchr::memchr(b':', first).filter(|_| !matches!(first[0], b' ' | b'\t')) {
+                return Some((first[..colon].trim_ascii_end(), begin..self.at));
+            }
+        }
+        None
+    }
+}
+
+/// Every field of a header.
+pub fn fields(header: &[u8]) -> Vec<(&[u8], Range<usize>)> {
+    Fields::of(header).collect()
 }
 
 /// The first field of this name, unfolded, without its name.
 pub fn field(header: &[u8], name: &str) -> Option<Vec<u8>> {
-    let (found, range) = fields(header).into_iter().find(|(found, _)| found.eq_ignore_ascii_case(name.as_bytes()))?;
-    let raw = &header[range];
-    let value = raw.get(memchr::memchr(b':', raw)? + 1..)?;
-    debug_assert!(found.len() < raw.len());
-    Some(value.iter().copied().filter(|byte| !matches!(byte, b'\r' | b'\n')).collect::<Vec<_>>().trim_ascii().to_vec())
+    let [found] = several(header, [name]);
+    found
+}
+
+/// The first field of each of these names, unfolded, without its name.
+pub fn several<const N: usize>(header: &[u8], names: [&str; N]) -> [Option<Vec<u8>>; N] {
+    let mut found = [const { None }; N];
+    let mut missing = N;
+    for (name, range) in Fields::of(header) {
+        let at = names.iter().position(|wanted| wanted.as_bytes().eq_ignore_ascii_case(name));
+        let Some(at) = at.filter(|at| found[*at].is_none()) else { continue };
+        let raw = &header[range];
+        found[at] = memchr::memchr(b':', raw).map(|colon| unfold(&raw[colon + 1..]));
+        missing -= 1;
+        if missing == 0 {
+            break;
+        }
+    }
+    found
+}
+
+fn unfold(raw: &[u8]) -> Vec<u8> {
+    let raw = raw.trim_ascii();
+    if memchr::memchr2(b'\r', b'\n', raw).is_none() {
+        return raw.to_vec();
+    }
+    raw.iter().copied().filter(|byte| !matches!(byte, b'\r' | b'\n')).collect()
 }
 
 /// A value with parameters (RFC 2045 section 5.1), comments left out.

@@ -18,7 +18,7 @@ impl Reading {
     ) -> anyhow::Result<Answer> {
         self.held = None;
         let largest = asked.iter().map(|(_, row)| row.size).max().unwrap_or(0);
-        let _turn = self.texts.take_turn(account, largest).await?;
+        let _turn = self.room.take_turn(account, largest).await?;
         let now = i64::try_from(clock::now().0).unwrap_or(i64::MAX);
         let found = self.node.shard(account).reader.search(mailbox, Search { criteria, asked, now }).await?;
         Ok(Answer::Found(found))

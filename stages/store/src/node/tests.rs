@@ -8,7 +8,7 @@ use bytes::Bytes;
 use runtime::config::{Section, Sheet};
 
 use super::*;
-use crate::shard::{Admission, FlagChange, FlagMode, SEEN, Why};
+use crate::shard::{Admission, FlagChange, FlagMode, Outlined, SEEN, Why};
 
 fn config(folder: &Path) -> Config {
     let sheet = std::rc::Rc::new(std::cell::RefCell::new(Sheet::default()));
@@ -44,6 +44,7 @@ fn delivery(mail: u8, target: &str, account: i64, body: &str) -> Delivery {
         prefix: Bytes::from(format!("Delivered-To: {target}\r\n")),
         body: Bytes::from(body.to_owned()),
         digest: *blake3::hash(body.as_bytes()).as_bytes(),
+        outline: Outlined::of(body.as_bytes()),
         received: 1_800_000_000_000,
         admission: Admission::IfRoom { bytes: 0, messages: 0 },
         held: String::new(),

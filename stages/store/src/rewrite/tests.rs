@@ -13,7 +13,7 @@ use runtime::config::{ByteSize, Section, Sheet};
 
 use super::*;
 use crate::Config;
-use crate::shard::{Admission, Change, Delivery, Kept, StoreError};
+use crate::shard::{Admission, Change, Delivery, Kept, Outlined, StoreError};
 
 const BODIES: u8 = 30;
 
@@ -47,6 +47,7 @@ async fn deliver(node: &Node, mail: u8, text: u8) {
         folder: "INBOX".into(),
         prefix: Bytes::new(),
         digest: *blake3::hash(&body).as_bytes(),
+        outline: Outlined::of(&body),
         body,
         received: 1_800_000_000_000,
         admission: Admission::IfRoom { bytes: 0, messages: 0 },

@@ -3,6 +3,8 @@
 mod changes;
 mod delivered;
 pub(crate) mod marks;
+mod outlines;
+mod portions;
 pub(crate) mod reader;
 pub(crate) mod schema;
 mod search;
@@ -19,6 +21,9 @@ use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot};
 
 pub(crate) use changes::SEEN;
+pub(crate) use outlines::Late;
+pub use outlines::Outlined;
+pub(crate) use portions::{Listed, Texts, Whole};
 pub(crate) use reader::{Held, Mailbox, Message, Reader};
 pub(crate) use search::Search;
 pub(crate) use sweep::{Carried, Sweep, remove};
@@ -47,6 +52,8 @@ pub struct Delivery {
     pub body: Bytes,
     /// BLAKE3 of the body.
     pub digest: [u8; 32],
+    /// What is kept of the body for lists.
+    pub outline: Outlined,
     /// Milliseconds since 1970.
     pub received: i64,
     /// Whether the mailbox takes it.
@@ -242,6 +249,12 @@ impl Shard {
 
     pub(crate) async fn sweep(&self, sweep: Sweep) -> Result<u64, StoreError> {
         self.work(Work::Sweep(sweep)).await
+    }
+
+    /// Keeps outlines that were missing, if the writer has time for it.
+    pub(crate) fn keep_outlines(&self, late: Vec<Late>) {
+        // They are made again when they are asked for again.
+        let _ = self.commands.try_send(Command::Work(Work::Outlines(late), oneshot::channel().0));
     }
 
     /// Resolves when the writer has ended. It does so by a panic alone, as long as this handle is there.

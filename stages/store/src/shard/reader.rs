@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use anyhow::Context as _;
 use bytes::{Bytes, BytesMut};
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
+use tokio::task::JoinHandle;
 
 #[cfg(test)]
 use super::marks;
@@ -78,6 +79,15 @@ impl Reader {
         T: Send + 'static,
         F: FnOnce(&Connection, &Path) -> anyhow::Result<T> + Send + 'static,
     {
+        self.begin(question).await.context("reading a shard")?
+    }
+
+    /// The same; it runs on while nobody waits for it.
+    pub(super) fn begin<T, F>(&self, question: F) -> JoinHandle<anyhow::Result<T>>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Connection, &Path) -> anyhow::Result<T> + Send + 'static,
+    {
         let reader = self.clone();
         let asked = move || {
             let spare = reader.spare.lock().unwrap_or_else(PoisonError::into_inner).pop();
@@ -92,7 +102,7 @@ impl Reader {
             }
             answer
         };
-        tokio::task::spawn_blocking(asked).await.context("reading a shard")?
+        tokio::task::spawn_blocking(asked)
     }
 
     pub(crate) async fn mailboxes(&self, account: i64) -> anyhow::Result<Vec<Mailbox>> {

@@ -98,6 +98,14 @@ CREATE INDEX marks_by_modseq ON marks (mailbox, modseq);
 CREATE TRIGGER marks_go AFTER DELETE ON mailboxes BEGIN
     DELETE FROM marks WHERE mailbox = old.id;
 END;
+-- What is kept of a body's text, for clients that list mailboxes: see outlines.rs. It goes with the body's row.
+CREATE TABLE outlines (
+    body INTEGER PRIMARY KEY,
+    outline BLOB NOT NULL
+);
+CREATE TRIGGER outlines_go AFTER DELETE ON bodies BEGIN
+    DELETE FROM outlines WHERE body = old.id;
+END;
 ";
 
 /// From version 1. It did not say when something was delivered: that is remembered from this moment on, so nothing is
@@ -113,7 +121,8 @@ fn second(now: Millis) -> String {
     )
 }
 
-/// From version 2, where flags were written into the messages' rows: they stay there until they change.
+/// From version 2, where flags were written into the messages' rows: they stay there until they change. What is kept of texts
+/// is made when it is asked for.
 fn third() -> &'static str {
     "CREATE TABLE marks (
          mailbox INTEGER NOT NULL,
@@ -125,6 +134,10 @@ fn third() -> &'static str {
      CREATE INDEX marks_by_modseq ON marks (mailbox, modseq);
      CREATE TRIGGER marks_go AFTER DELETE ON mailboxes BEGIN
          DELETE FROM marks WHERE mailbox = old.id;
+     END;
+     CREATE TABLE outlines (body INTEGER PRIMARY KEY, outline BLOB NOT NULL);
+     CREATE TRIGGER outlines_go AFTER DELETE ON bodies BEGIN
+         DELETE FROM outlines WHERE body = old.id;
      END;"
 }
 
@@ -199,6 +212,21 @@ mod tests {
         let again = open_writer(&old, Millis(1_900_000_000_000)).unwrap();
         let kept = "SELECT count(*) FROM messages JOIN bodies ON bodies.id = body";
         assert_eq!(again.query_row(kept, [], |row| row.get::<_, i64>(0)).unwrap(), 2);
+    }
+
+    /// Version 2 is what version 1 becomes by its own step.
+    #[test]
+    fn a_database_of_version_2_is_brought_up_to_date() {
+        let folder = tempfile::tempdir().unwrap();
+        let (old, new) = (folder.path().join("old.db"), folder.path().join("new.db"));
+        let database = Connection::open(&old).unwrap();
+        database.execute_batch(include_str!("version_1.sql")).unwrap();
+        database.execute_batch(&(second(Millis(7)) + "PRAGMA user_version = 2;")).unwrap();
+        drop(database);
+        let database = open_writer(&old, Millis(9)).unwrap();
+        assert_eq!(form(&database), form(&open_writer(&new, Millis(0)).unwrap()));
+        let delivered = "SELECT count(*) FROM delivered WHERE at = 7";
+        assert_eq!(database.query_row(delivered, [], |row| row.get::<_, i64>(0)).unwrap(), 2);
     }
 
     #[test]

@@ -14,6 +14,7 @@ use rusqlite::{Connection, OptionalExtension as _, Transaction, params};
 use tokio::sync::{mpsc, oneshot};
 
 use super::delivered::{self, Decided, FORGET_MOST};
+use super::outlines::{self, Late};
 use super::reader::place;
 use super::sound::Sound;
 use super::sweep::{self, Sweep};
@@ -30,6 +31,7 @@ pub(super) enum Command {
 pub(super) enum Work {
     Change(Change),
     Sweep(Sweep),
+    Outlines(Vec<Late>),
     #[cfg(test)]
     BreakDown,
     #[cfg(test)]
@@ -233,6 +235,7 @@ impl Gathering<'_> {
             return Ok(Err(StoreError::TurnedAway(why)));
         }
         let body = self.body(&delivery.body, &delivery.digest)?;
+        outlines::keep(self.transaction, body, &delivery.outline)?;
         let (mailbox, uid, modseq) = self.next_uid(delivery)?;
         let insert = "INSERT INTO messages (mailbox, uid, modseq, body, size, received, flags, keywords, prefix, mail, held, held_for)
              VALUES (?, ?, ?, ?, ?, ?, 0, '', ?, ?, ?, ?)";
@@ -359,6 +362,7 @@ impl Gathering<'_> {
         match work {
             Work::Change(change) => self.change(change),
             Work::Sweep(sweep) => self.sweep(sweep),
+            Work::Outlines(late) => outlines::keep_late(self.transaction, late).map(|()| Ok(0)),
             #[cfg(test)]
             Work::BreakDown => panic!("a defect"),
             #[cfg(test)]
@@ -387,6 +391,7 @@ mod tests {
             prefix: Bytes::new(),
             body: Bytes::from_static(b"body"),
             digest: *blake3::hash(b"body").as_bytes(),
+            outline: super::super::Outlined::of(b"body"),
             received: 1_800_000_000_000,
             admission: Admission::IfRoom { bytes: 0, messages: 0 },
             held: String::new(),

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use proptest::prelude::*;
 use runtime::config::{Section, Sheet};
 
-use crate::shard::{Admission, Change, Delivery, FlagChange, FlagMode};
+use crate::shard::{Admission, Change, Delivery, FlagChange, FlagMode, Outlined};
 use crate::{Config, Node};
 
 fn open(folder: &std::path::Path) -> Node {
@@ -27,6 +27,7 @@ fn delivery(mail: u32) -> Delivery {
         prefix: Bytes::new(),
         body: Bytes::from_static(b"body"),
         digest: *blake3::hash(b"body").as_bytes(),
+        outline: Outlined::of(b"body"),
         received: 1_800_000_000_000,
         admission: Admission::IfRoom { bytes: 0, messages: 0 },
         held: String::new(),

@@ -3,7 +3,7 @@
 
 use bytes::Bytes;
 use libfuzzer_sys::fuzz_target;
-use wire::imap::{Answer, ImapSession, Limits, MessageRow, Question, View};
+use wire::imap::{Answer, ImapSession, Limits, MessageRow, Outline, Question, View};
 use wire::session::{Cleartext, Session, Step, Tls};
 
 const READ: &[u8] = b"a LOGIN a b\r\nb SELECT INBOX\r\nc FETCH 1 (ENVELOPE BODYSTRUCTURE BODY[1.1] BODY[HEADER.FIELDS (TO)])\r\n";
@@ -19,11 +19,19 @@ fuzz_target!(|bytes: &[u8]| {
                 None => session.end_of_input(),
             },
             Step::Ask(Question::View(_)) => {
-                let row = MessageRow { uid: 1, flags: 0, keywords: String::new(), size: 1, received: 0 };
-                session.answer(Answer::View(View { uidvalidity: 1, uidnext: 2, messages: vec![row] }));
+                let row = MessageRow { uid: 1, flags: 0, keywords: "".into(), size: 1, received: 0, modseq: 1 };
+                let messages = [row].into_iter().collect();
+                session.answer(Answer::View(View { uidvalidity: 1, uidnext: 2, modseq: 1, messages }));
             }
             // The bytes are the mail as well.
-            Step::Ask(Question::Text { .. }) => session.answer(Answer::Text(Bytes::copy_from_slice(bytes))),
+            Step::Ask(Question::Texts { now, .. }) => {
+                let text = |(uid, _): &(u32, u64)| (*uid, Bytes::copy_from_slice(bytes));
+                session.answer(Answer::Texts(now.0.len(), now.0.iter().map(text).collect()));
+            }
+            Step::Ask(Question::Outlines(uids)) => {
+                let outline = |uid: &u32| (*uid, Outline::of(bytes));
+                session.answer(Answer::Outlines(uids.len(), uids.iter().map(outline).collect()));
+            }
             Step::Ask(Question::Mailboxes) => session.answer(Answer::Mailboxes(Vec::new())),
             Step::Ask(_) => session.answer(Answer::Done),
             Step::Output(_) => {}

@@ -25,8 +25,36 @@ pub(super) fn string(out: &mut BytesMut, value: &[u8]) {
 
 /// A literal. Bytes go out as they are, NUL included: what was delivered is what is read.
 pub(super) fn literal(out: &mut BytesMut, value: &[u8]) {
-    out.put_slice(format!("{{{}}}\r\n", value.len()).as_bytes());
+    announce(out, value.len());
     out.put_slice(value);
+}
+
+/// A number, and the space before it.
+pub(super) fn number(out: &mut BytesMut, value: u64) {
+    out.put_u8(b' ');
+    digits(out, value);
+}
+
+/// A number.
+pub(super) fn digits(out: &mut BytesMut, value: u64) {
+    // Twenty digits are the most that it can have.
+    let (mut digits, mut at, mut rest) = ([b'0'; 20], 20, value);
+    loop {
+        at -= 1;
+        digits[at] += u8::try_from(rest % 10).unwrap_or(0);
+        rest /= 10;
+        if rest == 0 {
+            break;
+        }
+    }
+    out.put_slice(&digits[at..]);
+}
+
+/// What announces a literal of this length.
+pub(super) fn announce(out: &mut BytesMut, length: usize) {
+    out.put_u8(b'{');
+    digits(out, length as u64);
+    out.put_slice(b"}\r\n");
 }
 
 /// A string, or NIL for none.
@@ -80,6 +108,15 @@ mod tests {
         check(b"a\r\nb", b"{4}\r\na\r\nb");
         check("ü".as_bytes(), b"{2}\r\n\xc3\xbc");
         check(b"\0", b"{1}\r\n\0");
+    }
+
+    #[test]
+    fn numbers() {
+        for value in [0, 9, 10, 12_345, u64::MAX] {
+            let mut out = BytesMut::new();
+            number(&mut out, value);
+            assert_eq!(out, format!(" {value}").as_bytes());
+        }
     }
 
     #[test]

@@ -3,28 +3,38 @@
 use bytes::{BufMut as _, BytesMut};
 
 use super::encode::{nstring, string};
-use crate::mime::field;
+use crate::mime::several;
 
 /// Addresses of one field are told apart up to this many.
 const ADDRESSES: usize = 1000;
 
 /// Writes the envelope of a message with this header.
 pub(super) fn envelope(out: &mut BytesMut, header: &[u8]) {
-    let text = |name| field(header, name);
+    let names = ["date", "subject", "from", "sender", "reply-to", "to", "cc", "bcc", "in-reply-to", "message-id"];
+    let [date, subject, from, sender, reply_to, to, cc, bcc, in_reply_to, message_id] = several(header, names);
     out.put_u8(b'(');
-    nstring(out, text("date").as_deref());
+    nstring(out, date.as_deref());
     out.put_u8(b' ');
-    nstring(out, text("subject").as_deref());
-    let from = text("from");
+    nstring(out, subject.as_deref());
+    out.put_u8(b' ');
+    let begin = out.len();
+    addresses(out, from.as_deref());
+    let end = out.len();
     // An absent Sender or Reply-To is the From.
-    let or_from = |name| text(name).filter(|value| !value.is_empty()).or_else(|| from.clone());
-    for value in [from.clone(), or_from("sender"), or_from("reply-to"), text("to"), text("cc"), text("bcc")] {
+    for value in [sender, reply_to] {
+        out.put_u8(b' ');
+        match value.filter(|value| !value.is_empty()) {
+            Some(value) => addresses(out, Some(&value)),
+            None => out.extend_from_within(begin..end),
+        }
+    }
+    for value in [to, cc, bcc] {
         out.put_u8(b' ');
         addresses(out, value.as_deref());
     }
-    for name in ["in-reply-to", "message-id"] {
+    for value in [in_reply_to, message_id] {
         out.put_u8(b' ');
-        nstring(out, text(name).as_deref());
+        nstring(out, value.as_deref());
     }
     out.put_u8(b')');
 }

@@ -1,19 +1,25 @@
 //! FETCH (RFC 3501 section 6.4.5): one message's response.
 
 use std::collections::HashSet;
+use std::num::NonZeroU32;
 
-use bytes::{BufMut as _, BytesMut};
+use bytes::{BufMut as _, Bytes, BytesMut};
 use imap_types::fetch::{Macro, MacroOrMessageDataItemNames, MessageDataItemName as Item, Section};
 
+use super::basic::basic;
 use super::encode;
 use super::envelope::envelope;
+use super::outline::{Outline, is_kept};
 use super::question::MessageRow;
-use super::section::section;
+use super::section::{chosen, section};
 use super::structure::{Form, structure};
-use crate::mime::{Part, parse, parse_header};
+use super::text::{Reach, Text};
 
 /// A response may have bytes so many times those of its message, and this many more.
 const MOST: (usize, usize) = (4, 1024 * 1024);
+
+/// Shorter literals are copied into the response.
+const COPIED: usize = 1024;
 
 /// The items that are asked for, macros resolved, each once.
 pub(super) fn items(wanted: MacroOrMessageDataItemNames<'static>) -> Vec<Item<'static>> {
@@ -31,9 +37,33 @@ pub(super) fn items(wanted: MacroOrMessageDataItemNames<'static>) -> Vec<Item<'s
     }
 }
 
-/// Whether an item needs the message's text.
-pub(super) fn needs_text(item: &Item<'_>) -> bool {
-    !matches!(item, Item::Flags | Item::InternalDate | Item::Rfc822Size | Item::Uid)
+/// What of a message is needed for its response.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Need {
+    /// Its row.
+    Row,
+    /// What is kept of its text.
+    Outline,
+    /// Its text.
+    Text,
+}
+
+/// What is needed for these items.
+pub(super) fn need(items: &[Item<'_>]) -> Need {
+    items.iter().map(needed).max().unwrap_or(Need::Row)
+}
+
+fn needed(item: &Item<'_>) -> Need {
+    match item {
+        Item::Flags | Item::InternalDate | Item::Rfc822Size | Item::Uid => Need::Row,
+        Item::Envelope | Item::Body | Item::BodyStructure => Need::Outline,
+        Item::BodyExt { section: Some(Section::HeaderFields(None, names)), .. }
+            if names.as_ref().iter().all(|name| is_kept(name.as_ref())) =>
+        {
+            Need::Outline
+        }
+        _ => Need::Text,
+    }
 }
 
 /// Whether fetching an item marks the message as seen.
@@ -59,98 +89,205 @@ pub(super) fn is_known(item: &Item<'_>) -> bool {
     )
 }
 
-/// Whether an item needs to know where a message's parts lie; the others need its header's end at most.
-fn needs_parts(item: &Item<'_>) -> bool {
-    match item {
-        Item::Body | Item::BodyStructure => true,
-        Item::BodyExt { section: Some(section), .. } => !matches!(
-            section,
-            Section::Header(None)
-                | Section::Text(None)
-                | Section::HeaderFields(None, _)
-                | Section::HeaderFieldsNot(None, _)
-        ),
-        _ => false,
+/// Which part of a text its items need.
+fn reach(items: &[Item<'_>]) -> Reach {
+    let one = |item: &Item<'_>| match item {
+        Item::Rfc822 | Item::BodyExt { section: None, .. } => Reach::Whole,
+        Item::Envelope
+        | Item::Rfc822Header
+        | Item::Rfc822Text
+        | Item::BodyExt {
+            section: Some(Section::Header(None) | Section::HeaderFields(None, _) | Section::HeaderFieldsNot(None, _)),
+            ..
+        } => Reach::Header,
+        Item::Body | Item::BodyStructure | Item::BodyExt { .. } => Reach::Parts,
+        _ => Reach::Whole,
+    };
+    items.iter().map(one).max().unwrap_or(Reach::Whole)
+}
+
+/// What a response is made of, beside the message's row.
+#[derive(Debug)]
+pub(super) enum Source {
+    /// Nothing.
+    Row,
+    /// What is kept of its text.
+    Outline(Outline),
+    /// Its text.
+    Text(Bytes),
+}
+
+/// A response in pieces, of which the large ones are the text's own bytes.
+#[derive(Debug, Default)]
+pub(super) struct Response {
+    pieces: Vec<Bytes>,
+    last: BytesMut,
+    /// The bytes of the pieces.
+    length: usize,
+}
+
+impl Response {
+    fn text(&mut self, text: &[u8]) {
+        self.last.put_slice(text);
+    }
+
+    fn literal(&mut self, bytes: &Bytes) {
+        encode::announce(&mut self.last, bytes.len());
+        if bytes.len() < COPIED {
+            return self.last.put_slice(bytes);
+        }
+        let before = self.last.split().freeze();
+        self.length += before.len() + bytes.len();
+        self.pieces.extend([before, bytes.clone()]);
+    }
+
+    fn len(&self) -> usize {
+        self.length + self.last.len()
+    }
+
+    /// The pieces, in their order.
+    pub(super) fn finish(self) -> impl Iterator<Item = Bytes> {
+        self.pieces.into_iter().chain([self.last.freeze()])
     }
 }
 
-/// Writes the response for one message; `text` is there if any item needs it. None if it would be far larger than the
+/// Writes the response for one message; the source has what the items need. None if it would be far larger than the
 /// message.
-pub(super) fn response(
-    number: usize,
-    row: &MessageRow,
-    items: &[Item<'static>],
-    text: Option<&[u8]>,
-) -> Option<BytesMut> {
-    let most = MOST.0 * text.map_or(0, <[u8]>::len) + MOST.1;
-    let mut out =
-        BytesMut::with_capacity(256 + text.map_or(0, |text| text.len() * usize::from(items.iter().any(marks_seen))));
-    out.put_slice(format!("* {number} FETCH (").as_bytes());
-    let parts = items.iter().any(needs_parts);
-    let parsed = text.map(|text| (text, if parts { parse(text) } else { parse_header(text) }));
+pub(super) fn response(number: usize, row: &MessageRow, items: &[Item<'static>], source: &Source) -> Option<Response> {
+    let mut out = Response { last: BytesMut::with_capacity(512), ..Response::default() };
+    let text = match source {
+        Source::Text(text) => Some(Text::new(text, reach(items))),
+        Source::Row | Source::Outline(_) => None,
+    };
+    let length = match source {
+        Source::Row => 0,
+        Source::Outline(outline) => outline.fields.len() + outline.structure.len(),
+        Source::Text(text) => text.len(),
+    };
+    out.text(b"*");
+    encode::number(&mut out.last, number as u64);
+    out.text(b" FETCH (");
     for (index, item) in items.iter().enumerate() {
         if index > 0 {
-            out.put_u8(b' ');
+            out.text(b" ");
         }
-        one(&mut out, row, item, parsed.as_ref().map(|(text, root)| (*text, root)));
-        if out.len() > most {
+        match (source, &text) {
+            (_, Some(text)) if needed(item) > Need::Row => of_text(&mut out, item, text),
+            (Source::Outline(outline), _) if needed(item) > Need::Row => of_outline(&mut out, item, outline),
+            _ => of_row(&mut out, row, item),
+        }
+        if out.len() > MOST.0 * length + MOST.1 {
             return None;
         }
     }
-    out.put_slice(b")\r\n");
+    out.text(b")\r\n");
     Some(out)
 }
 
-fn one(out: &mut BytesMut, row: &MessageRow, item: &Item<'static>, parsed: Option<(&[u8], &Part)>) {
-    match (item, parsed) {
-        (Item::Flags, _) => out.put_slice(format!("FLAGS {}", encode::flags(row.flags, &row.keywords)).as_bytes()),
-        (Item::InternalDate, _) => {
-            out.put_slice(format!("INTERNALDATE {}", encode::date_time(row.received)).as_bytes())
+fn of_row(out: &mut Response, row: &MessageRow, item: &Item<'static>) {
+    match item {
+        Item::Flags => {
+            out.text(b"FLAGS ");
+            out.text(encode::flags(row.flags, &row.keywords).as_bytes());
         }
-        (Item::Rfc822Size, _) => out.put_slice(format!("RFC822.SIZE {}", row.size).as_bytes()),
-        (Item::Uid, _) => out.put_slice(format!("UID {}", row.uid).as_bytes()),
-        (Item::Envelope, Some((text, root))) => {
-            out.put_slice(b"ENVELOPE ");
-            envelope(out, &text[root.header.clone()]);
+        Item::InternalDate => {
+            out.text(b"INTERNALDATE ");
+            out.text(encode::date_time(row.received).as_bytes());
         }
-        (Item::Body, Some((text, root))) => {
-            out.put_slice(b"BODY ");
-            structure(out, text, root, Form::Basic);
+        Item::Rfc822Size => {
+            out.text(b"RFC822.SIZE");
+            encode::number(&mut out.last, row.size);
         }
-        (Item::BodyStructure, Some((text, root))) => {
-            out.put_slice(b"BODYSTRUCTURE ");
-            structure(out, text, root, Form::Extended);
+        // Items that are not known were refused.
+        _ => {
+            out.text(b"UID");
+            encode::number(&mut out.last, row.uid.into());
         }
-        (Item::Rfc822, Some((text, _))) => {
-            out.put_slice(b"RFC822 ");
-            encode::literal(out, text);
-        }
-        (Item::Rfc822Header, Some((text, root))) => {
-            out.put_slice(b"RFC822.HEADER ");
-            encode::literal(out, &text[root.header.clone()]);
-        }
-        (Item::Rfc822Text, Some((text, root))) => {
-            out.put_slice(b"RFC822.TEXT ");
-            encode::literal(out, &text[root.body.clone()]);
-        }
-        (Item::BodyExt { section: wanted, partial, .. }, Some((text, root))) => {
-            let origin = partial.map(|(origin, _)| format!("<{origin}>")).unwrap_or_default();
-            out.put_slice(format!("BODY[{}]{origin} ", name(wanted.as_ref())).as_bytes());
-            match section(text, root, wanted.as_ref()) {
-                Some(found) => encode::literal(out, cut(&found, *partial)),
-                None => out.put_slice(b"NIL"),
-            }
-        }
-        // Items that are not known were refused; a text that is gone has no parts.
-        (_, _) => out.put_slice(format!("UID {}", row.uid).as_bytes()),
     }
 }
 
-fn cut(bytes: &[u8], partial: Option<(u32, std::num::NonZeroU32)>) -> &[u8] {
-    let Some((origin, length)) = partial else { return bytes };
+fn of_outline(out: &mut Response, item: &Item<'static>, outline: &Outline) {
+    match item {
+        Item::Envelope => {
+            out.text(b"ENVELOPE ");
+            envelope(&mut out.last, &outline.fields);
+        }
+        Item::BodyStructure => {
+            out.text(b"BODYSTRUCTURE ");
+            out.text(&outline.structure);
+        }
+        Item::BodyExt { section: Some(wanted @ Section::HeaderFields(None, names)), partial, .. } => {
+            put_name(out, Some(wanted), *partial);
+            let found = chosen(&outline.fields, names.as_ref());
+            out.literal(&cut(&found, *partial));
+        }
+        _ => {
+            out.text(b"BODY ");
+            // What is kept was made by us, and found to be as it was made.
+            if basic(&mut out.last, &outline.structure).is_none() {
+                out.text(b"NIL");
+            }
+        }
+    }
+}
+
+fn of_text(out: &mut Response, item: &Item<'static>, text: &Text) {
+    match item {
+        Item::Envelope => {
+            out.text(b"ENVELOPE ");
+            envelope(&mut out.last, &text.header());
+        }
+        Item::Body => {
+            out.text(b"BODY ");
+            structure(&mut out.last, &text.whole, &text.root, Form::Basic);
+        }
+        Item::BodyStructure => {
+            out.text(b"BODYSTRUCTURE ");
+            structure(&mut out.last, &text.whole, &text.root, Form::Extended);
+        }
+        Item::Rfc822 => {
+            out.text(b"RFC822 ");
+            out.literal(&text.whole);
+        }
+        Item::Rfc822Header => {
+            out.text(b"RFC822.HEADER ");
+            out.literal(&text.header());
+        }
+        Item::Rfc822Text => {
+            out.text(b"RFC822.TEXT ");
+            out.literal(&text.whole.slice(text.root.body.clone()));
+        }
+        Item::BodyExt { section: None, partial, .. } => {
+            put_name(out, None, *partial);
+            out.literal(&cut(&text.whole, *partial));
+        }
+        Item::BodyExt { section: Some(wanted), partial, .. } => {
+            put_name(out, Some(wanted), *partial);
+            match section(&text.whole, &text.root, wanted) {
+                Some(found) => out.literal(&cut(&found, *partial)),
+                None => out.text(b"NIL"),
+            }
+        }
+        _ => {}
+    }
+}
+
+fn put_name(out: &mut Response, wanted: Option<&Section<'_>>, partial: Option<(u32, NonZeroU32)>) {
+    out.text(b"BODY[");
+    out.text(name(wanted).as_bytes());
+    out.text(b"]");
+    if let Some((origin, _)) = partial {
+        out.text(format!("<{origin}>").as_bytes());
+    }
+    out.text(b" ");
+}
+
+/// The part of some bytes that is asked for; none of them if it begins behind them (RFC 3501 section 6.4.5).
+fn cut(bytes: &Bytes, partial: Option<(u32, NonZeroU32)>) -> Bytes {
+    let Some((origin, length)) = partial else { return bytes.clone() };
     let from = usize::try_from(origin).unwrap_or(usize::MAX).min(bytes.len());
     let to = from.saturating_add(usize::try_from(length.get()).unwrap_or(usize::MAX)).min(bytes.len());
-    &bytes[from..to]
+    bytes.slice(from..to)
 }
 
 /// The section as the client wrote it, in its canonical form.

@@ -3,12 +3,14 @@
 //! The grammar is imap-codec's. A mailbox is a snapshot that the session keeps, so that sequence numbers stand still until
 //! the client may be told of changes.
 
+mod basic;
 mod encode;
 mod envelope;
 mod extended;
 mod fetch;
 mod names;
 mod needle;
+mod outline;
 mod question;
 mod readable;
 mod rows;
@@ -17,9 +19,11 @@ mod section;
 mod session;
 mod set;
 mod structure;
+mod text;
 
 pub use needle::Needle;
-pub use question::{Answer, FlagMode, Limits, Mailbox, MessageRow, Question, View, flags};
+pub use outline::{Outline, is_kept, is_neutral};
+pub use question::{Answer, FlagMode, Limits, Load, Mailbox, MessageRow, Question, View, flags};
 pub use readable::Readable;
 pub use rows::Rows;
 pub use search::{Criteria, Wanted};

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use super::outline::Outline;
 use super::rows::Rows;
 use super::search::Criteria;
 use crate::secret::Secret;
@@ -120,6 +121,17 @@ pub enum FlagMode {
     Remove,
 }
 
+/// Messages by UID, each with its bytes, as the view said.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Load(pub Vec<(u32, u64)>);
+
+impl Load {
+    /// The bytes of all.
+    pub fn size(&self) -> u64 {
+        self.0.iter().map(|(_, size)| size).sum()
+    }
+}
+
 /// What the session asks of the world.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Question {
@@ -135,13 +147,6 @@ pub enum Question {
     /// How is this mailbox now? It becomes the one that the questions below are about. Answer: view, or refused if there is
     /// none of that name.
     View(String),
-    /// The text of a message. Answer: text, or refused if it is gone.
-    Text {
-        /// Its UID.
-        uid: u32,
-        /// Its bytes, as the view said.
-        size: u64,
-    },
     /// Change flags. Answer: done, or refused if a message would have too many keywords.
     Flags {
         /// Of these messages.
@@ -162,6 +167,15 @@ pub enum Question {
         /// Their sequence numbers and rows: some that the criteria need more for than their rows.
         asked: Vec<(u32, MessageRow)>,
     },
+    /// What is kept of the texts of these messages. Answer: outlines.
+    Outlines(Vec<u32>),
+    /// The texts of these messages. Answer: texts.
+    Texts {
+        /// What is wanted now.
+        now: Load,
+        /// What will be wanted next, if all goes well: it may be read meanwhile.
+        ahead: Load,
+    },
 }
 
 /// What the world says.
@@ -175,10 +189,13 @@ pub enum Answer {
     Mailboxes(Vec<Mailbox>),
     /// The mailbox.
     View(View),
-    /// The text.
-    Text(Bytes),
     /// The UIDs of those that do.
     Found(Vec<u32>),
+    /// Outlines of the first so many of the messages that were asked about, with the messages' UIDs: what is missing among
+    /// these is gone. At least one, unless none was asked about.
+    Outlines(usize, Vec<(u32, Outline)>),
+    /// The same with texts.
+    Texts(usize, Vec<(u32, Bytes)>),
     /// The mailbox is on the store node of this name.
     Elsewhere(String),
     /// Not at the moment.

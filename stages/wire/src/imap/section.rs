@@ -1,34 +1,26 @@
 //! BODY sections (RFC 3501 section 6.4.5): which bytes of a message a client asks for.
 
-use std::borrow::Cow;
-
+use bytes::{Bytes, BytesMut};
 use imap_types::core::AString;
 use imap_types::fetch::{Part as PartNumbers, Section};
 
-use crate::mime::{Kind, Part, fields};
+use crate::mime::{Fields, Kind, Part};
 
 /// The bytes of a section; none if there is no such part.
-pub(super) fn section<'a>(text: &'a [u8], root: &Part, wanted: Option<&Section<'_>>) -> Option<Cow<'a, [u8]>> {
-    let whole = || Some(Cow::Borrowed(text));
+pub(super) fn section(text: &Bytes, root: &Part, wanted: &Section<'_>) -> Option<Bytes> {
+    let header = |part: &Part| text.slice(part.header.clone());
+    let body = |part: &Part| text.slice(part.body.clone());
     match wanted {
-        None => whole(),
-        Some(Section::Part(numbers)) => find(root, Some(numbers)).map(|part| Cow::Borrowed(&text[part.body.clone()])),
-        Some(Section::Header(numbers)) => {
-            message(root, numbers.as_ref()).map(|part| Cow::Borrowed(&text[part.header.clone()]))
+        Section::Part(numbers) => find(root, Some(numbers)).map(body),
+        Section::Header(numbers) => message(root, numbers.as_ref()).map(header),
+        Section::Text(numbers) => message(root, numbers.as_ref()).map(body),
+        Section::Mime(numbers) => find(root, Some(numbers)).map(header),
+        Section::HeaderFields(numbers, names) => {
+            message(root, numbers.as_ref()).map(|part| chosen(&text[part.header.clone()], names.as_ref()))
         }
-        Some(Section::Text(numbers)) => {
-            message(root, numbers.as_ref()).map(|part| Cow::Borrowed(&text[part.body.clone()]))
-        }
-        Some(Section::Mime(numbers)) => find(root, Some(numbers)).map(|part| Cow::Borrowed(&text[part.header.clone()])),
-        Some(Section::HeaderFields(numbers, names)) => {
+        Section::HeaderFieldsNot(numbers, names) => {
             let names = names.as_ref();
-            message(root, numbers.as_ref())
-                .map(|part| Cow::Owned(chosen(&text[part.header.clone()], |name| named(names, name))))
-        }
-        Some(Section::HeaderFieldsNot(numbers, names)) => {
-            let names = names.as_ref();
-            message(root, numbers.as_ref())
-                .map(|part| Cow::Owned(chosen(&text[part.header.clone()], |name| !named(names, name))))
+            message(root, numbers.as_ref()).map(|part| select(&text[part.header.clone()], |name| !named(names, name)))
         }
     }
 }
@@ -68,16 +60,19 @@ fn named(names: &[AString<'_>], name: &[u8]) -> bool {
     names.iter().any(|wanted| wanted.as_ref().eq_ignore_ascii_case(name))
 }
 
+/// The fields of these names.
+pub(super) fn chosen(header: &[u8], names: &[AString<'_>]) -> Bytes {
+    select(header, |name| named(names, name))
+}
+
 /// The chosen fields, and the blank line that always ends them.
-fn chosen(header: &[u8], choose: impl Fn(&[u8]) -> bool) -> Vec<u8> {
-    let mut out = Vec::new();
-    for (name, range) in fields(header) {
-        if choose(name) {
-            out.extend_from_slice(&header[range]);
-        }
+fn select(header: &[u8], choose: impl Fn(&[u8]) -> bool) -> Bytes {
+    let mut out = BytesMut::new();
+    for (_, range) in Fields::of(header).filter(|(name, _)| choose(name)) {
+        out.extend_from_slice(&header[range]);
     }
     out.extend_from_slice(b"\r\n");
-    out
+    out.freeze()
 }
 
 #[cfg(test)]
@@ -104,14 +99,14 @@ mod tests {
             panic!("not FETCH")
         };
         let MessageDataItemName::BodyExt { section: wanted, .. } = &items[0] else { panic!("not BODY[]") };
-        let got = section(text.as_bytes(), &parse(text.as_bytes()), wanted.as_ref());
+        let text = Bytes::copy_from_slice(text.as_bytes());
+        let got = section(&text, &parse(&text), wanted.as_ref().unwrap());
         assert_eq!(got.as_deref().map(|got| std::str::from_utf8(got).unwrap()), want);
     }
 
     #[test]
     fn plain() {
         let text = "A: 1\r\nB: 2\r\n\r\nbody\r\n";
-        check(text, "", Some(text));
         check(text, "HEADER", Some("A: 1\r\nB: 2\r\n\r\n"));
         check(text, "TEXT", Some("body\r\n"));
         check(text, "1", Some("body\r\n"));

@@ -2,9 +2,20 @@
 
 use bytes::{BufMut as _, BytesMut};
 
-use super::encode::nstring;
+use super::encode::{self, nstring};
 use super::envelope::{envelope, quoted};
-use crate::mime::{Field, Kind, Part, field, structured};
+use crate::mime::{Field, Kind, Part, several, structured};
+
+const NAMES: [&str; 8] = [
+    "content-type",
+    "content-id",
+    "content-description",
+    "content-transfer-encoding",
+    "content-md5",
+    "content-disposition",
+    "content-language",
+    "content-location",
+];
 
 /// Which of the two is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -15,89 +26,121 @@ pub(super) enum Form {
     Extended,
 }
 
+/// The fields of a part that its structure tells of.
+struct About {
+    content: Option<Field>,
+    id: Option<Vec<u8>>,
+    description: Option<Vec<u8>>,
+    encoding: Option<Vec<u8>>,
+    md5: Option<Vec<u8>>,
+    disposition: Option<Field>,
+    language: Option<Vec<u8>>,
+    location: Option<Vec<u8>>,
+}
+
+impl About {
+    fn of(header: &[u8]) -> Self {
+        let [content, id, description, encoding, md5, disposition, language, location] = several(header, NAMES);
+        let structured = |raw: Option<Vec<u8>>| raw.map(|raw| structured(&raw));
+        let (content, disposition) = (structured(content), structured(disposition));
+        Self { content, id, description, encoding, md5, disposition, language, location }
+    }
+}
+
 /// Writes the structure of a part.
 pub(super) fn structure(out: &mut BytesMut, text: &[u8], part: &Part, form: Form) {
-    let header = &text[part.header.clone()];
-    let content = field(header, "content-type").map(|raw| structured(&raw));
+    let about = About::of(&text[part.header.clone()]);
     out.put_u8(b'(');
     if let Kind::Multipart(parts) = &part.kind {
         for part in parts {
             structure(out, text, part, form);
         }
-        let subtype =
-            content.as_ref().and_then(|content| content.value.split_once('/')).map_or("mixed", |(_, subtype)| subtype);
+        let content = about.content.as_ref();
+        let subtype = content.and_then(|content| content.value.split_once('/')).map_or("mixed", |(_, subtype)| subtype);
         out.put_u8(b' ');
         quoted(out, subtype.trim());
         if form == Form::Extended {
             out.put_u8(b' ');
-            parameters(out, content.as_ref());
-            extension(out, header);
+            parameters(out, content);
+            extension(out, &about);
         }
     } else {
-        leaf(out, text, part, content.as_ref(), form);
+        leaf(out, text, part, &about, form);
     }
     out.put_u8(b')');
 }
 
-fn leaf(out: &mut BytesMut, text: &[u8], part: &Part, content: Option<&Field>, form: Form) {
-    let header = &text[part.header.clone()];
+/// The media type that is told of a part that has no parts, and whether its parameters are told.
+fn media<'a>(part: &Part, content: Option<&'a Field>) -> (&'a str, &'a str, bool) {
+    let is_message = matches!(part.kind, Kind::Message(_));
+    let Some(content) = content.filter(|content| !content.value.is_empty()) else {
+        return if is_message { ("message", "rfc822", false) } else { ("text", "plain", false) };
+    };
+    let (main, sub) = content.value.split_once('/').unwrap_or(("text", "plain"));
+    let (main, sub) = (main.trim(), sub.trim());
+    match (main, sub) {
+        // A message that is nested too deep to be looked into has no envelope to be given.
+        _ if main.eq_ignore_ascii_case("message") && sub.eq_ignore_ascii_case("rfc822") && !is_message => {
+            ("application", "octet-stream", true)
+        }
+        // Parts were announced and none is there, or none was looked for: what is there is text.
+        _ if main.eq_ignore_ascii_case("multipart") => ("text", "plain", false),
+        _ => (main, sub, true),
+    }
+}
+
+fn leaf(out: &mut BytesMut, text: &[u8], part: &Part, about: &About, form: Form) {
     let body = &text[part.body.clone()];
-    let default = if matches!(part.kind, Kind::Message(_)) { "message/rfc822" } else { "text/plain" };
-    let value = content.map_or(default, |content| content.value.as_str());
-    let (main, sub) = value.split_once('/').unwrap_or(("text", "plain"));
-    // A message that is nested too deep to be looked into has no envelope to be given.
-    let is_closed = value.eq_ignore_ascii_case("message/rfc822") && matches!(part.kind, Kind::Leaf);
-    let (main, sub) = if is_closed { ("application", "octet-stream") } else { (main.trim(), sub.trim()) };
+    let (main, sub, tells_parameters) = media(part, about.content.as_ref());
     quoted(out, main);
     out.put_u8(b' ');
     quoted(out, sub);
     out.put_u8(b' ');
-    if content.is_none() && main == "text" {
-        out.put_slice(b"(\"charset\" \"us-ascii\")");
-    } else {
-        parameters(out, content);
+    match &about.content {
+        Some(content) if tells_parameters => parameters(out, Some(content)),
+        _ if main == "text" => out.put_slice(b"(\"charset\" \"us-ascii\")"),
+        _ => out.put_slice(b"NIL"),
     }
-    for name in ["content-id", "content-description"] {
+    for value in [&about.id, &about.description] {
         out.put_u8(b' ');
-        nstring(out, field(header, name).as_deref());
+        nstring(out, value.as_deref());
     }
     out.put_u8(b' ');
-    let encoding = field(header, "content-transfer-encoding");
-    nstring(out, Some(encoding.as_deref().unwrap_or(b"7bit")));
-    out.put_slice(format!(" {}", body.len()).as_bytes());
-    let lines = memchr::memchr_iter(b'\n', body).count();
+    nstring(out, Some(about.encoding.as_deref().unwrap_or(b"7bit")));
+    encode::number(out, body.len() as u64);
+    let lines = || memchr::memchr_iter(b'\n', body).count() as u64;
     if let Kind::Message(inner) = &part.kind {
         out.put_u8(b' ');
         envelope(out, &text[inner.header.clone()]);
         out.put_u8(b' ');
         structure(out, text, inner, form);
-        out.put_slice(format!(" {lines}").as_bytes());
+        encode::number(out, lines());
     } else if main.eq_ignore_ascii_case("text") {
-        out.put_slice(format!(" {lines}").as_bytes());
+        encode::number(out, lines());
     }
     if form == Form::Extended {
         out.put_u8(b' ');
-        nstring(out, field(header, "content-md5").as_deref());
-        extension(out, header);
+        nstring(out, about.md5.as_deref());
+        extension(out, about);
     }
 }
 
 /// Disposition, language and location.
-fn extension(out: &mut BytesMut, header: &[u8]) {
+fn extension(out: &mut BytesMut, about: &About) {
     out.put_u8(b' ');
-    match field(header, "content-disposition").map(|raw| structured(&raw)) {
+    match &about.disposition {
         Some(disposition) if !disposition.value.is_empty() => {
             out.put_u8(b'(');
             quoted(out, &disposition.value);
             out.put_u8(b' ');
-            parameters(out, Some(&disposition));
+            parameters(out, Some(disposition));
             out.put_u8(b')');
         }
         _ => out.put_slice(b"NIL"),
     }
-    for name in ["content-language", "content-location"] {
+    for value in [&about.language, &about.location] {
         out.put_u8(b' ');
-        nstring(out, field(header, name).as_deref());
+        nstring(out, value.as_deref());
     }
 }
 

@@ -9,7 +9,7 @@ use wire::imap::{Answer, ImapSession, Limits, Question, View};
 use wire::session::{Cleartext, Session as _, Step, Tls};
 
 use super::*;
-use crate::shard::{Admission, Delivery, Settings, Shard};
+use crate::shard::{Admission, Delivery, Outlined, Settings, Shard};
 use crate::views::Views;
 
 /// One account and its INBOX.
@@ -43,6 +43,7 @@ impl World {
             prefix: Bytes::copy_from_slice(prefix.as_bytes()),
             body: Bytes::copy_from_slice(body),
             digest: *blake3::hash(body).as_bytes(),
+            outline: Outlined::of(body),
             received: NOW - 1000 * i64::from(self.mails),
             admission: Admission::Released,
             held: String::new(),

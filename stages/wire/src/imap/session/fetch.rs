@@ -1,21 +1,37 @@
 //! FETCH: which messages, what is asked of the world for them, and their responses, one behind the other.
+//!
+//! What clients ask about every message is kept beside its row, and asked for in portions. Texts come in loads, which are
+//! small at first: a client that wants one message does not pay for what it may never take. While a load is sent, the world
+//! may read the next.
 
 use super::ImapSession;
 use super::job::{Job, Running, UidForm};
-use crate::imap::fetch;
-use crate::imap::question::{Answer, FlagMode, MessageRow, Question, flags};
+use crate::imap::fetch::{self, Need, Source};
+use crate::imap::question::{Answer, FlagMode, Load, MessageRow, Question, flags};
 use imap_types::fetch::MessageDataItemName as Item;
 use imap_types::sequence::SequenceSet;
 use std::collections::VecDeque;
 
 /// Responses that are written before the first of them is sent.
 const PORTION: usize = 1000;
+/// Messages about which is asked at once: their outlines are a MiB where all is as usual.
+const OUTLINES: usize = 500;
+/// Texts of a load, in messages, and in bytes of the first and of the largest: so much is held while a slow client takes it.
+const TEXTS: usize = 500;
+const SMALL_LOAD: u64 = 64 * 1024;
+const LARGE_LOAD: u64 = 1024 * 1024;
 
 /// What a FETCH still has to do.
 #[derive(Debug)]
 pub(super) struct Fetching {
+    /// Messages that were not asked about.
     left: VecDeque<u32>,
     items: Vec<Item<'static>>,
+    need: Need,
+    /// The bytes of the next load.
+    load: u64,
+    /// What has come and is not sent.
+    ready: VecDeque<(u32, Source)>,
 }
 
 impl ImapSession {
@@ -32,8 +48,9 @@ impl ImapSession {
         if !unseen.is_empty() && !items.contains(&Item::Flags) {
             items.push(Item::Flags);
         }
-        let job = Job::Fetch(Fetching { left: uids.into(), items });
-        self.running = Some(Running { tag, name: "FETCH", job, refreshing: false });
+        let need = fetch::need(&items);
+        let fetching = Fetching { left: uids.into(), items, need, load: SMALL_LOAD, ready: VecDeque::new() };
+        self.running = Some(Running { tag, name: "FETCH", job: Job::Fetch(fetching), refreshing: false });
         if !unseen.is_empty() {
             self.question =
                 Some(Question::Flags { uids: unseen, how: FlagMode::Add, flags: flags::SEEN, keywords: Vec::new() });
@@ -51,43 +68,80 @@ impl ImapSession {
         unseen
     }
 
-    /// Says whether all messages have been fetched; else a question has been put.
-    pub(super) fn fetch_next(&mut self, fetching: &mut Fetching) -> bool {
-        let Fetching { left, items } = fetching;
-        if items.iter().any(fetch::needs_text) {
-            self.ask_text(left.front());
+    /// Sends what is there, or asks for more.
+    pub(super) fn fetch_on(&mut self, mut running: Running) {
+        let Job::Fetch(fetching) = &mut running.job else { return };
+        if let Some((uid, source)) = fetching.ready.pop_front() {
+            if !self.put_fetched(uid, &fetching.items, &source) {
+                return self.done(&running.tag, "NO [LIMIT] the items repeat the message too often");
+            }
+        } else if fetching.left.is_empty() {
+            return self.finish(&running);
         } else {
-            for uid in left.drain(..left.len().min(PORTION)) {
-                self.put_fetched(uid, items, None);
+            match fetching.need {
+                Need::Row => {
+                    for uid in fetching.left.drain(..fetching.left.len().min(PORTION)) {
+                        self.put_fetched(uid, &fetching.items, &Source::Row);
+                    }
+                }
+                Need::Outline => {
+                    let uids = fetching.left.iter().copied().take(OUTLINES).collect();
+                    self.question = Some(Question::Outlines(uids));
+                }
+                Need::Text => self.question = Some(self.texts(fetching)),
             }
         }
-        left.is_empty()
+        self.running = Some(running);
+    }
+
+    fn texts(&self, fetching: &mut Fetching) -> Question {
+        let size = |uid: &u32| self.messages().find(*uid).map_or(0, |(_, row)| row.size);
+        let now = load(fetching.left.iter(), fetching.load, size);
+        fetching.load = (fetching.load * 2).min(LARGE_LOAD);
+        let ahead = load(fetching.left.iter().skip(now.0.len()), fetching.load, size);
+        Question::Texts { now, ahead }
     }
 
     /// Writes the response for a message, if it is still there. Says whether it had room.
-    pub(super) fn put_fetched(&mut self, uid: u32, items: &[Item<'static>], text: Option<&[u8]>) -> bool {
+    fn put_fetched(&mut self, uid: u32, items: &[Item<'static>], source: &Source) -> bool {
         let Some((index, row)) = self.messages().find(uid) else { return true };
-        let response = fetch::response(index + 1, row, items, text);
+        let response = fetch::response(index + 1, row, items, source);
         let has_room = response.is_some();
-        response.into_iter().for_each(|response| self.put(response.freeze()));
+        response.into_iter().for_each(|response| self.output.extend(response.finish()));
         has_room
     }
 
     pub(super) fn fetched(&mut self, mut running: Running, answer: Answer) {
-        let Job::Fetch(Fetching { left, items }) = &mut running.job else { return };
-        match answer {
-            Answer::Text(text) => {
-                let fits = left.pop_front().is_none_or(|uid| self.put_fetched(uid, items, Some(&text)));
-                if !fits {
-                    return self.done(&running.tag, "NO [LIMIT] the items repeat the message too often");
-                }
+        let Job::Fetch(fetching) = &mut running.job else { return };
+        // What is missing went in the meantime: RFC 2180 section 4.1.3 lets it be left out.
+        let count = match answer {
+            Answer::Outlines(count, found) => {
+                fetching.ready.extend(found.into_iter().map(|(uid, outline)| (uid, Source::Outline(outline))));
+                count
             }
-            // The message went in the meantime: RFC 2180 section 4.1.3 lets it be left out.
-            Answer::Refused => drop(left.pop_front()),
+            Answer::Texts(count, found) => {
+                fetching.ready.extend(found.into_iter().map(|(uid, text)| (uid, Source::Text(text))));
+                count
+            }
             // The messages were marked as seen; now they are fetched.
-            Answer::Done => {}
+            Answer::Done => 0,
             _ => return self.done(&running.tag, "NO [SERVERBUG] an answer did not fit its question"),
-        }
+        };
+        fetching.left.drain(..count.min(fetching.left.len()));
         self.running = Some(running);
     }
+}
+
+/// The first messages, up to so many bytes; at least one, if there is any.
+fn load<'a>(uids: impl Iterator<Item = &'a u32>, most: u64, size: impl Fn(&u32) -> u64) -> Load {
+    let (mut load, mut whole) = (Load::default(), 0);
+    for uid in uids.take(TEXTS) {
+        let size = size(uid);
+        whole += size;
+        if !load.0.is_empty() && whole > most {
+            break;
+        }
+        load.0.push((*uid, size));
+    }
+    load
 }

@@ -86,7 +86,7 @@ impl ImapSession {
     pub(super) fn go_on(&mut self) {
         let Some(mut running) = self.running.take() else { return };
         let over = match &mut running.job {
-            Job::Fetch(fetching) => self.fetch_next(fetching),
+            Job::Fetch(_) => return self.fetch_on(running),
             Job::Search(searching) => self.search_next(searching),
             _ => true,
         };

@@ -118,11 +118,6 @@ impl ImapSession {
         }
     }
 
-    pub(super) fn ask_text(&mut self, uid: Option<&u32>) {
-        self.question =
-            uid.map(|&uid| Question::Text { uid, size: self.messages().find(uid).map_or(0, |(_, row)| row.size) });
-    }
-
     pub(super) fn number(&self, uid: u32) -> Option<u32> {
         let (at, _) = self.messages().find(uid)?;
         u32::try_from(at + 1).ok()

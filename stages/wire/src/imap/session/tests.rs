@@ -8,7 +8,7 @@ use proptest::prelude::*;
 use imap_types::fetch::MessageDataItemName as Item;
 
 use super::*;
-use crate::imap::{FlagMode, Mailbox, MessageRow, Readable, View, flags};
+use crate::imap::{FlagMode, Mailbox, MessageRow, Outline, Readable, View, flags};
 
 const TEXTS: [&str; 2] = ["Subject: one\r\nFrom: a@b\r\n\r\nfirst\r\n", "Subject: two\r\n\r\nsecond\r\n"];
 
@@ -27,6 +27,10 @@ impl World {
             modseq: 1,
         };
         Self { rows: TEXTS.iter().enumerate().map(row).collect() }
+    }
+
+    fn text(&self, uid: u32) -> &'static str {
+        TEXTS[usize::try_from(uid / 10).unwrap()]
     }
 
     fn answer(&mut self, question: Question) -> Answer {
@@ -52,7 +56,6 @@ impl World {
                 messages: self.rows.iter().cloned().collect(),
             }),
             Question::View(_) => Answer::Refused,
-            Question::Text { uid, .. } => Answer::Text(TEXTS[usize::try_from(uid / 10).unwrap()].into()),
             Question::Flags { uids, how, flags, keywords } => {
                 for row in self.rows.iter_mut().filter(|row| uids.contains(&row.uid)) {
                     row.flags = match how {
@@ -70,6 +73,14 @@ impl World {
                     criteria.judge(*number, row, |wanted| text.tells(wanted)).unwrap()
                 };
                 Answer::Found(asked.into_iter().filter(meets).map(|(_, row)| row.uid).collect())
+            }
+            Question::Outlines(uids) => {
+                let outline = |uid: &u32| (*uid, Outline::of(self.text(*uid).as_bytes()));
+                Answer::Outlines(1, uids.iter().take(1).map(outline).collect())
+            }
+            Question::Texts { now, .. } => {
+                let text = |(uid, _): &(u32, u64)| (*uid, self.text(*uid).into());
+                Answer::Texts(now.0.len(), now.0.iter().map(text).collect())
             }
             Question::Expunge(uids) => {
                 self.rows.retain(|row| !uids.contains(&row.uid));
@@ -164,6 +175,22 @@ fn fetching() {
         "* 1 FETCH (UID 5 FLAGS ())\r\n* 2 FETCH (UID 15 FLAGS ())\r\na OK FETCH done\r\n",
     );
     check("a UID FETCH 6:9 FLAGS\r\n", "a OK FETCH done\r\n");
+    let one =
+        "(NIL \"one\" ((NIL NIL \"a\" \"b\")) ((NIL NIL \"a\" \"b\")) ((NIL NIL \"a\" \"b\")) NIL NIL NIL NIL NIL)";
+    let two = "(NIL \"two\" NIL NIL NIL NIL NIL NIL NIL NIL)";
+    check(
+        "a FETCH 1:* ENVELOPE\r\n",
+        &format!("* 1 FETCH (ENVELOPE {one})\r\n* 2 FETCH (ENVELOPE {two})\r\na OK FETCH done\r\n"),
+    );
+    let text = "(\"text\" \"plain\" (\"charset\" \"us-ascii\") NIL NIL \"7bit\" 8 1";
+    check(
+        "a FETCH 2 (BODY BODYSTRUCTURE)\r\n",
+        &format!("* 2 FETCH (BODY {text}) BODYSTRUCTURE {text} NIL NIL NIL NIL))\r\na OK FETCH done\r\n"),
+    );
+    check(
+        "a FETCH 2 (BODY.PEEK[HEADER.FIELDS (Subject)]<9.3> BODY.PEEK[]<15.4> BODY.PEEK[]<99.9>)\r\n",
+        "* 2 FETCH (BODY[HEADER.FIELDS (SUBJECT)]<9> {3}\r\ntwo BODY[]<15> {4}\r\n\nsec BODY[]<99> {0}\r\n)\r\na OK FETCH done\r\n",
+    );
 }
 
 #[test]
@@ -207,8 +234,9 @@ fn a_response_far_larger_than_its_message_is_not_made() {
     let items: Vec<Item<'static>> = (1..=20)
         .map(|at| Item::BodyExt { section: None, partial: Some((0, (900_000 + at).try_into().unwrap())), peek: true })
         .collect();
-    assert!(crate::imap::fetch::response(1, &row, &items, Some(text.as_bytes())).is_none());
-    assert!(crate::imap::fetch::response(1, &row, &items[..4], Some(text.as_bytes())).is_some());
+    let source = crate::imap::fetch::Source::Text(text.into());
+    assert!(crate::imap::fetch::response(1, &row, &items, &source).is_none());
+    assert!(crate::imap::fetch::response(1, &row, &items[..4], &source).is_some());
 }
 
 #[test]
