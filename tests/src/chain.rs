@@ -197,9 +197,12 @@ impl Chain {
         let log =
             File::options().append(true).create(true).open(self.folder.path().join(format!("{part}.log"))).unwrap();
         let mut command = if part == "nats" {
-            let mut command = Command::new(program("nats-server"));
+            // Without a bound of its own it counts the streams' bounds against the disk's free space.
             let store = self.folder.path().join("broker");
-            command.args(["-a", "127.0.0.1", "-p", &self.nats.to_string(), "-js", "-sd"]).arg(store);
+            let settings = format!("jetstream {{ store_dir: {store:?}, max_file_store: 1TB }}");
+            fs::write(self.folder.path().join("nats.conf"), settings).unwrap();
+            let mut command = Command::new(program("nats-server"));
+            command.args(["-a", "127.0.0.1", "-p", &self.nats.to_string(), "-c", "nats.conf"]);
             command
         } else {
             let mut command = self.chainmail_command();
