@@ -7,6 +7,8 @@ use std::time::Duration;
 use runtime::config::{ByteSize, Section};
 use runtime::worker;
 
+use crate::indexing::Indexing;
+
 /// The section `stages.store`, checked.
 #[derive(Debug, Clone)]
 pub struct Config {
@@ -36,6 +38,8 @@ pub struct Config {
     pub texts: ByteSize,
     /// Room for the mailboxes that are kept for their readers.
     pub views: ByteSize,
+    /// What of mail is indexed for searching.
+    pub indexing: Indexing,
     /// How people log in.
     pub logins: Logins,
 }
@@ -123,6 +127,7 @@ impl Config {
                 "1MiB"..="64GiB",
                 "Room for the mailboxes that are kept in memory for their readers: some 60 bytes for each message, so the default holds a million. What is not kept is read from the disk.",
             ),
+            indexing: indexing(&mut section),
             logins: Logins::read(&mut section),
         };
         section.finish();
@@ -132,6 +137,27 @@ impl Config {
 
 fn pack(section: &mut Section) -> ByteSize {
     section.size("pack", "256MiB", "1MiB"..="64GiB", "A pack file of this size is sealed and never changes afterwards.")
+}
+
+fn indexing(section: &mut Section) -> Indexing {
+    Indexing {
+        is_on: section.switch(
+            "search_index",
+            "true",
+            "Whether texts are indexed, behind the delivery, so that searching through them reads only mail that may match. It takes about 1 KiB for a mail of 4 KB; without it a search reads all mail, some 20,000 a second.",
+        ),
+        most: usize::try_from(
+            section
+                .size(
+                    "search_index_text",
+                    "1MiB",
+                    "64KiB"..="64MiB",
+                    "A mail with more text than this is not indexed but always read: so large a text has nearly all that anybody looks for. Attachments are not text.",
+                )
+                .0,
+        )
+        .unwrap_or(usize::MAX),
+    }
 }
 
 fn rewrite_below(section: &mut Section) -> u64 {

@@ -6,6 +6,7 @@
 pub mod config;
 pub mod held;
 mod imap;
+pub mod indexing;
 pub mod ingest;
 mod logins;
 pub mod node;

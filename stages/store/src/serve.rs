@@ -15,6 +15,7 @@ use wire::{imap, pop3};
 
 use crate::config::Config;
 use crate::imap::Reading;
+use crate::indexing;
 use crate::logins::Logins;
 use crate::node::Node;
 use crate::pop3::Maildrop;
@@ -65,6 +66,7 @@ pub fn serve(
     let room = Room::new(config.connections, config.per_address);
     tasks.spawn_vital("shards", node.clone().watch(tasks.clone()));
     tasks.spawn("packs", rewrite::run(node.clone(), config.rewrite_below, tasks.clone()));
+    tasks.spawn("text indexes", indexing::run(node.clone(), config.indexing, tasks.clone()));
     let begin = [Begin::InTheClear, Begin::UnderTls];
     for ((name, addresses), begin) in
         [("pop3", &config.listen.pop3), ("pop3s", &config.listen.pop3s)].into_iter().zip(begin)

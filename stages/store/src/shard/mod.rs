@@ -2,6 +2,9 @@
 
 mod changes;
 mod delivered;
+mod filter;
+mod index;
+mod indexed;
 pub(crate) mod marks;
 mod outlines;
 mod portions;
@@ -21,6 +24,7 @@ use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot};
 
 pub(crate) use changes::SEEN;
+pub(crate) use indexed::Indexed;
 pub(crate) use outlines::Late;
 pub use outlines::Outlined;
 pub(crate) use portions::{Listed, Texts, Whole};

@@ -11,6 +11,7 @@ use bytes::{Bytes, BytesMut};
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
 use tokio::task::JoinHandle;
 
+use super::index::Index;
 #[cfg(test)]
 use super::marks;
 use super::marks::{Mark, Marks};
@@ -66,11 +67,17 @@ pub(crate) struct Reader {
     database: PathBuf,
     packs: PathBuf,
     spare: Arc<Mutex<Vec<Connection>>>,
+    pub(crate) index: Index,
 }
 
 impl Reader {
     pub(super) fn new(settings: &Settings) -> Self {
-        Self { database: settings.database(), packs: settings.packs(), spare: Arc::default() }
+        Self {
+            database: settings.database(),
+            packs: settings.packs(),
+            spare: Arc::default(),
+            index: Index::new(&settings.folder),
+        }
     }
 
     /// Runs a question on a thread where it may block.

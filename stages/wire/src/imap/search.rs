@@ -155,9 +155,14 @@ fn needle(wanted: &AString<'_>) -> Needle {
 }
 
 impl Criteria {
+    /// Whether they want anything of this kind that the rows do not tell.
+    pub fn any(&self, is_meant: impl Fn(&Wanted) -> bool) -> bool {
+        self.0.any(&|rule| matches!(rule, Rule::Told(wanted) if is_meant(wanted)))
+    }
+
     /// Whether they ask for changes: then the answer has the highest MODSEQ of what is found.
     pub(super) fn asks_modseq(&self) -> bool {
-        self.0.asks_modseq()
+        self.0.any(&|rule| matches!(rule, Rule::Modseq(_)))
     }
 
     /// Whether the message with this sequence number meets them; none if `told`, which says none for what it does not
@@ -168,13 +173,12 @@ impl Criteria {
 }
 
 impl Rule {
-    fn asks_modseq(&self) -> bool {
+    fn any(&self, is_meant: &dyn Fn(&Self) -> bool) -> bool {
         match self {
-            Self::All(all) => all.iter().any(Self::asks_modseq),
-            Self::Either(one, other) => one.asks_modseq() || other.asks_modseq(),
-            Self::Not(rule) => rule.asks_modseq(),
-            Self::Modseq(_) => true,
-            _ => false,
+            Self::All(all) => all.iter().any(|rule| rule.any(is_meant)),
+            Self::Either(one, other) => one.any(is_meant) || other.any(is_meant),
+            Self::Not(rule) => rule.any(is_meant),
+            rule => is_meant(rule),
         }
     }
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use proptest::prelude::*;
 use wire::imap::{Answer, ImapSession, Limits, Question, View};
 use wire::session::{Cleartext, Session as _, Step, Tls};
 
@@ -128,4 +129,97 @@ async fn what_is_gone_is_left_out_and_what_is_damaged_is_said() {
     std::fs::write(&pack, bytes).unwrap();
     assert!(world.search("TEXT t").await.starts_with("a NO [UNAVAILABLE]"));
     world.check(&world.search("1:1 TEXT t").await, " 1");
+}
+
+impl World {
+    /// Opens the index and fills it, with mails of so many bytes of text.
+    pub(super) async fn index(&self, most: usize) {
+        self.shard.reader.index.open().unwrap();
+        let mut behind = 0;
+        loop {
+            let done = self.shard.reader.index_portion(behind, most).await.unwrap();
+            if done.is_end {
+                return;
+            }
+            behind = done.behind;
+        }
+    }
+
+    async fn filters(&self, behind: i64) -> (usize, usize) {
+        let done = self.shard.reader.index_portion(behind, 1000).await.unwrap();
+        assert!(done.is_end);
+        (done.filters, done.removed)
+    }
+}
+
+#[tokio::test]
+async fn the_index_follows_the_bodies() {
+    let mut world = World::new();
+    world.deliver("", b"Subject: one\r\n\r\nfirst\r\n").await;
+    world.index(1000).await;
+    world.deliver("", b"Subject: two\r\n\r\nsecond\r\n").await;
+    world.check(&world.search("BODY second").await, " 2");
+    assert_eq!(world.shard.reader.index.last().unwrap(), 1);
+    assert_eq!(world.filters(1).await, (1, 0));
+    assert_eq!(world.filters(0).await, (0, 0));
+    let (mailbox, _) = world.view().await;
+    let expunge = crate::shard::Change::Expunge { account: 1, mailbox, uids: vec![1], only_deleted: false };
+    world.shard.change(expunge).await.unwrap();
+    assert_eq!(world.filters(0).await, (0, 1));
+    world.check(&world.search("OR BODY first BODY second").await, " 2");
+    // It came again.
+    world.deliver("", b"Subject: one\r\n\r\nfirst\r\n").await;
+    world.check(&world.search("OR BODY first BODY second").await, " 2 3");
+    assert_eq!(world.filters(0).await, (1, 0));
+}
+
+/// What the index rules out is not read: it is damaged here, and nobody notices.
+#[tokio::test]
+async fn what_the_index_rules_out_is_not_read() {
+    let mut world = World::new();
+    world.deliver("Delivered-To: a@x\r\n", b"Subject: one\r\n\r\nfirst text\r\n").await;
+    world.index(1000).await;
+    let pack = crate::pack::path(&world.shard.packs, 1);
+    std::fs::write(&pack, vec![0; std::fs::read(&pack).unwrap().len()]).unwrap();
+    for (criteria, want) in [
+        ("BODY second", ""),
+        ("NOT TEXT second", " 1"),
+        ("HEADER x-none \"\"", ""),
+        ("TEXT other@", ""),
+        ("SUBJECT two", ""),
+    ] {
+        world.check(&world.search(criteria).await, want);
+    }
+    for criteria in ["BODY first", "TEXT a@x", "HEADER delivered-to a", "BODY t"] {
+        assert!(world.search(criteria).await.starts_with("a NO [UNAVAILABLE]"), "{criteria}");
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 32, ..ProptestConfig::default() })]
+    #[test]
+    fn the_index_makes_no_difference(
+        mails in prop::collection::vec((
+            "(Delivered-To: [a-c]{1,4}\r\n|X-A: [a-c]{0,5}\r\n|Content-Type: image/png\r\n|\r\n|abc)?",
+            "( [a-c]{0,5}\r\n)?(Subject: [a-cA-C ]{0,8}\r\n|X-A: =\\?utf-8\\?q\\?[a-c_]{1,4}\\?=\r\n|From: [a-c\u{c4}]{1,5}\r\n|Content-Type: text/html\r\n|Content-Transfer-Encoding: (base64|quoted-printable)\r\n){0,4}(\r\n)?[a-cA-C= \r\n:\u{e4}]{0,40}",
+        ), 1..8),
+        criteria in prop::collection::vec("(NOT )?(BODY|TEXT|SUBJECT|HEADER x-a|FROM|HEADER delivered-to) \"[a-cA-C: ]{0,5}\"", 1..12),
+        most in prop_oneof![Just(30), Just(1000)],
+    ) {
+        let runtime = tokio::runtime::Runtime::new().unwrap();
+        runtime.block_on(async {
+            let mut world = World::new();
+            for (prefix, body) in &mails {
+                world.deliver(prefix, body.as_bytes()).await;
+            }
+            let mut without = Vec::new();
+            for criteria in &criteria {
+                without.push(world.search(criteria).await);
+            }
+            world.index(most).await;
+            for (criteria, without) in criteria.iter().zip(without) {
+                assert_eq!(world.search(criteria).await, without, "{criteria}");
+            }
+        });
+    }
 }
