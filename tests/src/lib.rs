@@ -7,5 +7,6 @@ pub mod clients;
 pub mod corpora;
 pub mod dovecot;
 pub mod imaptest;
+pub mod loadgen;
 pub mod ports;
 pub mod servers;

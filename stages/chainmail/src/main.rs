@@ -5,6 +5,7 @@ mod config;
 mod first_run;
 mod generated;
 mod held;
+mod import;
 mod nats;
 mod people;
 mod reports;

@@ -12,6 +12,7 @@ use runtime::broker::Broker;
 use runtime::config::ByteSize;
 
 use crate::config::Config;
+use crate::import;
 
 /// How long the broker is looked for to announce a change. Without it, caches notice within their own time.
 const ANNOUNCE: Duration = Duration::from_secs(1);
@@ -35,6 +36,18 @@ pub(crate) enum Account {
         /// Limit in messages; 0 is none.
         #[arg(long, default_value_t = 0)]
         messages: u64,
+    },
+    /// Make many accounts, all of a list or none: a line for each, with its address and its password or ready hash (Argon2id,
+    /// PHC form).
+    Import {
+        /// The list; `-` is standard input.
+        list: std::path::PathBuf,
+        /// The store node on which they live; the one with the fewest accounts if not given.
+        #[arg(long)]
+        store: Option<NodeName>,
+        /// Take a store node that has never run.
+        #[arg(long)]
+        force: bool,
     },
     /// List accounts.
     List {
@@ -133,6 +146,9 @@ pub(crate) async fn account(config: &Config, command: Account) -> anyhow::Result
             };
             (directory.add_account(new).await?, format!("{address} was made on {store}"))
         }
+        Account::Import { list, store, force } => {
+            return import::import(config, &directory, &list, store, force).await;
+        }
         Account::List { part } => return list(&directory, &part).await,
         Account::Show { address } => return show(&directory, &address).await,
         Account::Passwd { address } => {
@@ -147,7 +163,9 @@ pub(crate) async fn account(config: &Config, command: Account) -> anyhow::Result
         }
         Account::Remove { address } => (directory.remove_account(&address).await?, format!("{address} was removed")),
     };
-    announce(config, change).await;
+    let (change, done) = change;
+    println!("{done}");
+    announce(config, &[change]).await;
     Ok(())
 }
 
@@ -174,7 +192,9 @@ pub(crate) async fn alias(config: &Config, command: Alias) -> anyhow::Result<()>
             return Ok(());
         }
     };
-    announce(config, change).await;
+    let (change, done) = change;
+    println!("{done}");
+    announce(config, &[change]).await;
     Ok(())
 }
 
@@ -205,12 +225,14 @@ pub(crate) async fn domain(config: &Config, command: Domain) -> anyhow::Result<(
             return Ok(());
         }
     };
-    announce(config, change).await;
+    let (change, done) = change;
+    println!("{done}");
+    announce(config, &[change]).await;
     Ok(())
 }
 
 /// The store node for a new account. A node that has never run is taken only by force: mail for it would wait unseen.
-async fn choose(
+pub(crate) async fn choose(
     config: &Config,
     directory: &Directory,
     wanted: Option<NodeName>,
@@ -273,11 +295,12 @@ fn say_if_none(count: usize, what: &str) {
     }
 }
 
-/// Says what was done, and tells every running process. When the broker is not there, their caches notice by themselves.
-async fn announce(config: &Config, (change, done): (Change, String)) {
-    println!("{done}");
-    match Broker::connect(config.broker.clone(), "chainmail-admin", ANNOUNCE).await {
-        Ok(broker) => broker.announce(subjects::DIRECTORY_CHANGED.to_owned(), change.to_bytes().into()).await,
-        Err(_) => eprintln!("the broker is not there: running processes notice within directory.fresh_for"),
+/// Tells every running process what has changed. When the broker is not there, their caches notice by themselves.
+pub(crate) async fn announce(config: &Config, changes: &[Change]) {
+    let Ok(broker) = Broker::connect(config.broker.clone(), "chainmail-admin", ANNOUNCE).await else {
+        return eprintln!("the broker is not there: running processes notice within directory.fresh_for");
+    };
+    for change in changes {
+        broker.announce(subjects::DIRECTORY_CHANGED.to_owned(), change.to_bytes().into()).await;
     }
 }

@@ -14,7 +14,7 @@ use crate::{Directory, Unsure};
 pub struct Change(String);
 
 impl Change {
-    fn address(address: &Address) -> Self {
+    pub(crate) fn address(address: &Address) -> Self {
         Self(format!("address:{address}"))
     }
 
@@ -113,7 +113,7 @@ impl Directory {
     }
 
     /// Whether mail for the address is looked up under it: its domain is ours, and not another name of one.
-    async fn check_domain(&self, address: &Address) -> anyhow::Result<()> {
+    pub(crate) async fn check_domain(&self, address: &Address) -> anyhow::Result<()> {
         let domain = address.domain();
         match self.inner.master.domain(domain).await? {
             Entry::Domain(Domain { alias_of, .. }) if !alias_of.is_empty() => {
@@ -309,7 +309,7 @@ impl Directory {
         Ok(rows.iter().map(|row| row.get(0)).collect())
     }
 
-    fn changed(&self, change: Change) -> Change {
+    pub(crate) fn changed(&self, change: Change) -> Change {
         self.forget(&change);
         change
     }

@@ -8,6 +8,7 @@ mod address;
 mod admin;
 mod cache;
 pub mod config;
+pub mod import;
 mod login;
 mod master;
 mod resolve;

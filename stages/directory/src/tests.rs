@@ -356,3 +356,49 @@ async fn a_mail_does_not_wait_for_a_master_that_hangs() {
     drop(busy);
     assert_eq!(at_once(alice).await, Some(true));
 }
+
+#[tokio::test]
+async fn many_accounts_are_made_at_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let directory = directory(folder.path()).await;
+    let ready = crate::login::hash("ready").unwrap();
+    let list = format!("# moved in\nnew@example.org  two words \n\nHashed@example.org\t{ready}\n");
+    let accounts = import::read(&list).unwrap();
+    let changes = directory.import(&accounts, "s2").await.unwrap();
+    assert_eq!(
+        changes.iter().map(Change::key).collect::<Vec<_>>(),
+        ["address:new@example.org", "address:hashed@example.org"]
+    );
+    for (address, password) in [("new@example.org", " two words "), ("hashed@example.org", "ready")] {
+        let account = directory.authenticate(address, password).await.unwrap().unwrap();
+        assert_eq!((account.store.as_str(), account.kind, account.status), ("s2", Kind::User, Status::Active));
+        assert!(account.id <= i64::try_from(runtime::clock::now().0).unwrap(), "the number lies before the clock");
+    }
+    // Nobody is made when somebody cannot be.
+    for list in ["other@example.org a\nnew@example.org b\n", "other@example.org a\nx@elsewhere.example b\n"] {
+        assert!(directory.import(&import::read(list).unwrap(), "s2").await.is_err());
+        assert_eq!(directory.account("other@example.org").await.unwrap(), None);
+    }
+    let mut numbers: Vec<i64> = directory.accounts("").await.unwrap().iter().map(|account| account.id).collect();
+    let count = numbers.len();
+    numbers.sort_unstable();
+    numbers.dedup();
+    assert_eq!(numbers.len(), count);
+}
+
+#[test]
+fn lists_that_are_wrong() {
+    for (list, want) in [
+        ("a@example.org", "line 1: no password follows the address"),
+        ("a@example.org x\n\nnobody x\n", "line 3: \"nobody\" is not an address: the @ is missing"),
+        ("a@example.org ", "line 1: an account needs a password"),
+        ("a+b@example.org x", "line 1: a+b@example.org holds a plus sign, which separates the tag of an address"),
+        ("a@example.org x\nA@example.org y\n", "a@example.org stands in the list twice"),
+        ("a@example.org $argon2id$v=19$m=19456,t=2,p=1$c2FsdHNhbHQ", "line 1: the hash is not whole"),
+        ("a@example.org $argon2id$v=x$y", "line 1: the hash cannot be read: "),
+    ] {
+        let told = format!("{:#}", import::read(list).unwrap_err());
+        assert!(told.starts_with(want), "{told}");
+    }
+    assert_eq!(import::read("").unwrap(), []);
+}
