@@ -19,7 +19,7 @@ use wire::session::{Farewell, Session, Step};
 
 use crate::tasks::Tasks;
 
-/// Bytes read at once; with it the memory of an idle connection.
+/// Bytes read at once. An idle connection has no room set aside for them.
 const READ: usize = 16 * 1024;
 
 /// Output is written when this much has gathered, even if the session has more; and bytes at once, so that a slow peer's
@@ -33,6 +33,11 @@ const LAST_WORDS: Duration = Duration::from_secs(1);
 pub trait Backend<S: Session>: Send {
     /// The answer to one question.
     fn answer(&mut self, question: S::Question) -> impl Future<Output = S::Answer> + Send;
+
+    /// Resolves when there may be something new for the session to ask about. Waited for as long as the session wants it.
+    fn news(&mut self) -> impl Future<Output = ()> + Send {
+        std::future::pending()
+    }
 
     /// Everything that was said so far has been sent: what was held for it can go.
     fn sent(&mut self) {}
@@ -94,9 +99,24 @@ impl Conversation {
         }
     }
 
-    /// What is there already, if anything is. An end or an error is met again by whoever waits.
-    fn read_at_once(&mut self, buffer: &mut [u8]) -> Option<usize> {
-        self.read(buffer).now_or_never()?.ok().filter(|count| *count > 0)
+    /// Gives what is there already to `take`, and says how much it was; nothing if nothing is there. The room for it lies
+    /// on the stack, so that those who wait have none.
+    fn read_at_once(&mut self, take: impl FnOnce(&[u8])) -> Option<io::Result<usize>> {
+        let mut buffer = [0; READ];
+        let read = self.read(&mut buffer).now_or_never()?;
+        if let Ok(count @ 1..) = read {
+            take(&buffer[..count]);
+        }
+        Some(read)
+    }
+
+    /// Resolves when there is something to read, or when the peer is gone.
+    async fn readable(&self) -> io::Result<()> {
+        match self {
+            Self::Clear(stream) => stream.readable().await,
+            Self::Tls(stream) => stream.get_ref().0.readable().await,
+            Self::Gone => Err(io::ErrorKind::NotConnected.into()),
+        }
     }
 
     async fn write(&mut self, bytes: &[u8], stalled: Duration) -> io::Result<()> {
@@ -138,11 +158,11 @@ pub async fn drive<S: Session, B: Backend<S>>(
     terms: &Terms,
     first: Bytes,
 ) -> io::Result<()> {
-    let mut buffer = vec![0; READ];
     let mut output = BytesMut::new();
     let began = Instant::now();
     let mut may_say_farewell = true;
     let mut last_words = None;
+    let mut quiet_since = None;
     if !first.is_empty() {
         session.input(&first);
     }
@@ -156,17 +176,19 @@ pub async fn drive<S: Session, B: Backend<S>>(
             Step::NeedInput => {
                 // Whoever sent this cannot have read what is only now written.
                 if !output.is_empty()
-                    && let Some(count) = socket.read_at_once(&mut buffer)
+                    && let Some(Ok(1..)) = socket.read_at_once(|bytes| session.early_input(bytes))
                 {
-                    session.early_input(&buffer[..count]);
                     continue;
                 }
                 flush(&mut socket, &mut output, terms).await?;
+                output = BytesMut::new();
                 backend.sent();
                 let most = if session.is_established() { terms.life } else { terms.login };
-                let ear = Ear { deadline: began + most, may_say_farewell, last_words: &mut last_words };
-                match ear.listen(&mut socket, &mut buffer, terms).await? {
-                    Heard::Bytes(count) => session.input(&buffer[..count]),
+                let deadline = (began + most).min(*quiet_since.get_or_insert_with(Instant::now) + terms.idle);
+                let ear = Ear { deadline, may_say_farewell, last_words: &mut last_words };
+                match ear.listen(&mut socket, &mut session, backend, terms).await? {
+                    Heard::Bytes => quiet_since = None,
+                    Heard::News => session.news(),
                     Heard::End => session.end_of_input(),
                     Heard::Farewell(why) => {
                         may_say_farewell = false;
@@ -203,7 +225,8 @@ async fn gather(socket: &mut Conversation, output: &mut BytesMut, bytes: &[u8], 
 }
 
 enum Heard {
-    Bytes(usize),
+    Bytes,
+    News,
     End,
     Farewell(Farewell),
 }
@@ -217,7 +240,13 @@ struct Ear<'a> {
 }
 
 impl Ear<'_> {
-    async fn listen(self, socket: &mut Conversation, buffer: &mut [u8], terms: &Terms) -> io::Result<Heard> {
+    async fn listen<S: Session, B: Backend<S>>(
+        self,
+        socket: &mut Conversation,
+        session: &mut S,
+        backend: &mut B,
+        terms: &Terms,
+    ) -> io::Result<Heard> {
         if !self.may_say_farewell {
             return Ok(Heard::End);
         }
@@ -229,16 +258,19 @@ impl Ear<'_> {
         if now >= self.deadline {
             return Ok(Heard::Farewell(Farewell::TimedOut));
         }
-        let until = self.deadline.min(now + terms.idle);
-        tokio::select! {
+        loop {
             // What the peer has sent already is heard before a shutdown is.
-            biased;
-            read = socket.read(buffer) => Ok(match read? {
-                0 => Heard::End,
-                count => Heard::Bytes(count),
-            }),
-            () = terms.tasks.stopping() => Ok(Heard::Farewell(Farewell::ShuttingDown)),
-            () = tokio::time::sleep_until(until) => Ok(Heard::Farewell(Farewell::TimedOut)),
+            match socket.read_at_once(|bytes| session.input(bytes)) {
+                Some(read) => return Ok(if read? == 0 { Heard::End } else { Heard::Bytes }),
+                None => {}
+            }
+            tokio::select! {
+                biased;
+                ready = socket.readable() => ready?,
+                () = terms.tasks.stopping() => return Ok(Heard::Farewell(Farewell::ShuttingDown)),
+                () = tokio::time::sleep_until(self.deadline) => return Ok(Heard::Farewell(Farewell::TimedOut)),
+                () = backend.news(), if session.wants_news() => return Ok(Heard::News),
+            }
         }
     }
 }
@@ -268,6 +300,8 @@ mod tests {
         stranger: bool,
         /// Puts a mark before what came early.
         marks: bool,
+        /// Wants news, and asks `n` for it.
+        curious: bool,
         input: Vec<u8>,
         output: Vec<Bytes>,
         asked: bool,
@@ -308,6 +342,14 @@ mod tests {
         fn answer(&mut self, answer: Bytes) {
             self.asked = false;
             self.output.push(answer);
+        }
+
+        fn wants_news(&self) -> bool {
+            self.curious
+        }
+
+        fn news(&mut self) {
+            self.input.push(b'n');
         }
 
         fn is_established(&self) -> bool {
@@ -469,6 +511,69 @@ mod tests {
         let (session, mut backend, first) = (Echo::default(), Upper, Bytes::new());
         let driven = drive(Conversation::Clear(server), session, &mut backend, &terms, first);
         tokio::time::timeout(Duration::from_secs(10), driven).await.ok()
+    }
+
+    /// Waits for its peer and for the news, of which it asks each time.
+    #[tokio::test]
+    async fn who_wants_news_hears_of_it_while_its_peer_is_silent() {
+        struct Tells(u8);
+        impl Backend<Echo> for Tells {
+            async fn answer(&mut self, question: u8) -> Bytes {
+                Bytes::from(vec![question])
+            }
+
+            async fn news(&mut self) {
+                match self.0 {
+                    3 => std::future::pending().await,
+                    _ => self.0 += 1,
+                }
+            }
+
+            fn tls_started(&mut self, _: String) {}
+        }
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (server, _) = listener.accept().await.unwrap();
+        let terms = terms(5_000);
+        let session = Echo { curious: true, ..Echo::default() };
+        let mut backend = Tells(0);
+        let drive = drive(Conversation::Clear(server), session, &mut backend, &terms, Bytes::new());
+        let read = async {
+            let mut heard = [0; 3];
+            client.read_exact(&mut heard).await.unwrap();
+            client.write_all(b"aq").await.unwrap();
+            let mut rest = String::new();
+            client.read_to_string(&mut rest).await.unwrap();
+            assert_eq!((&heard, rest.as_str()), (b"nnn", "aq"));
+        };
+        let (driven, ()) = tokio::join!(drive, read);
+        driven.unwrap();
+    }
+
+    /// News does not make up for a peer that is silent.
+    #[tokio::test]
+    async fn who_hears_much_and_says_nothing_is_timed_out() {
+        struct Chatty;
+        impl Backend<Echo> for Chatty {
+            async fn answer(&mut self, _: u8) -> Bytes {
+                Bytes::new()
+            }
+
+            async fn news(&mut self) {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+
+            fn tls_started(&mut self, _: String) {}
+        }
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (server, _) = listener.accept().await.unwrap();
+        let terms = terms(200);
+        let session = Echo { curious: true, ..Echo::default() };
+        drive(Conversation::Clear(server), session, &mut Chatty, &terms, Bytes::new()).await.unwrap();
+        let mut heard = String::new();
+        client.read_to_string(&mut heard).await.unwrap();
+        assert_eq!(heard, "late");
     }
 
     #[tokio::test]

@@ -3,18 +3,19 @@
 mod fetching;
 mod search;
 
+use std::future::pending;
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use directory::Account;
 use runtime::clock;
 use runtime::driver::Backend;
-use wire::imap::{Answer, FlagMode, ImapSession, Question};
+use wire::imap::{Answer, FlagMode, ImapSession, Question, View};
 
 use self::fetching::Ahead;
 use crate::logins::{Attempt, Login, Logins};
 use crate::node::Node;
-use crate::shard::{self, Change, FlagChange, StoreError};
+use crate::shard::{self, Change, FlagChange, StoreError, Watch};
 use crate::texts::{Held, Texts};
 use crate::views::number;
 
@@ -30,11 +31,18 @@ pub(crate) struct Reading {
     ahead: Option<Ahead>,
     account: Option<Arc<Account>>,
     mailbox: Option<i64>,
+    open: Option<Open>,
+}
+
+/// The mailbox that is selected: how it was when it was last looked at, and whether it has changed since.
+struct Open {
+    view: View,
+    watch: Watch,
 }
 
 impl Reading {
     pub(crate) fn new(node: Node, logins: Logins, room: Texts, client: IpAddr) -> Self {
-        Self { node, logins, room, client, held: None, ahead: None, account: None, mailbox: None }
+        Self { node, logins, room, client, held: None, ahead: None, account: None, mailbox: None, open: None }
     }
 
     async fn login(&mut self, user: &str, password: &str) -> anyhow::Result<Answer> {
@@ -58,6 +66,25 @@ impl Reading {
     async fn view(&mut self, account: i64, name: String) -> anyhow::Result<Answer> {
         let Some((mailbox, view)) = self.node.view(account, &name).await? else { return Ok(Answer::Refused) };
         self.mailbox = Some(mailbox);
+        let watch = self.node.shard(account).notices.watch(mailbox);
+        self.open = Some(Open { view: view.clone(), watch });
+        Ok(Answer::View(view))
+    }
+
+    /// The database is asked only if there was a notice.
+    async fn view_again(&mut self, account: i64, mailbox: i64) -> anyhow::Result<Answer> {
+        let Some(open) = &mut self.open else { return Ok(Answer::Refused) };
+        if !open.watch.has_changed().unwrap_or(true) {
+            return Ok(Answer::View(open.view.clone()));
+        }
+        // First this: what changes while we look is looked for once more.
+        open.watch.mark_unchanged();
+        let looked = self.node.view_again(account, mailbox).await;
+        if looked.is_err() {
+            open.watch.mark_changed();
+        }
+        let Some(view) = looked? else { return Ok(Answer::Refused) };
+        open.view = view.clone();
         Ok(Answer::View(view))
     }
 
@@ -98,6 +125,7 @@ impl Reading {
             }
             (Question::Outlines(uids), Some(mailbox)) => self.outlines(account, mailbox, uids).await,
             (Question::Texts { now, ahead }, Some(mailbox)) => self.texts(account, mailbox, now, ahead).await,
+            (Question::Changes, Some(mailbox)) => self.view_again(account, mailbox).await,
             (_, None) | (Question::Login { .. }, _) => Ok(Answer::Refused),
         }
     }
@@ -114,6 +142,15 @@ impl Backend<ImapSession> for Reading {
     fn sent(&mut self) {
         self.held = None;
         self.ahead = None;
+    }
+
+    async fn news(&mut self) {
+        let Some(open) = &mut self.open else { return pending().await };
+        if open.watch.changed().await.is_err() {
+            return pending().await;
+        }
+        // The session's question finds that there is something.
+        open.watch.mark_changed();
     }
 
     fn tls_started(&mut self, _: String) {}

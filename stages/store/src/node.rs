@@ -13,7 +13,7 @@ use wire::imap::View;
 
 use crate::config::Config;
 use crate::shard::{Change, Delivery, Kept, Settings, Shard, StoreError};
-use crate::views::Views;
+use crate::views::{Views, Which};
 
 /// The form of the folder that this program knows.
 const FORMAT: u32 = 1;
@@ -104,7 +104,13 @@ impl Node {
 
     /// A mailbox as it is, and its number; none if there is none of that name.
     pub(crate) async fn view(&self, account: i64, name: &str) -> anyhow::Result<Option<(i64, View)>> {
-        self.views.look(self.shard(account), account, name).await
+        self.views.look(self.shard(account), Which::Named(account, name.to_owned())).await
+    }
+
+    /// A mailbox that was looked at before, as it is now; none if it is gone.
+    pub(crate) async fn view_again(&self, account: i64, mailbox: i64) -> anyhow::Result<Option<View>> {
+        let found = self.views.look(self.shard(account), Which::Numbered(mailbox)).await?;
+        Ok(found.map(|(_, view)| view))
     }
 
     /// Carries out a change of an account's mail. Resolves when that is synced; gives how many messages changed.

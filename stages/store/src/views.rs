@@ -23,6 +23,24 @@ const TURNS: usize = 64;
 /// The number of the shard, and the mailbox in it.
 type Key = (u32, i64);
 
+/// Which mailbox is looked at.
+#[derive(Debug)]
+pub(crate) enum Which {
+    /// Of this account, with this name.
+    Named(i64, String),
+    /// With this number.
+    Numbered(i64),
+}
+
+impl Which {
+    fn find(&self, connection: &Connection) -> rusqlite::Result<Option<Mailbox>> {
+        match self {
+            Self::Named(account, name) => reader::named(connection, *account, name),
+            Self::Numbered(mailbox) => reader::numbered(connection, *mailbox),
+        }
+    }
+}
+
 #[derive(Clone)]
 struct Weigh;
 
@@ -52,23 +70,14 @@ impl Views {
         Self(Arc::new(Inner { kept, turns: std::array::from_fn(|_| Mutex::default()) }))
     }
 
-    /// The mailbox of this name and its number; none if there is none.
-    pub(crate) async fn look(&self, shard: &Shard, account: i64, name: &str) -> anyhow::Result<Option<(i64, View)>> {
-        let (views, number, name) = (self.clone(), shard.number, name.to_owned());
-        shard
-            .reader
-            .ask(move |connection: &Connection, _: &Path| views.current(connection, number, account, &name))
-            .await
+    /// The mailbox and its number; none if there is none.
+    pub(crate) async fn look(&self, shard: &Shard, which: Which) -> anyhow::Result<Option<(i64, View)>> {
+        let (views, number) = (self.clone(), shard.number);
+        shard.reader.ask(move |connection: &Connection, _: &Path| views.current(connection, number, &which)).await
     }
 
-    fn current(
-        &self,
-        connection: &Connection,
-        shard: u32,
-        account: i64,
-        name: &str,
-    ) -> anyhow::Result<Option<(i64, View)>> {
-        let Some(mailbox) = reader::named(connection, account, name)? else { return Ok(None) };
+    fn current(&self, connection: &Connection, shard: u32, which: &Which) -> anyhow::Result<Option<(i64, View)>> {
+        let Some(mailbox) = which.find(connection)? else { return Ok(None) };
         if let Some(view) = self.fresh((shard, mailbox.id), &mailbox) {
             return Ok(Some((mailbox.id, view)));
         }
@@ -77,7 +86,7 @@ impl Views {
         // All in one snapshot: a UIDNEXT that a message has already would hide it from a client that asks for what is new
         // (RFC 3501 section 2.3.1.1).
         let snapshot = connection.unchecked_transaction()?;
-        let Some(mailbox) = reader::named(&snapshot, account, name)? else { return Ok(None) };
+        let Some(mailbox) = which.find(&snapshot)? else { return Ok(None) };
         let key = (shard, mailbox.id);
         let view = match self.fresh(key, &mailbox) {
             Some(view) => view,

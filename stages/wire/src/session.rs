@@ -76,6 +76,15 @@ pub trait Session {
     /// clear and must not count as sent under TLS (RFC 3207 section 4.2).
     fn tls_started(&mut self);
 
+    /// Whether the session, which waits for input, also wants to hear when there is news from the world. Then
+    /// [`Session::news`] is called, as often as there is.
+    fn wants_news(&self) -> bool {
+        false
+    }
+
+    /// There is news: the session may have something to ask.
+    fn news(&mut self) {}
+
     /// Whether the peer has said who it is, or does not have to. Until then it is given less time.
     fn is_established(&self) -> bool {
         true

@@ -166,6 +166,33 @@ async fn numbers_never_go_back() {
     assert_eq!(uids, [1, 4]);
 }
 
+/// Whoever waits for a mailbox hears of each change in it, after its commit, and of no other's.
+#[tokio::test]
+async fn who_waits_for_a_mailbox_hears_of_its_changes() {
+    let folder = tempfile::tempdir().unwrap();
+    let node = open(folder.path());
+    node.deliver(delivery(1, "a@x", 3, "body")).await.unwrap();
+    let (mailbox, before) = node.view(3, "INBOX").await.unwrap().unwrap();
+    let mut watch = node.shard(3).notices.watch(mailbox);
+    assert!(watch.has_changed().unwrap(), "what came before is not known");
+    watch.mark_unchanged();
+    node.deliver(delivery(1, "a@x", 3, "body")).await.unwrap();
+    node.deliver(delivery(2, "b@x", 5, "body")).await.unwrap();
+    assert!(!watch.has_changed().unwrap(), "it came before, or for somebody else");
+    node.deliver(delivery(3, "a@x", 3, "body")).await.unwrap();
+    watch.changed().await.unwrap();
+    assert_eq!(node.view_again(3, mailbox).await.unwrap().unwrap().uidnext, before.uidnext + 1);
+    for seen in [true, false] {
+        let change = FlagChange { how: FlagMode::Set, flags: SEEN, keywords: Vec::new() };
+        node.change(3, Change::Flags { mailbox, uids: vec![1], change }).await.unwrap();
+        assert_eq!(watch.has_changed().unwrap(), seen, "a flag that is set already is no change");
+        watch.mark_unchanged();
+    }
+    let expunge = Change::Expunge { account: 3, mailbox, uids: vec![1], only_deleted: false };
+    node.change(3, expunge).await.unwrap();
+    assert!(watch.has_changed().unwrap());
+}
+
 #[tokio::test]
 async fn a_folder_of_another_node_or_form_is_refused() {
     let folder = tempfile::tempdir().unwrap();

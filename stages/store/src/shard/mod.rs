@@ -6,6 +6,7 @@ mod filter;
 mod index;
 mod indexed;
 pub(crate) mod marks;
+mod notices;
 mod outlines;
 mod portions;
 pub(crate) mod reader;
@@ -25,6 +26,7 @@ use tokio::sync::{mpsc, oneshot};
 
 pub(crate) use changes::SEEN;
 pub(crate) use indexed::Indexed;
+pub(crate) use notices::{Notices, Watch};
 pub(crate) use outlines::Late;
 pub use outlines::Outlined;
 pub(crate) use portions::{Listed, Texts, Whole};
@@ -221,6 +223,7 @@ pub(crate) struct Shard {
     pub(crate) number: u32,
     commands: mpsc::Sender<Command>,
     pub(crate) reader: Reader,
+    pub(crate) notices: Notices,
     pub(crate) packs: PathBuf,
 }
 
@@ -229,7 +232,8 @@ impl Shard {
     /// is gone, and nobody else must begin before it has ended.
     pub(crate) fn open(settings: Settings, lock: Arc<File>) -> anyhow::Result<Self> {
         std::fs::create_dir_all(&settings.folder)?;
-        let writer = Writer::open(settings.clone())?;
+        let notices = Notices::default();
+        let writer = Writer::open(settings.clone(), notices.clone())?;
         let (commands, receiver) = mpsc::channel(QUEUE);
         let number = settings.number;
         let name = format!("store-{number}");
@@ -237,7 +241,7 @@ impl Shard {
             writer.run(receiver);
             drop(lock);
         })?;
-        Ok(Self { number, commands, reader: Reader::new(&settings), packs: settings.packs() })
+        Ok(Self { number, commands, reader: Reader::new(&settings), notices, packs: settings.packs() })
     }
 
     pub(crate) async fn deliver(&self, delivery: Delivery) -> Result<Kept, StoreError> {

@@ -244,6 +244,13 @@ pub(crate) fn gone(connection: &Connection, mailbox: i64, modseq: i64) -> rusqli
     connection.prepare_cached(sql)?.query_map([mailbox, modseq], |row| row.get(0))?.collect()
 }
 
+/// The mailbox of this number.
+pub(crate) fn numbered(connection: &Connection, mailbox: i64) -> rusqlite::Result<Option<Mailbox>> {
+    let sql = "SELECT id, name, uidvalidity, uidnext, modseq, messages, unseen, special_use, subscribed
+         FROM mailboxes WHERE id = ?";
+    connection.prepare_cached(sql)?.query_row([mailbox], self::mailbox).optional()
+}
+
 fn mailbox(row: &Row<'_>) -> rusqlite::Result<Mailbox> {
     Ok(Mailbox {
         id: row.get(0)?,

@@ -14,6 +14,7 @@ use rusqlite::{Connection, OptionalExtension as _, Transaction, params};
 use tokio::sync::{mpsc, oneshot};
 
 use super::delivered::{self, Decided, FORGET_MOST};
+use super::notices::{self, Notices};
 use super::outlines::{self, Late};
 use super::reader::place;
 use super::sound::Sound;
@@ -47,20 +48,22 @@ pub(super) struct Writer {
     pack: Current,
     sound: Sound,
     forget_at: Instant,
+    notices: Notices,
 }
 
 /// How often delivered ids that are too old are looked for.
 const FORGET_EVERY: Duration = Duration::from_secs(60);
 
 impl Writer {
-    pub(super) fn open(settings: Settings) -> anyhow::Result<Self> {
+    pub(super) fn open(settings: Settings, notices: Notices) -> anyhow::Result<Self> {
         let database = super::schema::open_writer(&settings.database(), clock::now())?;
+        notices::note(&database)?;
         let last: Option<i64> = database.query_row("SELECT max(pack) FROM bodies", [], |row| row.get(0))?;
         // First what must go, or the last of it would be opened, written to, and removed.
         sweep::finish(&database, &settings.packs())?;
         let pack = Current::open_last(&settings.packs(), last.unwrap_or(1))?;
         let now = Instant::now();
-        Ok(Self { settings, database, pack, sound: Sound::new(now), forget_at: now + FORGET_EVERY })
+        Ok(Self { settings, database, pack, sound: Sound::new(now), forget_at: now + FORGET_EVERY, notices })
     }
 
     /// Runs until the node is dropped.
@@ -166,8 +169,10 @@ impl Writer {
             self.pack.append(gathering.records).context("appending to the pack")?;
         }
         let sound = gathering.sound;
+        let changed = notices::changed(&transaction)?;
         transaction.commit().context("committing")?;
         self.sound.remember(sound.into_keys(), Instant::now());
+        self.notices.tell(&changed);
         Ok(())
     }
 }
@@ -402,7 +407,7 @@ mod tests {
 
     fn open(folder: &tempfile::TempDir) -> Writer {
         let (delivered_for, folder) = (Duration::from_secs(86_400), folder.path().to_owned());
-        Writer::open(Settings { folder, number: 0, batch: 9, pack: 10, delivered_for }).unwrap()
+        Writer::open(Settings { folder, number: 0, batch: 9, pack: 10, delivered_for }, Notices::default()).unwrap()
     }
 
     /// More mails come in a minute than are forgotten in one go.

@@ -176,6 +176,8 @@ pub enum Question {
         /// What will be wanted next, if all goes well: it may be read meanwhile.
         ahead: Load,
     },
+    /// How is the mailbox now that was viewed last? Answer: view, or refused if it is gone.
+    Changes,
 }
 
 /// What the world says.

@@ -3,6 +3,7 @@
 mod capabilities;
 mod changes;
 mod fetch;
+mod idle;
 mod job;
 mod login;
 mod mailboxes;
@@ -36,6 +37,10 @@ pub struct ImapSession {
     running: Option<Running>,
     /// The tag of an AUTHENTICATE whose response is awaited.
     sasl: Option<String>,
+    /// The tag of an IDLE that goes on.
+    idling: Option<String>,
+    /// Bytes that came and are not worked off.
+    unread: usize,
     logged_in: bool,
     selected: Option<Selected>,
     /// What the command that is read wants to be returned.
@@ -59,6 +64,8 @@ impl ImapSession {
             question: None,
             running: None,
             sasl: None,
+            idling: None,
+            unread: 0,
             logged_in: false,
             selected: None,
             returns: None,
@@ -90,6 +97,14 @@ impl ImapSession {
         }
     }
 
+    /// Gives back what a client that waits does not need. Ten thousand of them are idle at once.
+    fn rest(&mut self) {
+        self.output = VecDeque::new();
+        if self.unread == 0 && self.fragments.is_message_complete() {
+            self.fragments = Fragmentizer::new(self.limits.command);
+        }
+    }
+
     fn may_login(&self) -> bool {
         self.tls == Tls::On || self.cleartext == Cleartext::Allowed
     }
@@ -97,6 +112,7 @@ impl ImapSession {
     /// Works off what has come. Says whether anything was done.
     fn work(&mut self) -> bool {
         let Some(fragment) = self.fragments.progress() else { return false };
+        self.unread = self.unread.saturating_sub(self.fragments.fragment_bytes(fragment).len());
         if let FragmentInfo::Line { announcement: Some(announcement), .. } = fragment {
             let tag = self.fragments.decode_tag().map_or("*".to_owned(), |tag| tag.inner().to_owned());
             let too_long = announcement.length > self.limits.command || self.fragments.is_max_message_size_exceeded();
@@ -118,6 +134,9 @@ impl ImapSession {
     }
 
     fn message(&mut self) {
+        if let Some(tag) = self.idling.take() {
+            return self.end_idle(&tag);
+        }
         if let Some(tag) = self.sasl.take() {
             let data = match self.fragments.decode_message(&AuthenticateDataCodec::default()) {
                 Ok(AuthenticateData::Continue(data)) => Some(data.declassify().to_vec()),
@@ -158,6 +177,7 @@ impl ImapSession {
             }
             CommandBody::Noop | CommandBody::Check => self.done(&tag, "OK NOOP done"),
             body if !self.logged_in => self.before_login(tag, body),
+            CommandBody::Idle => self.idle(tag),
             body => self.after_login(tag, body),
         }
     }
@@ -168,7 +188,16 @@ impl Session for ImapSession {
     type Answer = Answer;
 
     fn input(&mut self, bytes: &[u8]) {
+        self.unread += bytes.len();
         self.fragments.enqueue_bytes(bytes);
+    }
+
+    fn wants_news(&self) -> bool {
+        self.is_idle()
+    }
+
+    fn news(&mut self) {
+        self.look_again();
     }
 
     fn next(&mut self) -> Step<Question> {
@@ -192,6 +221,7 @@ impl Session for ImapSession {
             }
             if !self.work() {
                 if !self.ended {
+                    self.rest();
                     return Step::NeedInput;
                 }
                 self.closing = true;
@@ -209,6 +239,7 @@ impl Session for ImapSession {
 
     fn tls_started(&mut self) {
         self.fragments = Fragmentizer::new(self.limits.command);
+        self.unread = 0;
         self.tls = Tls::On;
     }
 

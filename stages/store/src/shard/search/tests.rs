@@ -56,7 +56,7 @@ impl World {
     /// The mailbox, and what its client sees.
     async fn view(&self) -> (i64, View) {
         let views = Views::new(runtime::config::ByteSize::mib(1));
-        views.look(&self.shard, 1, "INBOX").await.unwrap().unwrap()
+        views.look(&self.shard, crate::views::Which::Named(1, "INBOX".into())).await.unwrap().unwrap()
     }
 
     /// What a client hears after `a UID SEARCH` with these criteria.
@@ -68,7 +68,7 @@ impl World {
         loop {
             match session.next() {
                 Step::Output(bytes) => heard.push_str(&String::from_utf8_lossy(&bytes)),
-                Step::Ask(Question::View(_)) => session.answer(Answer::View(view.clone())),
+                Step::Ask(Question::View(_) | Question::Changes) => session.answer(Answer::View(view.clone())),
                 Step::Ask(Question::Search { criteria, asked }) => {
                     let found = self.shard.reader.search(mailbox, Search { criteria, asked, now: NOW }).await;
                     session.answer(found.map_or(Answer::Unavailable, Answer::Found));

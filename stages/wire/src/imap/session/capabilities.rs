@@ -5,7 +5,7 @@ use crate::session::Tls;
 
 impl ImapSession {
     pub(super) fn capabilities(&self) -> String {
-        let mut list = String::from("IMAP4rev1 LITERAL+ SASL-IR UNSELECT SPECIAL-USE ESEARCH SEARCHRES WITHIN");
+        let mut list = String::from("IMAP4rev1 LITERAL+ SASL-IR IDLE UNSELECT SPECIAL-USE ESEARCH SEARCHRES WITHIN");
         if !self.logged_in {
             if self.tls == Tls::Offered {
                 list.push_str(" STARTTLS");

@@ -10,9 +10,14 @@ use crate::imap::rows::Rows;
 
 impl ImapSession {
     pub(super) fn refresh(&mut self, tag: String, name: &'static str, job: Job) {
-        let Some(mailbox) = self.selected.as_ref().map(|selected| selected.name.clone()) else { return };
-        self.question = Some(Question::View(mailbox));
+        self.question = Some(Question::Changes);
         self.running = Some(Running { tag, name, job, refreshing: true });
+    }
+
+    /// What others have changed meanwhile is told before the command ends; but no number may change under a client that uses
+    /// them (RFC 3501 section 7.4.1).
+    pub(super) fn finish_with_news(&mut self, running: Running) {
+        self.refresh(running.tag, running.name, Job::Refresh { expunge: false });
     }
 
     pub(super) fn refreshed(&mut self, running: &Running, answer: Answer) {
@@ -30,7 +35,9 @@ impl ImapSession {
         if !lines.is_empty() {
             self.put(lines);
         }
-        self.finish(running);
+        if !matches!(running.job, Job::Idle) {
+            self.finish(running);
+        }
     }
 }
 

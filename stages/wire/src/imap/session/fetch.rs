@@ -76,7 +76,7 @@ impl ImapSession {
                 return self.done(&running.tag, "NO [LIMIT] the items repeat the message too often");
             }
         } else if fetching.left.is_empty() {
-            return self.finish(&running);
+            return self.finish_with_news(running);
         } else {
             match fetching.need {
                 Need::Row => {

@@ -39,6 +39,8 @@ pub(super) enum Job {
     Refresh {
         expunge: bool,
     },
+    /// An idle client is told what is new.
+    Idle,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -97,12 +99,16 @@ impl ImapSession {
         if let Job::Search(searching) = &running.job {
             self.put_found(&running.tag, searching);
         }
-        self.finish(&running);
+        self.finish_with_news(running);
     }
 
     pub(super) fn answered(&mut self, answer: Answer) {
         let Some(mut running) = self.running.take() else { return };
         if answer == Answer::Unavailable {
+            if matches!(running.job, Job::Idle) {
+                // It will be told with what comes next.
+                return;
+            }
             return self.done(&running.tag, "NO [UNAVAILABLE] not at the moment; try again");
         }
         if running.refreshing {

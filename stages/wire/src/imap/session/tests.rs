@@ -56,6 +56,7 @@ impl World {
                 messages: self.rows.iter().cloned().collect(),
             }),
             Question::View(_) => Answer::Refused,
+            Question::Changes => self.answer(Question::View("INBOX".into())),
             Question::Flags { uids, how, flags, keywords } => {
                 for row in self.rows.iter_mut().filter(|row| uids.contains(&row.uid)) {
                     row.flags = match how {
@@ -247,8 +248,12 @@ fn a_large_mailbox_is_told_in_portions() {
     run(&mut session, &mut world, b"1 LOGIN alice secret\r\n2 SELECT INBOX\r\n", usize::MAX);
     session.input(b"a FETCH 1:* (UID)\r\n");
     let (mut heard, mut most) = (0, 0);
-    while let Step::Output(_) = session.next() {
-        heard += 1;
+    loop {
+        match session.next() {
+            Step::Output(_) => heard += 1,
+            Step::Ask(question) => session.answer(world.answer(question)),
+            _ => break,
+        }
         most = most.max(session.output.len());
     }
     assert!(heard == 2501 && most < 1000, "{heard} lines, {most} of them at once");
@@ -263,6 +268,39 @@ fn what_others_change_is_told_at_noop() {
     world.rows.push(MessageRow { uid: 25, flags: 0, keywords: Arc::default(), size: 1, received: 0, modseq: 1 });
     let heard = run(&mut session, &mut world, b"a NOOP\r\n", usize::MAX);
     assert_eq!(heard, "* 1 EXPUNGE\r\n* 1 FETCH (FLAGS (\\Seen))\r\n* 2 EXISTS\r\na OK NOOP done\r\n");
+}
+
+#[test]
+fn an_idle_client_hears_what_is_new() {
+    let (mut session, mut world) = (session(), World::new());
+    let before = run(&mut session, &mut world, b"1 LOGIN alice secret\r\n2 SELECT INBOX\r\n", usize::MAX);
+    assert!(before.contains("] logged in") && !session.wants_news());
+    assert_eq!(run(&mut session, &mut world, b"a IDLE\r\n", usize::MAX), "+ idling\r\n");
+    assert!(session.wants_news());
+    session.news();
+    assert_eq!(run(&mut session, &mut world, b"", 1), "", "nothing has changed");
+    world.rows.remove(0);
+    world.rows[0].flags = flags::SEEN;
+    session.news();
+    assert_eq!(run(&mut session, &mut world, b"", 1), "* 1 EXPUNGE\r\n* 1 FETCH (FLAGS (\\Seen))\r\n");
+    assert_eq!(run(&mut session, &mut world, b"done\r\nb NOOP\r\n", 3), "a OK IDLE done\r\nb OK NOOP done\r\n");
+    assert!(!session.wants_news());
+    let heard = run(&mut session, &mut world, b"c IDLE\r\nd NOOP\r\ne NOOP\r\n", usize::MAX);
+    assert_eq!(heard, "+ idling\r\nc BAD DONE was expected\r\ne OK NOOP done\r\n");
+}
+
+#[test]
+fn a_fetch_ends_with_what_is_new_but_for_expunges() {
+    let (mut session, mut world) = (session(), World::new());
+    run(&mut session, &mut world, b"1 LOGIN alice secret\r\n2 SELECT INBOX\r\n", usize::MAX);
+    let gone = world.rows.remove(0);
+    world.rows[0].flags = flags::SEEN;
+    let heard = run(&mut session, &mut world, b"a FETCH 1 UID\r\n", usize::MAX);
+    assert_eq!(
+        heard, "* 1 FETCH (UID 5)\r\n* 2 FETCH (FLAGS (\\Seen))\r\na OK FETCH done\r\n",
+        "{gone:?} keeps its number"
+    );
+    assert_eq!(run(&mut session, &mut world, b"b NOOP\r\n", usize::MAX), "* 1 EXPUNGE\r\nb OK NOOP done\r\n");
 }
 
 #[test]
