@@ -8,5 +8,6 @@ pub mod corpora;
 pub mod dovecot;
 pub mod imaptest;
 pub mod loadgen;
+pub mod people;
 pub mod ports;
 pub mod servers;
