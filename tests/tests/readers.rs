@@ -30,7 +30,8 @@ fn fetchmail(person: &Person, chain: &Chain, keeps: &str) -> bool {
     let rc = person.write("fetchmailrc", &settings);
     std::fs::set_permissions(&rc, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
     let pid = person.path("pid");
-    let done = person.run(&program("fetchmail"), &["-v", "--pidfile", pid.to_str().unwrap(), "-f", rc.to_str().unwrap()]);
+    let done =
+        person.run(&program("fetchmail"), &["-v", "--pidfile", pid.to_str().unwrap(), "-f", rc.to_str().unwrap()]);
     let said = String::from_utf8_lossy(&done.stdout).into_owned() + &String::from_utf8_lossy(&done.stderr);
     match done.status.code() {
         Some(0) => true,
