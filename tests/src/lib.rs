@@ -5,6 +5,7 @@ pub mod chain;
 pub mod clamd;
 pub mod clients;
 pub mod corpora;
+pub mod crowd;
 pub mod dovecot;
 pub mod imaptest;
 pub mod loadgen;

@@ -39,17 +39,17 @@ impl fmt::Display for Item {
 }
 
 /// Items as a line.
-pub(super) fn line(items: &[Item]) -> String {
+pub fn line(items: &[Item]) -> String {
     items.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ")
 }
 
 /// Whether this word begins a status reply, behind which comes text for people.
-pub(super) fn is_status(word: &[u8]) -> bool {
+pub fn is_status(word: &[u8]) -> bool {
     ["ok", "no", "bad", "bye", "preauth"].iter().any(|status| word.eq_ignore_ascii_case(status.as_bytes()))
 }
 
 /// Reads a reply without its tag and line end. Of a status reply only the word and the code are kept.
-pub(super) fn parse(reply: &[u8]) -> Vec<Item> {
+pub fn parse(reply: &[u8]) -> Vec<Item> {
     let mut reader = Reader { octets: reply, at: 0 };
     let mut items = Vec::new();
     while let Some(item) = reader.item() {

@@ -5,7 +5,7 @@
 //! written. A group is one script with its mailbox. A group that wants what the server does not offer is skipped.
 
 mod compare;
-mod item;
+pub mod item;
 mod play;
 mod script;
 mod session;

@@ -8,6 +8,9 @@ use std::time::Duration;
 /// A server that says nothing for so long has failed.
 const PATIENCE: Duration = Duration::from_secs(20);
 
+/// How long a client is idle where that is only one of the things it does.
+const MOMENT: Duration = Duration::from_millis(30);
+
 /// A connection, with the greeting read.
 pub struct Session {
     stream: BufReader<TcpStream>,
@@ -105,6 +108,30 @@ impl Session {
             Some(end) if end.to_ascii_uppercase().starts_with(b"OK") => Ok(replies),
             end => Err(format!("{}: {}", said(), String::from_utf8_lossy(end.map_or(b"nothing", |end| end)))),
         }
+    }
+
+    /// Waits for news, for a moment, and ends that. Gives the tag, under which the replies are still to be read.
+    pub fn idle(&mut self) -> io::Result<String> {
+        let tag = self.send(b"IDLE")?;
+        loop {
+            let reply = self.read()?;
+            if reply.starts_with(b"+") {
+                break;
+            }
+            let is_end = reply.starts_with(format!("{tag} ").as_bytes());
+            self.early.push_back(reply);
+            if is_end {
+                return Ok(tag);
+            }
+        }
+        self.stream.get_ref().set_read_timeout(Some(MOMENT))?;
+        match self.stream.fill_buf() {
+            Err(error) if error.kind() != io::ErrorKind::WouldBlock => return Err(error),
+            _ => {}
+        }
+        self.stream.get_ref().set_read_timeout(Some(PATIENCE))?;
+        self.stream.get_mut().write_all(b"DONE\r\n")?;
+        Ok(tag)
     }
 
     pub fn messages(&self) -> &[u64] {
