@@ -59,10 +59,15 @@ fn addresses(out: &mut BytesMut, value: Option<&[u8]>) {
 
 /// One address. A group begins with one that has no host, and ends with one that has nothing.
 #[derive(Debug, Default, PartialEq, Eq)]
-struct Address {
-    name: Option<Vec<u8>>,
-    mailbox: Option<Vec<u8>>,
-    host: Option<Vec<u8>>,
+pub(super) struct Address {
+    pub(super) name: Option<Vec<u8>>,
+    pub(super) mailbox: Option<Vec<u8>>,
+    pub(super) host: Option<Vec<u8>>,
+}
+
+/// The first address of a field.
+pub(super) fn first_address(value: &[u8]) -> Option<Address> {
+    parse(value).into_iter().next()
 }
 
 /// The words of an address list: quoted strings and comments are one each.

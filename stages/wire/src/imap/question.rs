@@ -44,6 +44,8 @@ pub struct Limits {
     pub fetch_items: usize,
     /// Criteria of one SEARCH that ask for texts: each is looked for in every message.
     pub search_texts: usize,
+    /// Messages of a mailbox that can be sorted or put into threads: each takes some 200 bytes while that is done.
+    pub sorted: usize,
     /// Keywords named in one STORE, and bytes of each.
     pub keywords: (usize, usize),
 }
@@ -56,6 +58,7 @@ impl Default for Limits {
             failed_logins: 3,
             fetch_items: 100,
             search_texts: 50,
+            sorted: 500_000,
             keywords: (50, 64),
         }
     }

@@ -120,7 +120,7 @@ fn readable_fields(header: &[u8]) -> Vec<Field> {
 }
 
 /// A field's value, unfolded, its encoded words decoded, in lower case.
-fn decode_words(out: &mut String, value: &[u8]) {
+pub(super) fn decode_words(out: &mut String, value: &[u8]) {
     let mut unfolded: Vec<u8> = value.iter().copied().filter(|byte| !matches!(byte, b'\r' | b'\n')).collect();
     if memchr::memmem::find(&unfolded, b"=?").is_none() {
         return fold_into(out, &String::from_utf8_lossy(unfolded.trim_ascii()));

@@ -8,6 +8,7 @@ mod job;
 mod login;
 mod mailboxes;
 mod messages;
+mod order;
 mod search;
 
 use std::collections::VecDeque;

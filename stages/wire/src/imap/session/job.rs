@@ -97,7 +97,7 @@ impl ImapSession {
             return;
         }
         if let Job::Search(searching) = &running.job {
-            self.put_found(&running.tag, searching);
+            self.put_found(&running, searching);
         }
         self.finish_with_news(running);
     }

@@ -27,6 +27,8 @@ impl ImapSession {
             CommandBody::Fetch { .. }
             | CommandBody::Store { .. }
             | CommandBody::Search { .. }
+            | CommandBody::Sort { .. }
+            | CommandBody::Thread { .. }
             | CommandBody::Expunge
             | CommandBody::Close
             | CommandBody::Unselect => self.mistake(&tag, "select a mailbox first"),

@@ -27,7 +27,9 @@ impl ImapSession {
             CommandBody::Store { sequence_set, kind, response, flags, uid, .. } => {
                 self.store(tag, &sequence_set, kind, response, &flags, form(uid));
             }
-            CommandBody::Search { .. } => self.in_search(tag, body),
+            CommandBody::Search { .. } | CommandBody::Sort { .. } | CommandBody::Thread { .. } => {
+                self.in_search(tag, body)
+            }
             CommandBody::Expunge | CommandBody::Close => self.expunge(tag, matches!(body, CommandBody::Expunge)),
             CommandBody::Unselect => {
                 self.selected = None;

@@ -8,11 +8,13 @@ use imap_codec::CommandCodec;
 use imap_codec::decode::Decoder as _;
 use imap_types::IntoStatic as _;
 use imap_types::command::{Command, CommandBody};
+use imap_types::core::Vec1;
 use imap_types::search::SearchKey;
 
 use super::ImapSession;
 use super::job::{Job, Running, UidForm};
 use super::messages::form;
+use super::order::Order;
 use crate::imap::extended::search::{Returns, rid};
 use crate::imap::question::{Answer, MessageRow, Question};
 use crate::imap::search::{self, Criteria};
@@ -34,6 +36,8 @@ pub(super) struct Searching {
     found: Vec<u32>,
     form: UidForm,
     returns: Option<Returns>,
+    /// The order in which they are to be told, if it is not their own.
+    order: Option<Order>,
 }
 
 impl ImapSession {
@@ -64,17 +68,36 @@ impl ImapSession {
 
     pub(super) fn in_search(&mut self, tag: String, body: CommandBody<'static>) {
         match body {
-            CommandBody::Search { charset: Some(charset), .. } if !search::knows(&charset) => {
+            CommandBody::Search { charset: Some(charset), .. }
+            | CommandBody::Sort { charset, .. }
+            | CommandBody::Thread { charset, .. }
+                if !search::knows(&charset) =>
+            {
                 self.done(&tag, "NO [BADCHARSET (US-ASCII UTF-8)] this charset is not known");
             }
-            CommandBody::Search { criteria, uid, .. } => self.search(tag, &SearchKey::And(criteria), form(uid)),
+            CommandBody::Search { criteria, uid, .. } => self.search(tag, "SEARCH", criteria, form(uid), None),
+            CommandBody::Sort { sort_criteria, search_criteria, uid, .. } => {
+                let order = Order::sort(sort_criteria);
+                self.search(tag, "SORT", search_criteria, form(uid), Some(order));
+            }
+            CommandBody::Thread { algorithm, search_criteria, uid, .. } => match Order::thread(&algorithm) {
+                Some(order) => self.search(tag, "THREAD", search_criteria, form(uid), Some(order)),
+                None => self.mistake(&tag, "this algorithm is not known"),
+            },
             _ => self.done(&tag, "NO [CANNOT] this command is not supported"),
         }
     }
 
-    fn search(&mut self, tag: String, key: &SearchKey<'_>, form: UidForm) {
+    fn search(
+        &mut self,
+        tag: String,
+        name: &'static str,
+        criteria: Vec1<SearchKey<'_>>,
+        form: UidForm,
+        order: Option<Order>,
+    ) {
         let mut reading = search::Reading { last: self.last(), texts: self.limits.search_texts };
-        let read = reading.read(key);
+        let read = reading.read(&SearchKey::And(criteria));
         let returns = self.returns.take();
         // RFC 5182 section 2.1: what is saved goes if the search fails.
         if returns.is_some_and(|returns| returns.save)
@@ -83,17 +106,19 @@ impl ImapSession {
             selected.saved = Vec::new();
         }
         match read {
+            Ok(_) if order.is_some() && self.messages().len() > self.limits.sorted => {
+                self.done(&tag, "NO [LIMIT] the mailbox has too many messages to be put in order");
+            }
             Ok(criteria) => {
-                let searching =
-                    Searching { criteria: Arc::new(criteria), open: None, found: Vec::new(), form, returns };
-                let job = Job::Search(searching);
-                self.running = Some(Running { tag, name: "SEARCH", job, refreshing: false });
+                let criteria = Arc::new(criteria);
+                let job = Job::Search(Searching { criteria, open: None, found: Vec::new(), form, returns, order });
+                self.running = Some(Running { tag, name, job, refreshing: false });
             }
             Err(why) => self.done(&tag, &format!("NO {why}")),
         }
     }
 
-    /// Says whether all messages have been judged; else a question has been put.
+    /// Says whether it is known what is to be told; else a question has been put.
     pub(super) fn search_next(&mut self, searching: &mut Searching) -> bool {
         let Searching { criteria, open, found, .. } = searching;
         let open = open.get_or_insert_with(|| {
@@ -122,7 +147,8 @@ impl ImapSession {
         }
         if asked.is_empty() {
             found.sort_unstable();
-            return true;
+            let Searching { order, found, .. } = searching;
+            return order.as_mut().is_none_or(|order| self.order_next(order, found));
         }
         self.question = Some(Question::Search { criteria: Arc::clone(criteria), asked });
         false
@@ -132,6 +158,10 @@ impl ImapSession {
         match (&mut running.job, answer) {
             (Job::Search(searching), Answer::Found(uids)) => {
                 searching.found.extend(uids);
+                self.running = Some(running);
+            }
+            (Job::Search(Searching { order: Some(order), .. }), Answer::Outlines(count, outlines)) => {
+                self.take_outlines(order, count, &outlines);
                 self.running = Some(running);
             }
             _ => self.done(&running.tag, "NO [SERVERBUG] an answer did not fit its question"),
@@ -148,13 +178,22 @@ impl ImapSession {
     }
 
     /// Tells what was found, in the way that was asked for.
-    pub(super) fn put_found(&mut self, tag: &str, searching: &Searching) {
-        let Searching { found, form, returns, .. } = searching;
+    pub(super) fn put_found(&mut self, running: &Running, searching: &Searching) {
+        let Searching { form, returns, order, .. } = searching;
+        let found = match order {
+            Some(Order::Threaded(forest)) => {
+                let line = forest.write(|uid| self.told(uid, *form).unwrap_or(0));
+                let space = if line.is_empty() { "" } else { " " };
+                return self.put(format!("* THREAD{space}{line}\r\n"));
+            }
+            Some(Order::Sorted(uids)) => uids,
+            _ => &searching.found,
+        };
         let told: Vec<u32> = found.iter().filter_map(|uid| self.told(*uid, *form)).collect();
         let modseq = searching.criteria.asks_modseq().then(|| self.modseq(found, *returns)).flatten();
         match returns {
             None => {
-                let mut line = String::from("* SEARCH");
+                let mut line = format!("* {}", running.name);
                 for number in told {
                     let _ = write!(line, " {number}");
                 }
@@ -169,10 +208,12 @@ impl ImapSession {
                     && let Some(selected) = &mut self.selected
                 {
                     selected.saved = saved(found, *returns);
+                    // `$` is a set, whatever the order.
+                    selected.saved.sort_unstable();
                 }
                 if returns.min || returns.max || returns.all || returns.count {
                     let list = set::compress(&told);
-                    self.put(extended(tag, *form, *returns, &told, &list, modseq));
+                    self.put(extended(&running.tag, *form, *returns, &told, &list, modseq));
                 }
             }
         }
@@ -196,13 +237,14 @@ fn saved(found: &[u32], returns: Returns) -> Vec<u32> {
     ends
 }
 
-/// An ESEARCH response (RFC 4731 section 3.1); `told` is in order of numbers, `list` as the client wants it.
+/// An ESEARCH response (RFC 4731 section 3.1) about these, in their order, which `list` has as a set.
 fn extended(tag: &str, form: UidForm, returns: Returns, told: &[u32], list: &str, modseq: Option<u64>) -> String {
     let mut line = format!("* ESEARCH (TAG \"{tag}\")");
     if form == UidForm::Uid {
         line.push_str(" UID");
     }
-    let (min, max) = (told.iter().min(), told.iter().max());
+    // RFC 5267 section 3.1: for SORT these are the first and the last.
+    let (min, max) = (told.first(), told.last());
     for (name, end) in [("MIN", min.filter(|_| returns.min)), ("MAX", max.filter(|_| returns.max))] {
         if let Some(end) = end {
             let _ = write!(line, " {name} {end}");

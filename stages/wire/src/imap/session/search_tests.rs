@@ -54,3 +54,24 @@ fn what_was_saved_stands_for_its_messages() {
         "a OK SEARCH done\r\nb OK STORE done\r\n* 1 EXPUNGE\r\nc OK EXPUNGE done\r\n* 1 FETCH (UID 15)\r\nd OK FETCH done\r\n",
     );
 }
+
+#[test]
+fn what_is_found_is_told_in_order() {
+    check("a SORT (REVERSE SUBJECT) UTF-8 ALL\r\n", "* SORT 2 1\r\na OK SORT done\r\n");
+    check("a UID SORT (FROM REVERSE SIZE) US-ASCII UNSEEN\r\n", "* SORT 15 5\r\na OK SORT done\r\n");
+    check("a UID SORT (REVERSE ARRIVAL) UTF-8 ALL\r\n", "* SORT 5 15\r\na OK SORT done\r\n");
+    check("a SORT (SUBJECT) UTF-8 SEEN\r\n", "* SORT\r\na OK SORT done\r\n");
+    check("a SORT (SUBJECT) KOI8-R ALL\r\n", "a NO [BADCHARSET (US-ASCII UTF-8)] this charset is not known\r\n");
+    check(
+        "a SORT RETURN (MIN MAX ALL COUNT SAVE) (REVERSE SUBJECT) UTF-8 ALL\r\nb SEARCH $\r\n",
+        "* ESEARCH (TAG \"a\") MIN 2 MAX 1 ALL 2,1 COUNT 2\r\na OK SORT done\r\n* SEARCH 1 2\r\nb OK SEARCH done\r\n",
+    );
+}
+
+#[test]
+fn what_is_found_is_told_as_threads() {
+    check("a THREAD REFERENCES UTF-8 ALL\r\n", "* THREAD (1)(2)\r\na OK THREAD done\r\n");
+    check("a UID THREAD ORDEREDSUBJECT UTF-8 BODY second\r\n", "* THREAD (15)\r\na OK THREAD done\r\n");
+    check("a THREAD REFERENCES UTF-8 SEEN\r\n", "* THREAD\r\na OK THREAD done\r\n");
+    check("a THREAD NONE UTF-8 ALL\r\n", "a BAD this algorithm is not known\r\n");
+}
