@@ -58,3 +58,23 @@ fn a_delivered_mail_reaches_who_is_idle() {
     idle.say("DONE");
     idle.hear("c OK");
 }
+
+/// Ten thousand are to fit into half a gigabyte: 50 KB each, of which this sees what the process has of its own.
+#[test]
+fn readers_who_wait_take_little_memory() {
+    let count: u64 = 800;
+    let clamd = Clamd::start();
+    let chain = Chain::start_all_with(&clamd, &[("/stages/store/per_address", serde_json::json!(100_000))]);
+    let wait = |count: u64| -> Vec<Imap> {
+        let mut waiting: Vec<Imap> = (0..count).map(|_| Imap::open(&chain)).collect();
+        waiting.iter_mut().for_each(|imap| imap.say("c IDLE"));
+        waiting.iter_mut().for_each(|imap| drop(imap.hear("+ ")));
+        waiting
+    };
+    // What is made once is made by these.
+    let _first = wait(50);
+    let before = chain.memory("all");
+    let _waiting = wait(count);
+    let each = chain.memory("all").saturating_sub(before) / count;
+    assert!(each < 50_000, "{each} bytes for each reader");
+}

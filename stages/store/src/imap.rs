@@ -17,7 +17,7 @@ use crate::logins::{Attempt, Login, Logins};
 use crate::node::Node;
 use crate::shard::{self, Change, FlagChange, StoreError, Watch};
 use crate::texts::{Held, Texts};
-use crate::views::number;
+use crate::views::{self, number};
 
 /// Answers one session.
 pub(crate) struct Reading {
@@ -105,15 +105,21 @@ impl Reading {
                 Ok(Answer::Mailboxes(mailboxes.into_iter().map(listed).collect()))
             }
             (Question::View(name), _) => self.view(account, name).await,
-            (Question::Flags { uids, how, flags, keywords }, Some(mailbox)) => {
+            (Question::Flags { uids, how, flags, keywords, unchanged_since }, Some(mailbox)) => {
                 let how = match how {
                     FlagMode::Set => shard::FlagMode::Set,
                     FlagMode::Add => shard::FlagMode::Add,
                     FlagMode::Remove => shard::FlagMode::Remove,
                 };
                 let change = FlagChange { how, flags, keywords };
-                match self.node.change(account, Change::Flags { mailbox, uids: wide(uids), change }).await {
+                let unchanged_since = unchanged_since.map(|modseq| i64::try_from(modseq).unwrap_or(i64::MAX));
+                match self
+                    .node
+                    .change(account, Change::Flags { mailbox, uids: wide(uids), change, unchanged_since })
+                    .await
+                {
                     Err(StoreError::TooManyKeywords) => Ok(Answer::Refused),
+                    Err(StoreError::Modified(uids)) => Ok(Answer::Modified(uids.into_iter().map(number).collect())),
                     changed => Ok(changed.map(|_| Answer::Done)?),
                 }
             }
@@ -126,6 +132,9 @@ impl Reading {
             (Question::Outlines(uids), Some(mailbox)) => self.outlines(account, mailbox, uids).await,
             (Question::Texts { now, ahead }, Some(mailbox)) => self.texts(account, mailbox, now, ahead).await,
             (Question::Changes, Some(mailbox)) => self.view_again(account, mailbox).await,
+            (Question::Gone(modseq), Some(mailbox)) => {
+                Ok(Answer::Gone(views::gone(self.node.shard(account), mailbox, modseq).await?))
+            }
             (_, None) | (Question::Login { .. }, _) => Ok(Answer::Refused),
         }
     }
@@ -169,5 +178,6 @@ fn listed(mailbox: shard::Mailbox) -> wire::imap::Mailbox {
         uidnext: number(mailbox.uidnext),
         messages: u64::try_from(mailbox.messages).unwrap_or(0),
         unseen: u64::try_from(mailbox.unseen).unwrap_or(0),
+        modseq: mailbox.modseq.unsigned_abs(),
     }
 }

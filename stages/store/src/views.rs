@@ -13,7 +13,7 @@ use runtime::config::ByteSize;
 use rusqlite::Connection;
 use wire::imap::{MessageRow, Rows, View};
 
-use crate::shard::{self, Mailbox, Shard, marks, reader};
+use crate::shard::{self, Mailbox, REMEMBERED, Shard, marks, reader};
 
 /// Bytes of a view beside its messages.
 const OVERHEAD: u64 = 200;
@@ -91,7 +91,9 @@ impl Views {
         let view = match self.fresh(key, &mailbox) {
             Some(view) => view,
             None => {
-                let known = self.0.kept.get(&key).filter(|known| known.uidvalidity == number(mailbox.uidvalidity));
+                let known = self.0.kept.get(&key).filter(|known| {
+                    known.uidvalidity == number(mailbox.uidvalidity) && is_remembered(known.modseq, &mailbox)
+                });
                 let messages = messages(&snapshot, &mailbox, known.as_ref())?;
                 let view = View {
                     uidvalidity: number(mailbox.uidvalidity),
@@ -131,6 +133,25 @@ fn messages(snapshot: &Connection, mailbox: &Mailbox, known: Option<&View>) -> r
         Some(MessageRow { flags: mark.flags, keywords, modseq: mark.modseq.unsigned_abs(), ..row.clone() })
     });
     Ok(known.messages.with(changed.chain(new.into_iter().map(row)), &gone))
+}
+
+/// Whether all that was expunged after this MODSEQ is known.
+fn is_remembered(modseq: u64, mailbox: &Mailbox) -> bool {
+    mailbox.modseq - i64::try_from(modseq).unwrap_or(i64::MAX) <= REMEMBERED
+}
+
+/// What was expunged after this MODSEQ; none if it is not remembered for so long.
+pub(crate) async fn gone(shard: &Shard, mailbox: i64, modseq: u64) -> anyhow::Result<Option<Vec<u32>>> {
+    let since = i64::try_from(modseq).unwrap_or(i64::MAX);
+    let ask = move |connection: &Connection, _: &Path| {
+        let snapshot = connection.unchecked_transaction()?;
+        let known = reader::numbered(&snapshot, mailbox)?.filter(|mailbox| is_remembered(modseq, mailbox));
+        if known.is_none() {
+            return Ok(None);
+        }
+        Ok(Some(reader::gone(&snapshot, mailbox, since)?.into_iter().map(number).collect()))
+    };
+    shard.reader.ask(ask).await
 }
 
 pub(crate) fn number(value: i64) -> u32 {

@@ -147,7 +147,7 @@ async fn numbers_never_go_back() {
     let inbox = async |node: &Node| node.shard(3).reader.mailboxes(3).await.unwrap().remove(1);
     let before = inbox(&node).await;
     let seen = FlagChange { how: FlagMode::Add, flags: SEEN, keywords: vec!["Work".into()] };
-    let change = Change::Flags { mailbox: before.id, uids: vec![1, 3, 9], change: seen };
+    let change = Change::Flags { mailbox: before.id, uids: vec![1, 3, 9], change: seen, unchanged_since: None };
     assert_eq!(node.change(3, change.clone()).await, Ok(2));
     assert_eq!(node.change(3, change).await, Ok(0), "nothing changes twice");
     let flagged = inbox(&node).await;
@@ -164,6 +164,36 @@ async fn numbers_never_go_back() {
     node.deliver(delivery(4, "a@x", 3, "body")).await.unwrap();
     let uids: Vec<i64> = node.shard(3).reader.messages(after.id).await.unwrap().iter().map(|m| m.uid).collect();
     assert_eq!(uids, [1, 4]);
+}
+
+/// RFC 7162 section 3.1.3, and what is remembered of the expunged.
+#[tokio::test]
+async fn what_has_changed_is_left_alone_and_what_went_is_remembered() {
+    let folder = tempfile::tempdir().unwrap();
+    let node = open(folder.path());
+    for mail in 1..=3 {
+        node.deliver(delivery(mail, "a@x", 3, "body")).await.unwrap();
+    }
+    let (mailbox, before) = node.view(3, "INBOX").await.unwrap().unwrap();
+    let flag = async |uids: &[i64], unchanged_since| {
+        let change = FlagChange { how: FlagMode::Add, flags: SEEN << 1, keywords: Vec::new() };
+        node.change(3, Change::Flags { mailbox, uids: uids.to_vec(), change, unchanged_since }).await
+    };
+    let since = Some(i64::try_from(before.modseq).unwrap());
+    assert_eq!(flag(&[2], since).await, Ok(1));
+    assert_eq!(flag(&[1, 2, 3, 9], since).await, Err(StoreError::Modified(vec![2])));
+    let view = node.view_again(3, mailbox).await.unwrap().unwrap();
+    assert!(view.messages.iter().all(|row| row.flags == SEEN << 1), "the others were changed");
+    node.change(3, Change::Expunge { account: 3, mailbox, uids: vec![1, 3], only_deleted: false }).await.unwrap();
+    let gone = async |modseq| crate::views::gone(node.shard(3), mailbox, modseq).await.unwrap();
+    assert_eq!(gone(view.modseq).await, Some(vec![1, 3]));
+    assert_eq!(gone(view.modseq + 1).await, Some(vec![]));
+    let database = rusqlite::Connection::open(node.shard(3).packs.with_file_name("shard.db")).unwrap();
+    database.execute("UPDATE mailboxes SET modseq = modseq + 200000", []).unwrap();
+    assert_eq!(gone(view.modseq).await, None, "that was too long ago");
+    node.change(3, Change::Expunge { account: 3, mailbox, uids: vec![2], only_deleted: false }).await.unwrap();
+    let left: u32 = database.query_row("SELECT count(*) FROM tombstones", [], |row| row.get(0)).unwrap();
+    assert_eq!(left, 1);
 }
 
 /// Whoever waits for a mailbox hears of each change in it, after its commit, and of no other's.
@@ -184,7 +214,7 @@ async fn who_waits_for_a_mailbox_hears_of_its_changes() {
     assert_eq!(node.view_again(3, mailbox).await.unwrap().unwrap().uidnext, before.uidnext + 1);
     for seen in [true, false] {
         let change = FlagChange { how: FlagMode::Set, flags: SEEN, keywords: Vec::new() };
-        node.change(3, Change::Flags { mailbox, uids: vec![1], change }).await.unwrap();
+        node.change(3, Change::Flags { mailbox, uids: vec![1], change, unchanged_since: None }).await.unwrap();
         assert_eq!(watch.has_changed().unwrap(), seen, "a flag that is set already is no change");
         watch.mark_unchanged();
     }

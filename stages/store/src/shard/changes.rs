@@ -6,6 +6,9 @@ use super::marks::{self, Mark, Marks};
 use super::writer::Gathering;
 use super::{Change, FlagChange, StoreError};
 
+/// What was expunged is remembered for so many changes of its mailbox: some MB at most, where each mail that comes goes
+/// again. A client that was away for longer is told of all UIDs that are not there.
+pub(crate) const REMEMBERED: i64 = 100_000;
 /// The flag that counts for `unseen`.
 pub(crate) const SEEN: i64 = 1;
 /// The flag by which a reader says what is to be expunged.
@@ -15,7 +18,9 @@ impl Gathering<'_> {
     pub(super) fn change(&mut self, change: &Change) -> rusqlite::Result<Result<u64, StoreError>> {
         match change {
             Change::Mailboxes { account, now } => self.make_mailboxes(*account, *now).map(|()| Ok(0)),
-            Change::Flags { mailbox, uids, change } => self.flags(*mailbox, uids, change),
+            Change::Flags { mailbox, uids, change, unchanged_since } => {
+                self.flags(*mailbox, uids, change, unchanged_since.unwrap_or(i64::MAX))
+            }
             Change::Expunge { account, mailbox, uids, only_deleted } => {
                 let needed = if *only_deleted { DELETED } else { 0 };
                 self.expunge(*account, *mailbox, uids, needed).map(Ok)
@@ -29,15 +34,25 @@ impl Gathering<'_> {
         self.transaction.prepare_cached(next)?.query_row([mailbox], |row| row.get(0)).optional()
     }
 
-    fn flags(&self, mailbox: i64, uids: &[i64], change: &FlagChange) -> rusqlite::Result<Result<u64, StoreError>> {
+    fn flags(
+        &self,
+        mailbox: i64,
+        uids: &[i64],
+        change: &FlagChange,
+        unchanged_since: i64,
+    ) -> rusqlite::Result<Result<u64, StoreError>> {
         let Some(modseq) = self.next_modseq(mailbox)? else { return Ok(Ok(0)) };
-        let (mut count, mut unseen, mut result) = (0, 0, Ok(()));
+        let (mut count, mut unseen, mut result, mut modified) = (0, 0, Ok(()), Vec::new());
         let mut sorted = uids.to_vec();
         sorted.sort_unstable();
         sorted.dedup();
         for block in sorted.chunk_by(|one, other| marks::together(*one, *other)) {
             let (mut marks, mut is_changed) = (marks::around(self.transaction, mailbox, block[0])?, false);
             for (uid, mark) in self.as_they_are(mailbox, block, &marks)? {
+                if mark.modseq > unchanged_since {
+                    modified.push(uid);
+                    continue;
+                }
                 let Some((flags, keywords)) = change.apply(mark.flags, &mark.keywords) else {
                     result = Err(StoreError::TooManyKeywords);
                     continue;
@@ -57,6 +72,9 @@ impl Gathering<'_> {
         if count > 0 {
             let counts = "UPDATE mailboxes SET modseq = ?, unseen = unseen + ? WHERE id = ?";
             self.transaction.prepare_cached(counts)?.execute([modseq, unseen, mailbox])?;
+        }
+        if !modified.is_empty() {
+            result = result.and(Err(StoreError::Modified(modified)));
         }
         Ok(result.map(|()| count))
     }
@@ -105,6 +123,8 @@ impl Gathering<'_> {
         if count > 0 {
             let counts = "UPDATE mailboxes SET modseq = ?, messages = messages - ?, unseen = unseen - ? WHERE id = ?";
             self.transaction.prepare_cached(counts)?.execute([modseq, count, unseen, mailbox])?;
+            let forget = "DELETE FROM tombstones WHERE mailbox = ? AND modseq < ?";
+            self.transaction.prepare_cached(forget)?.execute([mailbox, modseq - REMEMBERED])?;
             let usage = "UPDATE accounts SET messages = messages - ?, bytes = bytes - ? WHERE account = ?";
             self.transaction.prepare_cached(usage)?.execute([count, bytes, account])?;
         }

@@ -24,7 +24,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot};
 
-pub(crate) use changes::SEEN;
+pub(crate) use changes::{REMEMBERED, SEEN};
 pub(crate) use indexed::Indexed;
 pub(crate) use notices::{Notices, Watch};
 pub(crate) use outlines::Late;
@@ -115,6 +115,9 @@ pub enum StoreError {
     /// Messages that would have more keywords than a message may have are left as they were.
     #[error("a message has at most {MOST_KEYWORDS} keywords")]
     TooManyKeywords,
+    /// These were left as they were: they had changed. The others were changed.
+    #[error("some messages had changed")]
+    Modified(Vec<i64>),
     /// The disk or the database failed; nothing of it is kept.
     #[error("it cannot be stored: {0}")]
     Failed(String),
@@ -183,6 +186,8 @@ pub enum Change {
         uids: Vec<i64>,
         /// The change.
         change: FlagChange,
+        /// Only of those that have not changed after this MODSEQ.
+        unchanged_since: Option<i64>,
     },
     /// Messages go for good.
     Expunge {

@@ -97,6 +97,7 @@ CREATE TABLE marks (
 CREATE INDEX marks_by_modseq ON marks (mailbox, modseq);
 CREATE TRIGGER marks_go AFTER DELETE ON mailboxes BEGIN
     DELETE FROM marks WHERE mailbox = old.id;
+    DELETE FROM tombstones WHERE mailbox = old.id;
 END;
 -- What is kept of a body's text, for clients that list mailboxes: see outlines.rs. It goes with the body's row.
 CREATE TABLE outlines (
@@ -134,6 +135,7 @@ fn third() -> &'static str {
      CREATE INDEX marks_by_modseq ON marks (mailbox, modseq);
      CREATE TRIGGER marks_go AFTER DELETE ON mailboxes BEGIN
          DELETE FROM marks WHERE mailbox = old.id;
+         DELETE FROM tombstones WHERE mailbox = old.id;
      END;
      CREATE TABLE outlines (body INTEGER PRIMARY KEY, outline BLOB NOT NULL);
      CREATE TRIGGER outlines_go AFTER DELETE ON bodies BEGIN

@@ -80,7 +80,7 @@ async fn act(node: &Node, mailbox: i64, act: Act, mails: &mut u32, model: &mut M
             }
             let keywords = if word { vec!["Work".to_owned()] } else { Vec::new() };
             let change = FlagChange { how, flags, keywords };
-            node.change(1, Change::Flags { mailbox, uids, change }).await.unwrap();
+            node.change(1, Change::Flags { mailbox, uids, change, unchanged_since: None }).await.unwrap();
         }
         Act::Expunge(uids, only_deleted) => {
             model.retain(|uid, (flags, _)| !uids.contains(uid) || (only_deleted && *flags & 8 == 0));

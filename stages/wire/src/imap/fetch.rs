@@ -55,7 +55,7 @@ pub(super) fn need(items: &[Item<'_>]) -> Need {
 
 fn needed(item: &Item<'_>) -> Need {
     match item {
-        Item::Flags | Item::InternalDate | Item::Rfc822Size | Item::Uid => Need::Row,
+        Item::Flags | Item::InternalDate | Item::Rfc822Size | Item::Uid | Item::ModSeq => Need::Row,
         Item::Envelope | Item::Body | Item::BodyStructure => Need::Outline,
         Item::BodyExt { section: Some(Section::HeaderFields(None, names)), .. }
             if names.as_ref().iter().all(|name| is_kept(name.as_ref())) =>
@@ -85,6 +85,7 @@ pub(super) fn is_known(item: &Item<'_>) -> bool {
             | Item::Rfc822Header
             | Item::Rfc822Size
             | Item::Rfc822Text
+            | Item::ModSeq
             | Item::Uid
     )
 }
@@ -198,6 +199,7 @@ fn of_row(out: &mut Response, row: &MessageRow, item: &Item<'static>) {
             out.text(b"RFC822.SIZE");
             encode::number(&mut out.last, row.size);
         }
+        Item::ModSeq => out.text(format!("MODSEQ ({})", row.modseq).as_bytes()),
         // Items that are not known were refused.
         _ => {
             out.text(b"UID");

@@ -81,6 +81,8 @@ pub struct Mailbox {
     pub messages: u64,
     /// Those that are not seen.
     pub unseen: u64,
+    /// HIGHESTMODSEQ.
+    pub modseq: u64,
 }
 
 /// A message of the selected mailbox.
@@ -160,6 +162,8 @@ pub enum Question {
         flags: i64,
         /// Keywords.
         keywords: Vec<String>,
+        /// Only of those that have not changed after this MODSEQ. The others are the answer, if there are any: modified.
+        unchanged_since: Option<u64>,
     },
     /// Remove these messages for good. Answer: done.
     Expunge(Vec<u32>),
@@ -181,6 +185,8 @@ pub enum Question {
     },
     /// How is the mailbox now that was viewed last? Answer: view, or refused if it is gone.
     Changes,
+    /// Which messages of it were expunged after this MODSEQ? Answer: gone.
+    Gone(u64),
 }
 
 /// What the world says.
@@ -205,4 +211,8 @@ pub enum Answer {
     Elsewhere(String),
     /// Not at the moment.
     Unavailable,
+    /// Done, but not of these messages: they had changed.
+    Modified(Vec<u32>),
+    /// UIDs of the expunged; none if they are not remembered for so long.
+    Gone(Option<Vec<u32>>),
 }

@@ -2,6 +2,7 @@
 
 mod capabilities;
 mod changes;
+mod condstore;
 mod fetch;
 mod idle;
 mod job;
@@ -40,6 +41,7 @@ pub struct ImapSession {
     sasl: Option<String>,
     /// The tag of an IDLE that goes on.
     idling: Option<String>,
+    tells: condstore::Tells,
     /// Bytes that came and are not worked off.
     unread: usize,
     logged_in: bool,
@@ -66,6 +68,7 @@ impl ImapSession {
             running: None,
             sasl: None,
             idling: None,
+            tells: condstore::Tells::default(),
             unread: 0,
             logged_in: false,
             selected: None,
@@ -179,6 +182,7 @@ impl ImapSession {
             CommandBody::Noop | CommandBody::Check => self.done(&tag, "OK NOOP done"),
             body if !self.logged_in => self.before_login(tag, body),
             CommandBody::Idle => self.idle(tag),
+            CommandBody::Enable { capabilities } => self.enable(&tag, capabilities.as_ref()),
             body => self.after_login(tag, body),
         }
     }

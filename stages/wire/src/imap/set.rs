@@ -39,6 +39,27 @@ impl Set {
         self.0.iter().copied()
     }
 
+    /// The numbers from 1 to `last`.
+    pub(super) fn up_to(last: u32) -> Self {
+        Self(if last == 0 { Vec::new() } else { vec![(1, last)] })
+    }
+
+    /// As text, what is in the set, below `end`, and not among these numbers, which come in order.
+    pub(super) fn without(&self, numbers: impl Iterator<Item = u32>, end: u32) -> String {
+        let (mut text, mut next) = (String::new(), 1);
+        for number in numbers.chain([end]) {
+            let first = self.0.partition_point(|(_, end)| *end < next);
+            for (begin, end) in self.0[first..].iter().take_while(|(begin, _)| *begin < number && next < number) {
+                let comma = if text.is_empty() { "" } else { "," };
+                let (begin, end) = (next.max(*begin), (number - 1).min(*end));
+                let _ =
+                    if begin == end { write!(text, "{comma}{begin}") } else { write!(text, "{comma}{begin}:{end}") };
+            }
+            next = number.saturating_add(1);
+        }
+        text
+    }
+
     /// Whether a number is in the set.
     pub(super) fn contains(&self, number: u32) -> bool {
         let at = self.0.partition_point(|(_, end)| *end < number);
@@ -94,6 +115,16 @@ mod tests {
         ] {
             assert_eq!(compress(numbers), want);
         }
+    }
+
+    #[test]
+    fn what_is_left_of_a_set() {
+        let left =
+            |set: &str, there: &[u32], end| Set::new(&set.try_into().unwrap(), 9).without(there.iter().copied(), end);
+        assert_eq!(left("1:9", &[2, 3, 5], 8), "1,4,6:7");
+        assert_eq!(left("2:3,6", &[2], 20), "3,6");
+        assert_eq!(left("1:4294967295", &[1, 2], 3), "");
+        assert_eq!(left("1:3", &[], 1), "");
     }
 
     proptest! {

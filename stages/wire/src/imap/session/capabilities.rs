@@ -5,7 +5,9 @@ use crate::session::Tls;
 
 impl ImapSession {
     pub(super) fn capabilities(&self) -> String {
-        let mut list = String::from("IMAP4rev1 LITERAL+ SASL-IR IDLE UNSELECT SPECIAL-USE ESEARCH SEARCHRES WITHIN");
+        let mut list = String::from(
+            "IMAP4rev1 LITERAL+ SASL-IR IDLE ENABLE CONDSTORE QRESYNC UNSELECT SPECIAL-USE ESEARCH SEARCHRES WITHIN",
+        );
         list.push_str(" SORT SORT=DISPLAY ESORT THREAD=ORDEREDSUBJECT THREAD=REFERENCES");
         if !self.logged_in {
             if self.tls == Tls::Offered {

@@ -3,10 +3,11 @@
 use bytes::{BufMut as _, BytesMut};
 
 use super::ImapSession;
+use super::condstore::Tells;
 use super::job::{Job, Running, UidForm};
-use crate::imap::encode;
-use crate::imap::question::{Answer, Question};
+use crate::imap::question::{Answer, MessageRow, Question};
 use crate::imap::rows::Rows;
+use crate::imap::{encode, set};
 
 impl ImapSession {
     pub(super) fn refresh(&mut self, tag: String, name: &'static str, job: Job) {
@@ -27,50 +28,102 @@ impl ImapSession {
             return;
         };
         let (told, uid, silent, expunge) = match &running.job {
-            Job::Store { told, uid, silent } => (told.as_slice(), *uid, *silent, *uid == UidForm::Uid),
+            Job::Store { told, uid, silent, .. } => (told.as_slice(), *uid, *silent, *uid == UidForm::Uid),
             Job::Refresh { expunge } => (&[][..], UidForm::Number, false, *expunge),
             _ => (&[][..], UidForm::Number, false, true),
         };
-        let lines = changes(&mut selected.messages, view.messages, told, uid, silent, expunge);
+        let how = How { told, uid, silent, expunge, tells: self.tells };
+        selected.uidnext = view.uidnext;
+        let lines = changes(&mut selected.messages, view.messages, &how);
         if !lines.is_empty() {
             self.put(lines);
         }
-        if !matches!(running.job, Job::Idle) {
-            self.finish(running);
+        let name = running.name;
+        match &running.job {
+            Job::Idle => {}
+            Job::Store { modified, uid, .. } if !modified.is_empty() => {
+                let number = |found: &u32| if *uid == UidForm::Uid { Some(*found) } else { self.number(*found) };
+                let set = set::compress(&modified.iter().filter_map(number).collect::<Vec<_>>());
+                self.done(&running.tag, &format!("OK [MODIFIED {set}] the others were changed"));
+            }
+            Job::Expunge { .. } if self.tells.modseq => {
+                self.done(&running.tag, &format!("OK [HIGHESTMODSEQ {}] {name} done", view.modseq));
+            }
+            _ => self.finish(running),
         }
+    }
+}
+
+/// How a client is told of changes.
+struct How<'a> {
+    /// UIDs that it is told of in any case, or in no case, if it has asked for silence.
+    told: &'a [u32],
+    uid: UidForm,
+    silent: bool,
+    /// Numbers may change.
+    expunge: bool,
+    tells: Tells,
+}
+
+impl How<'_> {
+    /// Whether the client sees a difference.
+    fn differs(&self, was: &MessageRow, is: &MessageRow) -> bool {
+        (was.flags, &was.keywords) != (is.flags, &is.keywords) || (self.tells.modseq && was.modseq != is.modseq)
+    }
+
+    fn put_gone(&self, gone: &[(usize, &MessageRow)], lines: &mut BytesMut) {
+        if self.tells.vanished && !gone.is_empty() {
+            let uids: Vec<u32> = gone.iter().map(|(_, row)| row.uid).collect();
+            return lines.put_slice(format!("* VANISHED {}\r\n", set::compress(&uids)).as_bytes());
+        }
+        for (earlier, (index, _)) in gone.iter().enumerate() {
+            lines.put_slice(format!("* {} EXPUNGE\r\n", index + 1 - earlier).as_bytes());
+        }
+    }
+
+    /// RFC 7162 section 3.2: with QRESYNC each such response has the UID; section 3.1.3: MODSEQ is told also of what is
+    /// stored in silence.
+    fn put_row(&self, index: usize, row: &MessageRow, lines: &mut BytesMut) {
+        let mut items = Vec::with_capacity(3);
+        if self.uid == UidForm::Uid || self.tells.vanished {
+            items.push(format!("UID {}", row.uid));
+        }
+        if !self.silent || self.told.binary_search(&row.uid).is_err() {
+            items.push(format!("FLAGS {}", encode::flags(row.flags, &row.keywords)));
+        }
+        if self.tells.modseq {
+            items.push(format!("MODSEQ ({})", row.modseq));
+        }
+        lines.put_slice(format!("* {} FETCH ({})\r\n", index + 1, items.join(" ")).as_bytes());
     }
 }
 
 /// Brings what the client was told up to date and gives what it is told of that. Messages that went stay in it while
 /// sequence numbers must stand still (RFC 3501 section 7.4.1).
-fn changes(old: &mut Rows, new: Rows, told: &[u32], uid: UidForm, silent: bool, expunge: bool) -> BytesMut {
+fn changes(old: &mut Rows, new: Rows, how: &How<'_>) -> BytesMut {
     let (mut gone, mut changed, mut lines) = (Vec::new(), Vec::new(), BytesMut::new());
     old.compare(&new, |was, is| match (was, is) {
         (Some(was), None) => gone.push(was),
-        (Some((_, was)), Some((_, is))) if (was.flags, &was.keywords) != (is.flags, &is.keywords) => {
-            if told.binary_search(&is.uid).is_err() {
+        (Some((_, was)), Some((_, is))) if how.differs(was, is) => {
+            if how.told.binary_search(&is.uid).is_err() {
                 changed.push(is.uid);
             }
         }
         (_, _) => {}
     });
-    let before = old.len() - if expunge { gone.len() } else { 0 };
-    let next = if expunge {
-        for (earlier, (index, _)) in gone.iter().enumerate() {
-            lines.put_slice(format!("* {} EXPUNGE\r\n", index + 1 - earlier).as_bytes());
-        }
+    let before = old.len() - if how.expunge { gone.len() } else { 0 };
+    let next = if how.expunge {
+        how.put_gone(&gone, &mut lines);
         new.clone()
     } else {
         new.with(gone.into_iter().map(|(_, row)| row.clone()), &[])
     };
-    if !silent {
-        changed.extend(told);
+    if !how.silent || how.tells.modseq {
+        changed.extend(how.told);
         changed.sort_unstable();
     }
     for (index, row) in changed.iter().filter(|uid| new.find(**uid).is_some()).filter_map(|uid| next.find(*uid)) {
-        let uid = if uid == UidForm::Uid { format!("UID {} ", row.uid) } else { String::new() };
-        let flags = encode::flags(row.flags, &row.keywords);
-        lines.put_slice(format!("* {} FETCH ({uid}FLAGS {flags})\r\n", index + 1).as_bytes());
+        how.put_row(index, row, &mut lines);
     }
     if next.len() > before {
         lines.put_slice(format!("* {} EXISTS\r\n", next.len()).as_bytes());

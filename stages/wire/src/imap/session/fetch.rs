@@ -35,14 +35,17 @@ pub(super) struct Fetching {
 }
 
 impl ImapSession {
-    pub(super) fn fetch(&mut self, tag: String, set: &SequenceSet, mut items: Vec<Item<'static>>, form: UidForm) {
+    pub(super) fn fetch(&mut self, tag: String, set: &SequenceSet, items: Vec<Item<'static>>, form: UidForm) {
+        self.fetch_these(tag, self.chosen(set, form), items);
+    }
+
+    pub(super) fn fetch_these(&mut self, tag: String, uids: Vec<u32>, mut items: Vec<Item<'static>>) {
         if !items.iter().all(fetch::is_known) {
             return self.done(&tag, "NO [CANNOT] an item of FETCH is not supported");
         }
         if items.len() > self.limits.fetch_items {
             return self.done(&tag, &format!("NO [LIMIT] at most {} items", self.limits.fetch_items));
         }
-        let uids = self.chosen(set, form);
         let marks = items.iter().any(fetch::marks_seen) && !self.is_read_only();
         let unseen = if marks { self.mark_seen(&uids) } else { Vec::new() };
         if !unseen.is_empty() && !items.contains(&Item::Flags) {
@@ -52,8 +55,13 @@ impl ImapSession {
         let fetching = Fetching { left: uids.into(), items, need, load: SMALL_LOAD, ready: VecDeque::new() };
         self.running = Some(Running { tag, name: "FETCH", job: Job::Fetch(fetching), refreshing: false });
         if !unseen.is_empty() {
-            self.question =
-                Some(Question::Flags { uids: unseen, how: FlagMode::Add, flags: flags::SEEN, keywords: Vec::new() });
+            self.question = Some(Question::Flags {
+                uids: unseen,
+                how: FlagMode::Add,
+                flags: flags::SEEN,
+                keywords: Vec::new(),
+                unchanged_since: None,
+            });
         }
     }
 

@@ -3,6 +3,7 @@
 use imap_types::status::StatusDataItemName;
 
 use super::ImapSession;
+use super::condstore::{Known, Since};
 use super::fetch::Fetching;
 use super::search::Searching;
 use crate::imap::names;
@@ -24,6 +25,7 @@ pub(super) enum Job {
     Open {
         name: String,
         mode: Mode,
+        known: Option<Known>,
     },
     Fetch(Fetching),
     /// Flags are being changed; then the view is looked at again.
@@ -31,6 +33,8 @@ pub(super) enum Job {
         told: Vec<u32>,
         uid: UidForm,
         silent: bool,
+        /// Of a conditional STORE: those that had changed.
+        modified: Vec<u32>,
     },
     Search(Searching),
     Expunge {
@@ -41,6 +45,8 @@ pub(super) enum Job {
     },
     /// An idle client is told what is new.
     Idle,
+    /// A client is told what went since it last looked.
+    Since(Since),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,6 +67,8 @@ pub(super) struct Selected {
     pub(super) mode: Mode,
     /// What the client was told.
     pub(super) messages: Rows,
+    /// UIDNEXT, as it was then.
+    pub(super) uidnext: u32,
     /// UIDs of those that a search saved (RFC 5182), in order; some may be gone by now.
     pub(super) saved: Vec<u32>,
 }
@@ -151,10 +159,11 @@ impl ImapSession {
                     None => self.done(&running.tag, "NO [NONEXISTENT] there is no such mailbox"),
                 }
             }
-            (Job::Open { name, mode }, Answer::View(view)) => {
-                let (name, mode) = (name.clone(), *mode);
-                self.opened(&running, name, mode, view);
+            (Job::Open { name, mode, known }, Answer::View(view)) => {
+                let (name, mode, known) = (std::mem::take(name), *mode, known.take());
+                self.opened(&running, name, mode, view, known);
             }
+            (Job::Since(_), answer) => self.answered_of_gone(running, answer),
             (Job::Open { .. }, _) => self.done(&running.tag, "NO [NONEXISTENT] there is no such mailbox"),
             (_, answer) => self.answered_of_messages(running, answer),
         }

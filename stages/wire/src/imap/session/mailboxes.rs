@@ -1,10 +1,11 @@
 //! Mailboxes: listing, status, selecting.
 
 use super::ImapSession;
+use super::condstore::Known;
 use super::job::{Job, Mode, Running, Selected};
 use crate::imap::question::{Mailbox, Question, View, flags};
 use crate::imap::{encode, names};
-use imap_types::command::CommandBody;
+use imap_types::command::{CommandBody, SelectParameter};
 use imap_types::mailbox::{ListMailbox, Mailbox as MailboxName};
 use imap_types::status::StatusDataItemName;
 
@@ -19,10 +20,15 @@ impl ImapSession {
             }
             CommandBody::Status { mailbox, item_names } => {
                 let items = item_names.to_vec();
+                self.tells.modseq |= items.contains(&StatusDataItemName::HighestModSeq);
                 self.named(tag, "STATUS", &mailbox, Question::Mailboxes, |name| Job::Status { name, items });
             }
-            CommandBody::Select { mailbox, .. } => self.open(tag, "SELECT", &mailbox, Mode::ReadWrite),
-            CommandBody::Examine { mailbox, .. } => self.open(tag, "EXAMINE", &mailbox, Mode::ReadOnly),
+            CommandBody::Select { mailbox, parameters } => {
+                self.open(tag, "SELECT", &mailbox, Mode::ReadWrite, parameters);
+            }
+            CommandBody::Examine { mailbox, parameters } => {
+                self.open(tag, "EXAMINE", &mailbox, Mode::ReadOnly, parameters);
+            }
             body if self.selected.is_some() => self.in_mailbox(tag, body),
             CommandBody::Fetch { .. }
             | CommandBody::Store { .. }
@@ -80,10 +86,24 @@ impl ImapSession {
         self.ask(tag, command, Question::Mailboxes, job);
     }
 
-    pub(super) fn open(&mut self, tag: String, command: &'static str, mailbox: &MailboxName<'_>, mode: Mode) {
-        self.selected = None;
+    pub(super) fn open(
+        &mut self,
+        tag: String,
+        command: &'static str,
+        mailbox: &MailboxName<'_>,
+        mode: Mode,
+        parameters: Vec<SelectParameter>,
+    ) {
+        if self.selected.take().is_some() {
+            // RFC 7162 section 3.2.11.
+            self.put("* OK [CLOSED] what follows is of another mailbox\r\n");
+        }
+        let known = match self.known(parameters) {
+            Ok(known) => known,
+            Err(why) => return self.mistake(&tag, why),
+        };
         match mailbox_name(mailbox) {
-            Some(name) => self.ask(tag, command, Question::View(name.clone()), Job::Open { name, mode }),
+            Some(name) => self.ask(tag, command, Question::View(name.clone()), Job::Open { name, mode, known }),
             None => self.mistake(&tag, "the mailbox's name is not modified UTF-7"),
         }
     }
@@ -105,13 +125,14 @@ impl ImapSession {
             StatusDataItemName::UidNext => Some(format!("UIDNEXT {}", mailbox.uidnext)),
             StatusDataItemName::UidValidity => Some(format!("UIDVALIDITY {}", mailbox.uidvalidity)),
             StatusDataItemName::Unseen => Some(format!("UNSEEN {}", mailbox.unseen)),
+            StatusDataItemName::HighestModSeq => Some(format!("HIGHESTMODSEQ {}", mailbox.modseq)),
             _ => None,
         });
         line.extend_from_slice(format!(" ({})\r\n", items.collect::<Vec<_>>().join(" ")).as_bytes());
         self.put(line.freeze());
     }
 
-    pub(super) fn opened(&mut self, running: &Running, name: String, mode: Mode, view: View) {
+    pub(super) fn opened(&mut self, running: &Running, name: String, mode: Mode, view: View, known: Option<Known>) {
         let count = view.messages.len();
         self.put(format!(
             "* {count} EXISTS\r\n* 0 RECENT\r\n* FLAGS (\\Answered \\Flagged \\Deleted \\Seen \\Draft)\r\n"
@@ -126,9 +147,12 @@ impl ImapSession {
             "* OK [UIDVALIDITY {}] as long as UIDs hold\r\n* OK [UIDNEXT {}] the next UID\r\n",
             view.uidvalidity, view.uidnext
         ));
+        self.put(format!("* OK [HIGHESTMODSEQ {}] of all changes so far\r\n", view.modseq));
         let code = if mode == Mode::ReadOnly { "READ-ONLY" } else { "READ-WRITE" };
-        self.done(&running.tag, &format!("OK [{code}] {} done", running.name));
-        self.selected = Some(Selected { name, mode, messages: view.messages, saved: Vec::new() });
+        let end = format!("OK [{code}] {} done", running.name);
+        let (messages, uidnext) = (view.messages.clone(), view.uidnext);
+        self.selected = Some(Selected { name, mode, messages, uidnext, saved: Vec::new() });
+        self.resync(running, known, &view, end);
     }
 }
 

@@ -5,7 +5,7 @@ use super::job::{Job, Mode, Running, UidForm};
 use crate::imap::question::{Answer, FlagMode, Question, flags};
 use crate::imap::rows::Rows;
 use crate::imap::{fetch, set::Set};
-use imap_types::command::CommandBody;
+use imap_types::command::{CommandBody, StoreModifier};
 use imap_types::fetch::MessageDataItemName as Item;
 use imap_types::flag::{Flag, StoreResponse, StoreType};
 use imap_types::sequence::SequenceSet;
@@ -17,15 +17,16 @@ static NONE: LazyLock<Rows> = LazyLock::new(Rows::default);
 impl ImapSession {
     pub(super) fn in_mailbox(&mut self, tag: String, body: CommandBody<'static>) {
         match body {
-            CommandBody::Fetch { sequence_set, macro_or_item_names, uid, .. } => {
+            CommandBody::Fetch { sequence_set, macro_or_item_names, uid, modifiers } => {
                 let mut items = fetch::items(macro_or_item_names);
                 if uid && !items.contains(&Item::Uid) {
                     items.insert(0, Item::Uid);
                 }
-                self.fetch(tag, &sequence_set, items, form(uid));
+                self.fetch_since(tag, sequence_set, items, form(uid), &modifiers);
             }
-            CommandBody::Store { sequence_set, kind, response, flags, uid, .. } => {
-                self.store(tag, &sequence_set, kind, response, &flags, form(uid));
+            CommandBody::Store { sequence_set, kind, response, flags, uid, modifiers } => {
+                let since = modifiers.first().map(|StoreModifier::UnchangedSince(modseq)| *modseq);
+                self.store(tag, &sequence_set, (kind, response), &flags, form(uid), since);
             }
             CommandBody::Search { .. } | CommandBody::Sort { .. } | CommandBody::Thread { .. } => {
                 self.in_search(tag, body)
@@ -72,10 +73,10 @@ impl ImapSession {
         &mut self,
         tag: String,
         set: &SequenceSet,
-        kind: StoreType,
-        response: StoreResponse,
+        (kind, response): (StoreType, StoreResponse),
         list: &[Flag<'_>],
         form: UidForm,
+        unchanged_since: Option<u64>,
     ) {
         if self.is_read_only() {
             return self.done(&tag, "NO [READ-ONLY] the mailbox was opened with EXAMINE");
@@ -102,8 +103,10 @@ impl ImapSession {
             StoreType::Remove => FlagMode::Remove,
         };
         let uids = self.chosen(set, form);
-        let job = Job::Store { told: uids.clone(), uid: form, silent: response == StoreResponse::Silent };
-        self.ask(tag, "STORE", Question::Flags { uids, how, flags: bits, keywords }, job);
+        self.tells.modseq |= unchanged_since.is_some();
+        let silent = response == StoreResponse::Silent;
+        let job = Job::Store { told: uids.clone(), uid: form, silent, modified: Vec::new() };
+        self.ask(tag, "STORE", Question::Flags { uids, how, flags: bits, keywords, unchanged_since }, job);
     }
 
     pub(super) fn expunge(&mut self, tag: String, tell: bool) {
@@ -132,6 +135,12 @@ impl ImapSession {
             (Job::Store { .. }, Answer::Refused) => {
                 let (most, _) = self.limits.keywords;
                 self.done(&running.tag, &format!("NO [LIMIT] a message has at most {most} keywords"));
+            }
+            (Job::Store { told, modified, .. }, Answer::Modified(uids)) => {
+                told.retain(|uid| !uids.contains(uid));
+                *modified = uids;
+                let Running { tag, name, job, .. } = running;
+                self.refresh(tag, name, job);
             }
             (Job::Store { .. } | Job::Expunge { tell: true }, Answer::Done) => {
                 let Running { tag, name, job, .. } = running;

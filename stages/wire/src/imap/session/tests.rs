@@ -10,10 +10,17 @@ use imap_types::fetch::MessageDataItemName as Item;
 use super::*;
 use crate::imap::{FlagMode, Mailbox, MessageRow, Outline, Readable, View, flags};
 
+mod condstore;
+
 const TEXTS: [&str; 2] = ["Subject: one\r\nFrom: a@b\r\n\r\nfirst\r\n", "Subject: two\r\n\r\nsecond\r\n"];
 
 struct World {
     rows: Vec<MessageRow>,
+    modseq: u64,
+    /// UIDs of the expunged, and when that was.
+    gone: Vec<(u32, u64)>,
+    /// It has forgotten them.
+    forgetful: bool,
 }
 
 impl World {
@@ -26,7 +33,7 @@ impl World {
             received: 0,
             modseq: 1,
         };
-        Self { rows: TEXTS.iter().enumerate().map(row).collect() }
+        Self { rows: TEXTS.iter().enumerate().map(row).collect(), modseq: 1, gone: Vec::new(), forgetful: false }
     }
 
     fn text(&self, uid: u32) -> &'static str {
@@ -46,27 +53,39 @@ impl World {
                     uidnext: 16,
                     messages: 2,
                     unseen: 2,
+                    modseq: self.modseq,
                 };
                 Answer::Mailboxes([("INBOX", ""), ("Junk", "\\Junk")].map(mailbox).to_vec())
             }
             Question::View(name) if name == "INBOX" => Answer::View(View {
                 uidvalidity: 7,
                 uidnext: 16,
-                modseq: 1,
+                modseq: self.modseq,
                 messages: self.rows.iter().cloned().collect(),
             }),
             Question::View(_) => Answer::Refused,
             Question::Changes => self.answer(Question::View("INBOX".into())),
-            Question::Flags { uids, how, flags, keywords } => {
+            Question::Flags { uids, how, flags, keywords, unchanged_since } => {
+                self.modseq += 1;
+                let mut modified = Vec::new();
                 for row in self.rows.iter_mut().filter(|row| uids.contains(&row.uid)) {
+                    if unchanged_since.is_some_and(|modseq| row.modseq > modseq) {
+                        modified.push(row.uid);
+                        continue;
+                    }
                     row.flags = match how {
                         FlagMode::Set => flags,
                         FlagMode::Add => row.flags | flags,
                         FlagMode::Remove => row.flags & !flags,
                     };
                     row.keywords = keywords.join(" ").into();
+                    row.modseq = self.modseq;
                 }
-                Answer::Done
+                if modified.is_empty() { Answer::Done } else { Answer::Modified(modified) }
+            }
+            Question::Gone(since) => {
+                let gone = self.gone.iter().filter(|(_, modseq)| *modseq > since).map(|(uid, _)| *uid);
+                Answer::Gone((!self.forgetful).then(|| gone.collect()))
             }
             Question::Search { criteria, asked } => {
                 let meets = |(number, row): &(u32, MessageRow)| {
@@ -84,6 +103,9 @@ impl World {
                 Answer::Texts(now.0.len(), now.0.iter().map(text).collect())
             }
             Question::Expunge(uids) => {
+                self.modseq += 1;
+                let gone = self.rows.iter().filter(|row| uids.contains(&row.uid));
+                self.gone.extend(gone.map(|row| (row.uid, self.modseq)));
                 self.rows.retain(|row| !uids.contains(&row.uid));
                 Answer::Done
             }
@@ -201,7 +223,7 @@ fn flags_and_expunging() {
     check(said, want);
     check(
         "a EXAMINE INBOX\r\nb STORE 1 FLAGS ()\r\n",
-        "* 2 EXISTS\r\n* 0 RECENT\r\n* FLAGS (\\Answered \\Flagged \\Deleted \\Seen \\Draft)\r\n* OK [PERMANENTFLAGS ()] flags that are kept\r\n* OK [UNSEEN 1] the first that is not seen\r\n* OK [UIDVALIDITY 7] as long as UIDs hold\r\n* OK [UIDNEXT 16] the next UID\r\na OK [READ-ONLY] EXAMINE done\r\nb NO [READ-ONLY] the mailbox was opened with EXAMINE\r\n",
+        "* OK [CLOSED] what follows is of another mailbox\r\n* 2 EXISTS\r\n* 0 RECENT\r\n* FLAGS (\\Answered \\Flagged \\Deleted \\Seen \\Draft)\r\n* OK [PERMANENTFLAGS ()] flags that are kept\r\n* OK [UNSEEN 1] the first that is not seen\r\n* OK [UIDVALIDITY 7] as long as UIDs hold\r\n* OK [UIDNEXT 16] the next UID\r\n* OK [HIGHESTMODSEQ 1] of all changes so far\r\na OK [READ-ONLY] EXAMINE done\r\nb NO [READ-ONLY] the mailbox was opened with EXAMINE\r\n",
     );
 }
 
