@@ -90,7 +90,7 @@ fn read(mut root: Section) -> Config {
     let var = root.file("var", "var", "The folder for everything that has no place of its own.");
     let node = node(&mut root);
     let mut stages = root.section("stages");
-    let config = Config {
+    let mut config = Config {
         node,
         hostname: root.text(
             "hostname",
@@ -120,6 +120,7 @@ fn read(mut root: Section) -> Config {
         var,
     };
     stages.finish();
+    config.store.message = config.accept.limits.message;
     // Or one large mail fills the stream for all others, and may never fit.
     let least = config.accept.limits.message.saturating_mul(4);
     if config.broker.bodies_bytes.0 < least {

@@ -42,6 +42,8 @@ pub struct Config {
     pub indexing: Indexing,
     /// How people log in.
     pub logins: Logins,
+    /// Bytes of a message that a reader appends: as much as SMTP takes. It is not written here but given.
+    pub message: u64,
 }
 
 /// Where readers are served.
@@ -129,6 +131,7 @@ impl Config {
             ),
             indexing: indexing(&mut section),
             logins: Logins::read(&mut section),
+            message: 25 << 20,
         };
         section.finish();
         config

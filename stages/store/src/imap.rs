@@ -1,6 +1,8 @@
 //! IMAP over the storage.
 
+mod append;
 mod fetching;
+mod mailboxes;
 mod search;
 
 use std::future::pending;
@@ -8,7 +10,6 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use directory::Account;
-use runtime::clock;
 use runtime::driver::Backend;
 use wire::imap::{Answer, FlagMode, ImapSession, Question, View};
 
@@ -29,6 +30,8 @@ pub(crate) struct Reading {
     held: Option<Held>,
     /// Texts that are read meanwhile.
     ahead: Option<Ahead>,
+    /// Room for the message that is being received.
+    receiving: Option<Held>,
     account: Option<Arc<Account>>,
     mailbox: Option<i64>,
     open: Option<Open>,
@@ -42,7 +45,7 @@ struct Open {
 
 impl Reading {
     pub(crate) fn new(node: Node, logins: Logins, room: Texts, client: IpAddr) -> Self {
-        Self { node, logins, room, client, held: None, ahead: None, account: None, mailbox: None, open: None }
+        Self { node, logins, room, client, held: None, ahead: None, receiving: None, account: None, mailbox: None, open: None }
     }
 
     async fn login(&mut self, user: &str, password: &str) -> anyhow::Result<Answer> {
@@ -53,14 +56,9 @@ impl Reading {
             Login::Elsewhere(node) => return Ok(Answer::Elsewhere(node)),
             Login::Busy => return Ok(Answer::Unavailable),
         };
-        let now = i64::try_from(clock::now().0).unwrap_or(i64::MAX);
-        self.node.change(account.id, Change::Mailboxes { account: account.id, now }).await?;
+        self.node.change(account.id, Change::Mailboxes { account: account.id }).await?;
         self.account = Some(account);
         Ok(Answer::Done)
-    }
-
-    async fn mailboxes(&self, account: i64) -> anyhow::Result<Vec<shard::Mailbox>> {
-        self.node.shard(account).reader.mailboxes(account).await
     }
 
     async fn view(&mut self, account: i64, name: String) -> anyhow::Result<Answer> {
@@ -100,10 +98,11 @@ impl Reading {
         let Some(account) = self.account.as_ref().map(|account| account.id) else { return Ok(Answer::Refused) };
         let mailbox = self.mailbox;
         match (question, mailbox) {
-            (Question::Mailboxes, _) => {
-                let mailboxes = self.mailboxes(account).await?;
-                Ok(Answer::Mailboxes(mailboxes.into_iter().map(listed).collect()))
-            }
+            (Question::Mailboxes, _) => self.mailboxes(account).await,
+            (Question::Manage(manage), _) => self.manage(account, manage).await,
+            (Question::Room { name, size }, _) => self.make_room(account, name, size).await,
+            (Question::Append(appended), _) => self.append(account, appended).await,
+            (Question::Copy { uids, to, how }, Some(mailbox)) => self.copy(account, mailbox, uids, to, how).await,
             (Question::View(name), _) => self.view(account, name).await,
             (Question::Flags { uids, how, flags, keywords, unchanged_since }, Some(mailbox)) => {
                 let how = match how {
@@ -167,17 +166,4 @@ impl Backend<ImapSession> for Reading {
 
 fn wide(uids: Vec<u32>) -> Vec<i64> {
     uids.into_iter().map(i64::from).collect()
-}
-
-fn listed(mailbox: shard::Mailbox) -> wire::imap::Mailbox {
-    wire::imap::Mailbox {
-        name: mailbox.name,
-        special_use: mailbox.special_use,
-        subscribed: mailbox.subscribed,
-        uidvalidity: number(mailbox.uidvalidity),
-        uidnext: number(mailbox.uidnext),
-        messages: u64::try_from(mailbox.messages).unwrap_or(0),
-        unseen: u64::try_from(mailbox.unseen).unwrap_or(0),
-        modseq: mailbox.modseq.unsigned_abs(),
-    }
 }

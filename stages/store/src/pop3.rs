@@ -4,7 +4,6 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use directory::Account;
-use runtime::clock;
 use runtime::driver::Backend;
 use wire::imap::MessageRow;
 use wire::pop3::{Answer, Entry, Pop3Session, Question};
@@ -45,8 +44,7 @@ impl Maildrop {
             Login::Elsewhere(node) => return Ok(Answer::Elsewhere(node)),
             Login::Busy => return Ok(Answer::Unavailable),
         };
-        let now = i64::try_from(clock::now().0).unwrap_or(i64::MAX);
-        self.node.change(account.id, Change::Mailboxes { account: account.id, now }).await?;
+        self.node.change(account.id, Change::Mailboxes { account: account.id }).await?;
         let found = self.node.view(account.id, "INBOX").await?;
         let (mailbox, inbox) = found.ok_or_else(|| anyhow::anyhow!("the account has no INBOX"))?;
         let entry = |row: &MessageRow| Entry { size: row.size, unique: format!("{}.{}", inbox.uidvalidity, row.uid) };

@@ -39,6 +39,7 @@ struct Desk {
     texts: Texts,
     terms: Terms,
     tls: TlsAcceptor,
+    limits: imap::Limits,
 }
 
 /// Listens and serves until the shutdown.
@@ -62,7 +63,9 @@ pub fn serve(
         tasks: tasks.clone(),
     };
     let logins = Logins::new(directory.clone(), node.name().to_owned(), config.logins);
-    let desk = Desk { node: node.clone(), logins, texts: Texts::new(config.texts), terms, tls: tls.clone() };
+    let message = u32::try_from(config.message).unwrap_or(u32::MAX);
+    let limits = imap::Limits { message, ..imap::Limits::default() };
+    let desk = Desk { node: node.clone(), logins, texts: Texts::new(config.texts), terms, tls: tls.clone(), limits };
     let room = Room::new(config.connections, config.per_address);
     tasks.spawn_vital("shards", node.clone().watch(tasks.clone()));
     tasks.spawn("packs", rewrite::run(node.clone(), config.rewrite_below, tasks.clone()));
@@ -117,7 +120,7 @@ impl Desk {
 
     async fn imap(self, stream: TcpStream, peer: SocketAddr, begin: Begin) {
         let Some((conversation, tls, cleartext)) = self.begin(stream, peer, begin).await else { return };
-        let session = imap::ImapSession::new(imap::Limits::default(), tls, cleartext);
+        let session = imap::ImapSession::new(self.limits, tls, cleartext);
         let mut reading = Reading::new(self.node, self.logins, self.texts, peer.ip());
         told(peer, drive(conversation, session, &mut reading, &self.terms, Bytes::new()).await);
     }

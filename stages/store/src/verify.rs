@@ -11,7 +11,7 @@ use rusqlite::{Connection, OptionalExtension as _, Row, params};
 
 use crate::node::shard_folders;
 use crate::pack::{self, Place};
-use crate::shard::{SEEN, marks, reader, schema};
+use crate::shard::{DELETED, SEEN, marks, reader, schema};
 
 /// Rows of bodies that are asked for at once.
 const ROWS: u32 = 1000;
@@ -34,7 +34,8 @@ const WRONG: [&str; 5] = [
     "SELECT 'message ' || uid || ' in mailbox ' || mailbox || ' has no body'
      FROM messages LEFT JOIN bodies ON bodies.id = body WHERE bodies.id IS NULL",
     "SELECT 'message ' || uid || ' is in mailbox ' || mailbox || ', which is not there'
-     FROM messages LEFT JOIN mailboxes ON mailboxes.id = mailbox WHERE mailboxes.id IS NULL",
+     FROM messages LEFT JOIN mailboxes ON mailboxes.id = mailbox
+     WHERE mailboxes.id IS NULL AND mailbox NOT IN (SELECT mailbox FROM doomed)",
     "SELECT 'the body in pack ' || pack || ' at offset ' || offset || ' is said to be needed by ' || refs || ', and is by '
          || coalesce(needed, 0)
      FROM bodies LEFT JOIN (SELECT body, count(*) AS needed FROM messages GROUP BY body) ON body = id
@@ -135,21 +136,23 @@ fn rows(database: &mut Connection, verified: &mut Verified, tell: &mut dyn FnMut
 
 /// What the mailboxes count, and what is in them.
 fn counts(snapshot: &Connection, tell: &mut dyn FnMut(&str)) -> anyhow::Result<()> {
-    let mut mailboxes = snapshot.prepare("SELECT id, name, account, messages, unseen FROM mailboxes")?;
+    let mut mailboxes = snapshot.prepare("SELECT id, name, account, messages, unseen, deleted, bytes FROM mailboxes")?;
     let mut mailboxes = mailboxes.query([])?;
     while let Some(row) = mailboxes.next()? {
         let (id, name, account): (i64, String, i64) = (row.get(0)?, row.get(1)?, row.get(2)?);
-        let counted: (i64, i64) = (row.get(3)?, row.get(4)?);
+        let counted: [i64; 4] = [row.get(3)?, row.get(4)?, row.get(5)?, row.get(6)?];
         let mut marks = marks::since(snapshot, id, 0)?;
-        let (mut here, mut unseen) = (0, 0);
+        let mut here = [0; 4];
         for message in reader::messages(snapshot, id, 0, &mut marks)? {
-            here += 1;
-            unseen += i64::from(message.flags & SEEN == 0);
+            here[0] += 1;
+            here[1] += i64::from(message.flags & SEEN == 0);
+            here[2] += i64::from(message.flags & DELETED != 0);
+            here[3] += message.size;
         }
-        if counted != (here, unseen) {
-            let (messages, new) = counted;
+        if counted != here {
+            let [messages, unseen, deleted, bytes] = counted;
             tell(&format!(
-                "mailbox {name} of account {account} counts {messages} messages, {new} unseen, and has {here}, {unseen}"
+                "mailbox {name} of account {account} counts {messages} messages, {unseen} unseen, {deleted} deleted, {bytes} bytes, and has {here:?}"
             ));
         }
         if let Some(uid) = marks.keys().next() {
@@ -326,7 +329,7 @@ mod tests {
                 "the body in pack 1 at offset 0 is said to be needed by 2, and is by 1",
                 "mailbox INBOX of account 1 would give a UID or MODSEQ a second time",
                 "account 1 counts 1 bytes in 3 messages, and has 300 in 3",
-                "mailbox INBOX of account 1 counts 7 messages, 3 unseen, and has 3, 3",
+                "mailbox INBOX of account 1 counts 7 messages, 3 unseen, 0 deleted, 300 bytes, and has [3, 3, 0, 300]",
             ],
         );
         // The last message is expunged: its UID was given all the same.

@@ -8,7 +8,8 @@ use std::collections::HashMap;
 use tokio::task::JoinHandle;
 use wire::imap::{Answer, Load, Outline};
 
-use super::{Reading, number, wide};
+use super::{Reading, wide};
+use crate::views::number;
 use crate::shard::{Late, Listed, Texts, Whole};
 use crate::texts::Held;
 
@@ -212,7 +213,7 @@ mod tests {
 
     /// Waits for the writer to have done what came before.
     async fn settled(reading: &Reading) {
-        reading.node.change(1, Change::Mailboxes { account: 1, now: 0 }).await.unwrap();
+        reading.node.change(1, Change::Mailboxes { account: 1 }).await.unwrap();
     }
 
     #[tokio::test]

@@ -3,6 +3,7 @@
 use rusqlite::OptionalExtension as _;
 
 use super::marks::{self, Mark, Marks};
+use super::mailboxes::Done;
 use super::writer::Gathering;
 use super::{Change, FlagChange, StoreError};
 
@@ -12,19 +13,20 @@ pub(crate) const REMEMBERED: i64 = 100_000;
 /// The flag that counts for `unseen`.
 pub(crate) const SEEN: i64 = 1;
 /// The flag by which a reader says what is to be expunged.
-const DELETED: i64 = 8;
+pub(crate) const DELETED: i64 = 8;
 
 impl Gathering<'_> {
     pub(super) fn change(&mut self, change: &Change) -> rusqlite::Result<Result<u64, StoreError>> {
         match change {
-            Change::Mailboxes { account, now } => self.make_mailboxes(*account, *now).map(|()| Ok(0)),
+            Change::Mailboxes { account } => self.make_mailboxes(*account).map(|()| Ok(0)),
             Change::Flags { mailbox, uids, change, unchanged_since } => {
                 self.flags(*mailbox, uids, change, unchanged_since.unwrap_or(i64::MAX))
             }
             Change::Expunge { account, mailbox, uids, only_deleted } => {
                 let needed = if *only_deleted { DELETED } else { 0 };
-                self.expunge(*account, *mailbox, uids, needed).map(Ok)
+                self.expunge(*account, *mailbox, uids, needed)
             }
+            Change::Manage { account, manage } => self.manage(*account, manage),
         }
     }
 
@@ -40,9 +42,9 @@ impl Gathering<'_> {
         uids: &[i64],
         change: &FlagChange,
         unchanged_since: i64,
-    ) -> rusqlite::Result<Result<u64, StoreError>> {
+    ) -> Done {
         let Some(modseq) = self.next_modseq(mailbox)? else { return Ok(Ok(0)) };
-        let (mut count, mut unseen, mut result, mut modified) = (0, 0, Ok(()), Vec::new());
+        let (mut count, mut unseen, mut deleted, mut result, mut modified) = (0, 0, 0, Ok(()), Vec::new());
         let mut sorted = uids.to_vec();
         sorted.sort_unstable();
         sorted.dedup();
@@ -61,6 +63,7 @@ impl Gathering<'_> {
                     continue;
                 }
                 unseen += (mark.flags & SEEN) - (flags & SEEN);
+                deleted += (flags & DELETED) / DELETED - (mark.flags & DELETED) / DELETED;
                 count += 1;
                 is_changed = true;
                 marks.insert(uid, Mark { flags, keywords, modseq });
@@ -70,8 +73,8 @@ impl Gathering<'_> {
             }
         }
         if count > 0 {
-            let counts = "UPDATE mailboxes SET modseq = ?, unseen = unseen + ? WHERE id = ?";
-            self.transaction.prepare_cached(counts)?.execute([modseq, unseen, mailbox])?;
+            let counts = "UPDATE mailboxes SET modseq = ?, unseen = unseen + ?, deleted = deleted + ? WHERE id = ?";
+            self.transaction.prepare_cached(counts)?.execute([modseq, unseen, deleted, mailbox])?;
         }
         if !modified.is_empty() {
             result = result.and(Err(StoreError::Modified(modified)));
@@ -98,9 +101,9 @@ impl Gathering<'_> {
         Ok(found)
     }
 
-    fn expunge(&self, account: i64, mailbox: i64, uids: &[i64], needed: i64) -> rusqlite::Result<u64> {
-        let Some(modseq) = self.next_modseq(mailbox)? else { return Ok(0) };
-        let (mut count, mut unseen, mut bytes) = (0, 0, 0);
+    pub(super) fn expunge(&self, account: i64, mailbox: i64, uids: &[i64], needed: i64) -> Done {
+        let Some(modseq) = self.next_modseq(mailbox)? else { return Ok(Ok(0)) };
+        let (mut count, mut unseen, mut deleted, mut bytes) = (0, 0, 0, 0);
         let mut sorted = uids.to_vec();
         sorted.sort_unstable();
         for block in sorted.chunk_by(|one, other| marks::together(*one, *other)) {
@@ -114,6 +117,7 @@ impl Gathering<'_> {
                 marks.remove(&uid);
                 count += 1;
                 unseen += 1 - (mark.flags & SEEN);
+                deleted += (mark.flags & DELETED) / DELETED;
                 bytes += size;
             }
             if marks.len() < before {
@@ -121,14 +125,15 @@ impl Gathering<'_> {
             }
         }
         if count > 0 {
-            let counts = "UPDATE mailboxes SET modseq = ?, messages = messages - ?, unseen = unseen - ? WHERE id = ?";
-            self.transaction.prepare_cached(counts)?.execute([modseq, count, unseen, mailbox])?;
+            let counts = "UPDATE mailboxes SET modseq = ?, messages = messages - ?, unseen = unseen - ?,
+                     deleted = deleted - ?, bytes = bytes - ? WHERE id = ?";
+            self.transaction.prepare_cached(counts)?.execute([modseq, count, unseen, deleted, bytes, mailbox])?;
             let forget = "DELETE FROM tombstones WHERE mailbox = ? AND modseq < ?";
             self.transaction.prepare_cached(forget)?.execute([mailbox, modseq - REMEMBERED])?;
             let usage = "UPDATE accounts SET messages = messages - ?, bytes = bytes - ? WHERE account = ?";
             self.transaction.prepare_cached(usage)?.execute([count, bytes, account])?;
         }
-        Ok(count.unsigned_abs())
+        Ok(Ok(count.unsigned_abs()))
     }
 
     /// Removes a message's row and says how many bytes it had; none if it is gone already.

@@ -5,9 +5,11 @@ mod delivered;
 mod filter;
 mod index;
 mod indexed;
+mod mailboxes;
 pub(crate) mod marks;
 mod notices;
 mod outlines;
+mod placing;
 mod portions;
 pub(crate) mod reader;
 pub(crate) mod schema;
@@ -24,11 +26,13 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot};
 
-pub(crate) use changes::{REMEMBERED, SEEN};
+pub(crate) use changes::{DELETED, REMEMBERED, SEEN};
 pub(crate) use indexed::Indexed;
+pub use mailboxes::{Manage, Refusal};
 pub(crate) use notices::{Notices, Watch};
 pub(crate) use outlines::Late;
 pub use outlines::Outlined;
+pub(crate) use placing::{Appended, CopyMode, Copying, Limits, Placed, Placing};
 pub(crate) use portions::{Listed, Texts, Whole};
 pub(crate) use reader::{Held, Mailbox, Message, Reader};
 pub(crate) use search::Search;
@@ -118,6 +122,9 @@ pub enum StoreError {
     /// These were left as they were: they had changed. The others were changed.
     #[error("some messages had changed")]
     Modified(Vec<i64>),
+    /// What a reader asked for cannot be; nothing has changed.
+    #[error("it cannot be: {0:?}")]
+    Refused(#[from] Refusal),
     /// The disk or the database failed; nothing of it is kept.
     #[error("it cannot be stored: {0}")]
     Failed(String),
@@ -171,12 +178,10 @@ impl FlagChange {
 /// A change that a reader asks for.
 #[derive(Debug, Clone)]
 pub enum Change {
-    /// The mailboxes that every account has are made.
+    /// The mailboxes that every account has at first are made.
     Mailboxes {
         /// The account.
         account: i64,
-        /// Milliseconds since 1970.
-        now: i64,
     },
     /// Flags of messages.
     Flags {
@@ -199,6 +204,13 @@ pub enum Change {
         uids: Vec<i64>,
         /// Only those that are marked as deleted at that moment.
         only_deleted: bool,
+    },
+    /// Mailboxes are made, renamed, deleted, subscribed to.
+    Manage {
+        /// Whose they are.
+        account: i64,
+        /// What becomes of which.
+        manage: Manage,
     },
 }
 
@@ -258,6 +270,13 @@ impl Shard {
 
     pub(crate) async fn change(&self, change: Change) -> Result<u64, StoreError> {
         self.work(Work::Change(change)).await
+    }
+
+    pub(crate) async fn place(&self, placing: Placing) -> Result<Placed, StoreError> {
+        let (answer, wait) = oneshot::channel();
+        let gone = || StoreError::Failed("the shard's writer has ended".to_owned());
+        self.commands.send(Command::Place(Box::new(placing), answer)).await.map_err(|_| gone())?;
+        wait.await.map_err(|_| gone())?
     }
 
     pub(crate) async fn sweep(&self, sweep: Sweep) -> Result<u64, StoreError> {

@@ -25,6 +25,11 @@ const LOAD: usize = 1 << 20;
 /// Rows of them.
 const ROWS: u32 = 256;
 
+/// The columns of a [`Mailbox`].
+const MAILBOX: &str = "id, name, uidvalidity, uidnext, modseq, messages, unseen, deleted, bytes, special_use,
+     EXISTS (SELECT 1 FROM subscriptions WHERE subscriptions.account = mailboxes.account
+             AND subscriptions.name = mailboxes.name)";
+
 /// A mailbox and its counts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Mailbox {
@@ -35,6 +40,8 @@ pub(crate) struct Mailbox {
     pub(crate) modseq: i64,
     pub(crate) messages: i64,
     pub(crate) unseen: i64,
+    pub(crate) deleted: i64,
+    pub(crate) bytes: i64,
     pub(crate) special_use: String,
     pub(crate) subscribed: bool,
 }
@@ -112,8 +119,33 @@ impl Reader {
         tokio::task::spawn_blocking(asked)
     }
 
+    #[cfg(test)]
     pub(crate) async fn mailboxes(&self, account: i64) -> anyhow::Result<Vec<Mailbox>> {
         self.ask(move |connection, _| Ok(mailboxes(connection, account)?)).await
+    }
+
+    /// The mailboxes of an account, and names that are subscribed to although there is no such mailbox.
+    pub(crate) async fn listed(&self, account: i64) -> anyhow::Result<(Vec<Mailbox>, Vec<String>)> {
+        self.ask(move |connection, _| {
+            let snapshot = connection.unchecked_transaction()?;
+            let sql = "SELECT name FROM subscriptions WHERE account = ?1
+                 AND name NOT IN (SELECT name FROM mailboxes WHERE account = ?1) ORDER BY name";
+            let mut statement = snapshot.prepare_cached(sql)?;
+            let names = statement.query_map([account], |row| row.get(0))?.collect::<Result<_, _>>()?;
+            Ok((mailboxes(&snapshot, account)?, names))
+        })
+        .await
+    }
+
+    /// Whether there is such a mailbox, and what its account takes up: bytes and messages.
+    pub(crate) async fn room(&self, account: i64, name: String) -> anyhow::Result<(bool, [i64; 2])> {
+        self.ask(move |connection, _| {
+            let usage = "SELECT bytes, messages FROM accounts WHERE account = ?";
+            let read = |row: &Row<'_>| Ok([row.get(0)?, row.get(1)?]);
+            let usage = connection.prepare_cached(usage)?.query_row([account], read).optional()?;
+            Ok((named(connection, account, &name)?.is_some(), usage.unwrap_or_default()))
+        })
+        .await
     }
 
     /// Every message of a mailbox, by UID.
@@ -224,18 +256,16 @@ impl Reader {
 }
 
 fn mailboxes(connection: &Connection, account: i64) -> rusqlite::Result<Vec<Mailbox>> {
-    let sql = "SELECT id, name, uidvalidity, uidnext, modseq, messages, unseen, special_use, subscribed
-         FROM mailboxes WHERE account = ? ORDER BY name";
-    let mut statement = connection.prepare_cached(sql)?;
+    let sql = format!("SELECT {MAILBOX} FROM mailboxes WHERE account = ? ORDER BY name");
+    let mut statement = connection.prepare_cached(&sql)?;
     let rows = statement.query_map([account], mailbox)?;
     rows.collect()
 }
 
 /// The mailbox of this name.
 pub(crate) fn named(connection: &Connection, account: i64, name: &str) -> rusqlite::Result<Option<Mailbox>> {
-    let sql = "SELECT id, name, uidvalidity, uidnext, modseq, messages, unseen, special_use, subscribed
-         FROM mailboxes WHERE account = ? AND name = ?";
-    connection.prepare_cached(sql)?.query_row(params![account, name], mailbox).optional()
+    let sql = format!("SELECT {MAILBOX} FROM mailboxes WHERE account = ? AND name = ?");
+    connection.prepare_cached(&sql)?.query_row(params![account, name], mailbox).optional()
 }
 
 /// UIDs that were expunged after this MODSEQ.
@@ -246,9 +276,8 @@ pub(crate) fn gone(connection: &Connection, mailbox: i64, modseq: i64) -> rusqli
 
 /// The mailbox of this number.
 pub(crate) fn numbered(connection: &Connection, mailbox: i64) -> rusqlite::Result<Option<Mailbox>> {
-    let sql = "SELECT id, name, uidvalidity, uidnext, modseq, messages, unseen, special_use, subscribed
-         FROM mailboxes WHERE id = ?";
-    connection.prepare_cached(sql)?.query_row([mailbox], self::mailbox).optional()
+    let sql = format!("SELECT {MAILBOX} FROM mailboxes WHERE id = ?");
+    connection.prepare_cached(&sql)?.query_row([mailbox], self::mailbox).optional()
 }
 
 fn mailbox(row: &Row<'_>) -> rusqlite::Result<Mailbox> {
@@ -260,8 +289,10 @@ fn mailbox(row: &Row<'_>) -> rusqlite::Result<Mailbox> {
         modseq: row.get(4)?,
         messages: row.get(5)?,
         unseen: row.get(6)?,
-        special_use: row.get(7)?,
-        subscribed: row.get(8)?,
+        deleted: row.get(7)?,
+        bytes: row.get(8)?,
+        special_use: row.get(9)?,
+        subscribed: row.get(10)?,
     })
 }
 

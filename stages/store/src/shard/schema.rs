@@ -18,7 +18,8 @@ const CACHE: i64 = -4096;
 
 const TABLES: &str = "
 CREATE TABLE mailboxes (
-    id INTEGER PRIMARY KEY,
+    -- Never given twice: readers that still hold the number of a mailbox that was deleted must not meet another.
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
     account INTEGER NOT NULL,
     name TEXT NOT NULL,
     uidvalidity INTEGER NOT NULL,
@@ -26,15 +27,27 @@ CREATE TABLE mailboxes (
     modseq INTEGER NOT NULL DEFAULT 1,
     messages INTEGER NOT NULL DEFAULT 0,
     unseen INTEGER NOT NULL DEFAULT 0,
+    deleted INTEGER NOT NULL DEFAULT 0,
+    bytes INTEGER NOT NULL DEFAULT 0,
     special_use TEXT NOT NULL DEFAULT '',
-    subscribed INTEGER NOT NULL DEFAULT 1,
     UNIQUE (account, name)
 );
--- What an account takes up.
+-- What an account takes up, and the last UIDVALIDITY that one of its mailboxes was given.
 CREATE TABLE accounts (
     account INTEGER PRIMARY KEY,
     bytes INTEGER NOT NULL,
-    messages INTEGER NOT NULL
+    messages INTEGER NOT NULL,
+    uidvalidity INTEGER NOT NULL DEFAULT 0
+);
+-- Names that a reader wants to see; their mailboxes need not be there (RFC 3501 section 6.3.6).
+CREATE TABLE subscriptions (
+    account INTEGER NOT NULL,
+    name TEXT NOT NULL,
+    PRIMARY KEY (account, name)
+) WITHOUT ROWID;
+-- Mailboxes that were deleted, until the rows of their messages are gone.
+CREATE TABLE doomed (
+    mailbox INTEGER PRIMARY KEY
 );
 CREATE TABLE bodies (
     id INTEGER PRIMARY KEY,
@@ -143,6 +156,47 @@ fn third() -> &'static str {
      END;"
 }
 
+/// From version 2. There the mailboxes of an account had one UIDVALIDITY between them, which must not be once they can be
+/// renamed: all but the INBOX get one of their own.
+const THIRD: &str = "
+CREATE TABLE mailboxes_of_3 (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    account INTEGER NOT NULL,
+    name TEXT NOT NULL,
+    uidvalidity INTEGER NOT NULL,
+    uidnext INTEGER NOT NULL DEFAULT 1,
+    modseq INTEGER NOT NULL DEFAULT 1,
+    messages INTEGER NOT NULL DEFAULT 0,
+    unseen INTEGER NOT NULL DEFAULT 0,
+    deleted INTEGER NOT NULL DEFAULT 0,
+    bytes INTEGER NOT NULL DEFAULT 0,
+    special_use TEXT NOT NULL DEFAULT '',
+    UNIQUE (account, name)
+);
+INSERT INTO mailboxes_of_3
+    SELECT id, account, name,
+        CASE name WHEN 'INBOX' THEN uidvalidity
+            ELSE max(uidvalidity) OVER (PARTITION BY account) + row_number() OVER (PARTITION BY account ORDER BY id) END,
+        uidnext, modseq, messages, unseen,
+        (SELECT coalesce(sum(flags >> 3 & 1), 0) FROM messages WHERE mailbox = id),
+        (SELECT coalesce(sum(size), 0) FROM messages WHERE mailbox = id),
+        special_use
+    FROM mailboxes;
+CREATE TABLE subscriptions (
+    account INTEGER NOT NULL,
+    name TEXT NOT NULL,
+    PRIMARY KEY (account, name)
+) WITHOUT ROWID;
+INSERT INTO subscriptions SELECT account, name FROM mailboxes WHERE subscribed;
+DROP TABLE mailboxes;
+ALTER TABLE mailboxes_of_3 RENAME TO mailboxes;
+ALTER TABLE accounts ADD COLUMN uidvalidity INTEGER NOT NULL DEFAULT 0;
+INSERT INTO accounts (account, bytes, messages, uidvalidity)
+    SELECT account, 0, 0, max(uidvalidity) FROM mailboxes WHERE true GROUP BY account
+    ON CONFLICT (account) DO UPDATE SET uidvalidity = excluded.uidvalidity;
+CREATE TABLE doomed (mailbox INTEGER PRIMARY KEY);
+";
+
 /// Opens the database for its one writer, makes its tables on the first occasion, and brings older ones up to date.
 pub(crate) fn open_writer(path: &Path, now: Millis) -> anyhow::Result<Connection> {
     let connection = Connection::open(path).with_context(|| format!("opening {}", path.display()))?;
@@ -155,8 +209,8 @@ pub(crate) fn open_writer(path: &Path, now: Millis) -> anyhow::Result<Connection
     let version: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
     let change = match version {
         0 => TABLES.to_owned(),
-        1 => second(now) + third(),
-        2 => third().to_owned(),
+        1 => second(now) + THIRD + third(),
+        2 => THIRD.to_owned() + third(),
         VERSION => return Ok(connection),
         other => bail!("{} has version {other}; this program knows {VERSION}", path.display()),
     };
@@ -186,6 +240,9 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
 
+    /// Only an INBOX had a mailbox for itself; the others shared its UIDVALIDITY.
+    const MAILBOXES: [&str; 3] = ["INBOX 1790000000 5 1", "INBOX 1790000000 5 1", "Junk 1790000002 0 0"];
+
     /// The tables of a database, and the columns of each.
     fn form(database: &Connection) -> Vec<(String, Vec<String>)> {
         let names = "SELECT name FROM sqlite_schema WHERE name NOT LIKE 'sqlite_%' ORDER BY name";
@@ -210,6 +267,9 @@ mod tests {
         };
         let delivered = "SELECT target || ' ' || at || ' ' || turned FROM delivered ORDER BY target";
         assert_eq!(rows(database.prepare(delivered).unwrap()), ["a@x 1800000000000 0", "b@x 1800000000000 0"]);
+        let mailboxes = "SELECT name || ' ' || uidvalidity || ' ' || bytes || ' ' ||
+             EXISTS (SELECT 1 FROM subscriptions WHERE subscriptions.name = mailboxes.name) FROM mailboxes ORDER BY id";
+        assert_eq!(rows(database.prepare(mailboxes).unwrap()), MAILBOXES);
         drop(database);
         let again = open_writer(&old, Millis(1_900_000_000_000)).unwrap();
         let kept = "SELECT count(*) FROM messages JOIN bodies ON bodies.id = body";

@@ -62,6 +62,7 @@ CREATE TABLE tombstones (
 INSERT INTO mailboxes (id, account, name, uidvalidity, uidnext, modseq, messages, unseen) VALUES
     (1, 3, 'INBOX', 1790000000, 2, 2, 1, 1),
     (2, 5, 'INBOX', 1790000000, 2, 2, 1, 1);
+INSERT INTO mailboxes (id, account, name, uidvalidity, subscribed) VALUES (3, 5, 'Junk', 1790000000, 0);
 INSERT INTO accounts VALUES (3, 5, 1), (5, 5, 1);
 INSERT INTO bodies VALUES (1, zeroblob(32), 1, 0, 58, 2);
 INSERT INTO messages VALUES

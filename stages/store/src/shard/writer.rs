@@ -14,8 +14,10 @@ use rusqlite::{Connection, OptionalExtension as _, Transaction, params};
 use tokio::sync::{mpsc, oneshot};
 
 use super::delivered::{self, Decided, FORGET_MOST};
+use super::mailboxes;
 use super::notices::{self, Notices};
 use super::outlines::{self, Late};
+use super::placing::{Limits, Placed, Placing};
 use super::reader::place;
 use super::sound::Sound;
 use super::sweep::{self, Sweep};
@@ -26,6 +28,7 @@ use crate::pack::{self, Current, Place};
 pub(super) enum Command {
     Deliver(Box<Delivery>, oneshot::Sender<Result<Kept, StoreError>>),
     Work(Work, oneshot::Sender<Result<u64, StoreError>>),
+    Place(Box<Placing>, oneshot::Sender<Result<Placed, StoreError>>),
 }
 
 /// What is not a delivery.
@@ -42,6 +45,14 @@ pub(super) enum Work {
 /// An answer, and to whom it will be given once the batch is kept.
 type Answered<T> = (oneshot::Sender<Result<T, StoreError>>, Result<T, StoreError>);
 
+/// What was answered in a batch.
+#[derive(Default)]
+struct Answers {
+    delivered: Vec<Answered<Kept>>,
+    changed: Vec<Answered<u64>>,
+    placed: Vec<Answered<Placed>>,
+}
+
 pub(super) struct Writer {
     settings: Settings,
     database: Connection,
@@ -49,6 +60,8 @@ pub(super) struct Writer {
     sound: Sound,
     forget_at: Instant,
     notices: Notices,
+    /// Messages of deleted mailboxes are still there.
+    has_doomed: bool,
 }
 
 /// How often delivered ids that are too old are looked for.
@@ -63,13 +76,14 @@ impl Writer {
         sweep::finish(&database, &settings.packs())?;
         let pack = Current::open_last(&settings.packs(), last.unwrap_or(1))?;
         let now = Instant::now();
-        Ok(Self { settings, database, pack, sound: Sound::new(now), forget_at: now + FORGET_EVERY, notices })
+        let (sound, forget_at) = (Sound::new(now), now + FORGET_EVERY);
+        Ok(Self { settings, database, pack, sound, forget_at, notices, has_doomed: true })
     }
 
     /// Runs until the node is dropped.
     pub(super) fn run(mut self, mut commands: mpsc::Receiver<Command>) {
         let mut batch = Vec::with_capacity(self.settings.batch);
-        while let Some(first) = commands.blocking_recv() {
+        while let Some(first) = self.first(&mut commands) {
             batch.push(first);
             while batch.len() < self.settings.batch {
                 let Ok(command) = commands.try_recv() else { break };
@@ -80,6 +94,22 @@ impl Writer {
         }
     }
 
+    /// The first command of the next batch. Between two batches, and while there is none, a portion of what belonged to
+    /// deleted mailboxes goes. When the disk fails it stays until there is something to do again.
+    fn first(&mut self, commands: &mut mpsc::Receiver<Command>) -> Option<Command> {
+        while self.has_doomed {
+            self.has_doomed = mailboxes::clear(&mut self.database).unwrap_or_else(|error| {
+                tracing::warn!(shard = self.settings.number, %error, "messages of deleted mailboxes stay a while longer");
+                false
+            });
+            match commands.try_recv() {
+                Err(mpsc::error::TryRecvError::Empty) => {}
+                command => return command.ok(),
+            }
+        }
+        commands.blocking_recv()
+    }
+
     /// Between two batches. As long as there is more than is forgotten in one go, after each of them: ids must not come
     /// faster than they go.
     fn forget_in_time(&mut self) {
@@ -88,6 +118,7 @@ impl Writer {
             return;
         }
         self.forget_at = now + FORGET_EVERY;
+        self.has_doomed = true;
         let shard = self.settings.number;
         match delivered::forget(&self.database, clock::now(), self.settings.delivered_for) {
             Ok(0) => {}
@@ -102,10 +133,9 @@ impl Writer {
     }
 
     fn work(&mut self, batch: Vec<Command>) {
-        let mut delivered: Vec<Answered<Kept>> = Vec::new();
-        let mut changed: Vec<Answered<u64>> = Vec::new();
+        let mut answers = Answers::default();
         let mut records = BytesMut::new();
-        let done = self.try_work(batch, &mut delivered, &mut changed, &mut records);
+        let done = self.try_work(batch, &mut answers, &mut records);
         if let Err(error) = &done {
             tracing::error!(shard = self.settings.number, error = format!("{error:#}"), "a batch was not stored");
         }
@@ -119,20 +149,15 @@ impl Writer {
             );
         }
         let failed = done.err().map(|error| StoreError::Failed(format!("{error:#}")));
-        // Whoever asked may be gone by now; what is stored stays.
-        for (answer, result) in delivered {
-            let _ = answer.send(failed.clone().map_or(result, Err));
-        }
-        for (answer, result) in changed {
-            let _ = answer.send(failed.clone().map_or(result, Err));
-        }
+        tell(answers.delivered, failed.as_ref());
+        tell(answers.changed, failed.as_ref());
+        tell(answers.placed, failed.as_ref());
     }
 
     fn try_work(
         &mut self,
         batch: Vec<Command>,
-        delivered: &mut Vec<Answered<Kept>>,
-        changed: &mut Vec<Answered<u64>>,
+        answers: &mut Answers,
         records: &mut BytesMut,
     ) -> anyhow::Result<()> {
         self.sound.age(Instant::now());
@@ -141,7 +166,7 @@ impl Writer {
         let transaction = match transaction {
             Ok(transaction) => transaction,
             Err(error) => {
-                refuse_all(&mut senders, delivered, changed);
+                refuse_all(&mut senders, answers);
                 return Err(error).context("beginning a transaction");
             }
         };
@@ -154,23 +179,26 @@ impl Writer {
             packs: &packs,
             known_sound: &self.sound,
             sound: HashMap::new(),
+            is_doomed: false,
         };
         while let Some(command) = senders.next() {
             let failed = match command {
-                Command::Deliver(delivery, answer) => answered(delivered, answer, gathering.deliver(&delivery)),
-                Command::Work(work, answer) => answered(changed, answer, gathering.work(&work)),
+                Command::Deliver(delivery, answer) => answered(&mut answers.delivered, answer, gathering.deliver(&delivery)),
+                Command::Work(work, answer) => answered(&mut answers.changed, answer, gathering.work(&work)),
+                Command::Place(placing, answer) => answered(&mut answers.placed, answer, gathering.place(&placing)),
             };
             if let Some(error) = failed {
-                refuse_all(&mut senders, delivered, changed);
+                refuse_all(&mut senders, answers);
                 return Err(error).context("writing rows");
             }
         }
         if !gathering.records.is_empty() {
             self.pack.append(gathering.records).context("appending to the pack")?;
         }
-        let sound = gathering.sound;
+        let (sound, is_doomed) = (gathering.sound, gathering.is_doomed);
         let changed = notices::changed(&transaction)?;
         transaction.commit().context("committing")?;
+        self.has_doomed |= is_doomed;
         self.sound.remember(sound.into_keys(), Instant::now());
         self.notices.tell(&changed);
         Ok(())
@@ -195,16 +223,20 @@ fn answered<T>(
     }
 }
 
-fn refuse_all(
-    rest: &mut impl Iterator<Item = Command>,
-    delivered: &mut Vec<Answered<Kept>>,
-    changed: &mut Vec<Answered<u64>>,
-) {
+/// Whoever asked may be gone by now; what is stored stays.
+fn tell<T>(all: Vec<Answered<T>>, failed: Option<&StoreError>) {
+    for (answer, result) in all {
+        let _ = answer.send(failed.map_or(result, |failed| Err(failed.clone())));
+    }
+}
+
+fn refuse_all(rest: &mut impl Iterator<Item = Command>, answers: &mut Answers) {
     let failed = || StoreError::Failed("the batch failed".to_owned());
     for command in rest {
         match command {
-            Command::Deliver(_, answer) => delivered.push((answer, Err(failed()))),
-            Command::Work(_, answer) => changed.push((answer, Err(failed()))),
+            Command::Deliver(_, answer) => answers.delivered.push((answer, Err(failed()))),
+            Command::Work(_, answer) => answers.changed.push((answer, Err(failed()))),
+            Command::Place(_, answer) => answers.placed.push((answer, Err(failed()))),
         }
     }
 }
@@ -212,7 +244,7 @@ fn refuse_all(
 /// A batch while its rows are being written.
 pub(super) struct Gathering<'a> {
     pub(super) transaction: &'a Transaction<'a>,
-    now: Millis,
+    pub(super) now: Millis,
     /// The current pack's number and committed length.
     pub(super) pack: (i64, i64),
     pub(super) records: &'a mut BytesMut,
@@ -220,6 +252,8 @@ pub(super) struct Gathering<'a> {
     known_sound: &'a Sound,
     /// Rows of the bodies that this batch has written or found sound.
     pub(super) sound: HashMap<[u8; 32], i64>,
+    /// Whether a mailbox was deleted, whose messages go afterwards.
+    pub(super) is_doomed: bool,
 }
 
 impl Gathering<'_> {
@@ -241,7 +275,7 @@ impl Gathering<'_> {
         }
         let body = self.body(&delivery.body, &delivery.digest)?;
         outlines::keep(self.transaction, body, &delivery.outline)?;
-        let (mailbox, uid, modseq) = self.next_uid(delivery)?;
+        let (mailbox, uid, modseq) = self.next_uid(delivery, size)?;
         let insert = "INSERT INTO messages (mailbox, uid, modseq, body, size, received, flags, keywords, prefix, mail, held, held_for)
              VALUES (?, ?, ?, ?, ?, ?, 0, '', ?, ?, ?, ?)";
         self.transaction.prepare_cached(insert)?.execute(params![
@@ -268,20 +302,26 @@ impl Gathering<'_> {
             Admission::Released | Admission::IfRoom { bytes: 0, messages: 0 } => return Ok(None),
             Admission::IfRoom { bytes, messages } => (bytes, messages),
         };
+        let limits = Limits { bytes: most_bytes, messages: most_messages };
+        Ok(self.is_full(delivery.account, (size, 1), limits)?.then_some(Why::Full))
+    }
+
+    /// Whether an account has no room for so many bytes and messages more.
+    pub(super) fn is_full(&self, account: i64, more: (i64, i64), limits: Limits) -> rusqlite::Result<bool> {
         let usage = "SELECT bytes, messages FROM accounts WHERE account = ?";
         let usage = self
             .transaction
             .prepare_cached(usage)?
-            .query_row([delivery.account], |row| Ok((row.get(0)?, row.get(1)?)))
+            .query_row([account], |row| Ok((row.get(0)?, row.get(1)?)))
             .optional()?;
         let (bytes, messages): (i64, i64) = usage.unwrap_or_default();
         let over = |used: i64, limit: u64| limit > 0 && i64::try_from(limit).is_ok_and(|limit| used > limit);
-        Ok((over(bytes + size, most_bytes) || over(messages + 1, most_messages)).then_some(Why::Full))
+        Ok(over(bytes + more.0, limits.bytes) || over(messages + more.1, limits.messages))
     }
 
     /// The row of a body: one that is there already and whose record is sound, or one whose record goes into the pack with
     /// this batch.
-    fn body(&mut self, body: &Bytes, digest: &[u8; 32]) -> rusqlite::Result<i64> {
+    pub(super) fn body(&mut self, body: &Bytes, digest: &[u8; 32]) -> rusqlite::Result<i64> {
         let known = match self.sound.get(digest) {
             Some(id) => Some((*id, None)),
             None => {
@@ -329,38 +369,22 @@ impl Gathering<'_> {
     }
 
     /// Takes the next UID and MODSEQ of the mailbox, which is made if it is not there.
-    fn next_uid(&self, delivery: &Delivery) -> rusqlite::Result<(i64, i64, i64)> {
-        let take = "UPDATE mailboxes SET uidnext = uidnext + 1, modseq = modseq + 1, messages = messages + 1, unseen = unseen + 1
+    fn next_uid(&self, delivery: &Delivery, size: i64) -> rusqlite::Result<(i64, i64, i64)> {
+        let take = "UPDATE mailboxes SET uidnext = uidnext + 1, modseq = modseq + 1, messages = messages + 1,
+                 unseen = unseen + 1, bytes = bytes + ?
              WHERE account = ? AND name = ? RETURNING id, uidnext - 1, modseq";
         let read = |row: &rusqlite::Row<'_>| Ok((row.get(0)?, row.get(1)?, row.get(2)?));
+        let account = delivery.account;
         let taken = self
             .transaction
             .prepare_cached(take)?
-            .query_row(params![delivery.account, delivery.folder], read)
+            .query_row(params![size, account, delivery.folder], read)
             .optional()?;
         if let Some(taken) = taken {
             return Ok(taken);
         }
-        self.make_mailboxes(delivery.account, delivery.received)?;
-        self.make_mailbox(delivery.account, &delivery.folder, "", delivery.received)?;
-        self.transaction.prepare_cached(take)?.query_row(params![delivery.account, delivery.folder], read)
-    }
-
-    /// The mailboxes that every account has (RFC 6154).
-    pub(super) fn make_mailboxes(&self, account: i64, now: i64) -> rusqlite::Result<()> {
-        for (name, special_use) in
-            [("INBOX", ""), ("Junk", "\\Junk"), ("Sent", "\\Sent"), ("Drafts", "\\Drafts"), ("Trash", "\\Trash")]
-        {
-            self.make_mailbox(account, name, special_use, now)?;
-        }
-        Ok(())
-    }
-
-    /// UIDVALIDITY is the time of making, in seconds: a mailbox made again under its name gets a higher one.
-    fn make_mailbox(&self, account: i64, name: &str, special_use: &str, now: i64) -> rusqlite::Result<()> {
-        let insert = "INSERT INTO mailboxes (account, name, uidvalidity, special_use) VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING";
-        self.transaction.prepare_cached(insert)?.execute(params![account, name, now / 1000, special_use])?;
-        Ok(())
+        let name = self.made_for(account, &delivery.folder)?;
+        self.transaction.prepare_cached(take)?.query_row(params![size, account, name], read)
     }
 
     fn work(&mut self, work: &Work) -> rusqlite::Result<Result<u64, StoreError>> {

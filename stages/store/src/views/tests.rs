@@ -100,7 +100,7 @@ proptest! {
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         runtime.block_on(async {
             let (node, mut mails, mut model) = (open(folder.path()), 0, Model::new());
-            node.change(1, Change::Mailboxes { account: 1, now: 0 }).await.unwrap();
+            node.change(1, Change::Mailboxes { account: 1 }).await.unwrap();
             let (mailbox, mut before) = node.view(1, "INBOX").await.unwrap().unwrap();
             for step in acts {
                 let looks = matches!(step, Act::Look);

@@ -25,9 +25,12 @@ mod subject;
 mod text;
 mod thread;
 
+pub use names::is_mailbox_name;
 pub use needle::Needle;
 pub use outline::{Outline, is_kept, is_neutral};
-pub use question::{Answer, FlagMode, Limits, Load, Mailbox, MessageRow, Question, View, flags};
+pub use question::{
+    Answer, Appended, CopyMode, FlagMode, Limits, Load, Mailbox, Manage, MessageRow, No, Placed, Question, View, flags,
+};
 pub use readable::Readable;
 pub use rows::Rows;
 pub use search::{Criteria, Wanted};

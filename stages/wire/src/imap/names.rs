@@ -7,6 +7,22 @@ use base64::engine::general_purpose::NO_PAD;
 
 const BASE64: GeneralPurpose = GeneralPurpose::new(&IMAP_MUTF7, NO_PAD);
 
+/// Bytes of a mailbox's name: enough for 32 levels with a word each, and each name lies in memory with every LIST.
+const LONGEST: usize = 512;
+/// Levels of a name.
+const LEVELS: usize = 32;
+
+/// Whether a mailbox may have this name: no empty levels, no wildcards, nothing that cannot be seen, and not too long.
+pub fn is_mailbox_name(name: &str) -> bool {
+    let is_level = |level: &str| !level.is_empty() && level != "." && level != "..";
+    let is_bad = |c: char| c.is_control() || matches!(c, '%' | '*' | '\u{2028}' | '\u{2029}');
+    name.len() <= LONGEST
+        && name.split('/').count() <= LEVELS
+        && name.split('/').all(is_level)
+        && !name.contains(is_bad)
+        && (name == "INBOX" || !name.eq_ignore_ascii_case("INBOX"))
+}
+
 /// The name as it goes over the wire.
 pub(super) fn encode(name: &str) -> String {
     let mut out = String::new();
@@ -54,7 +70,17 @@ pub(super) fn decode(wire: &[u8]) -> Option<String> {
         rest = &rest[end + 1..];
     }
     name.push_str(rest);
-    Some(if name.eq_ignore_ascii_case("INBOX") { "INBOX".to_owned() } else { name })
+    Some(with_inbox(name))
+}
+
+/// INBOX, and what is below it, in whichever case it is written (RFC 3501 section 5.1).
+fn with_inbox(name: String) -> String {
+    match name.split_at_checked("INBOX".len()) {
+        Some((inbox, rest)) if inbox.eq_ignore_ascii_case("INBOX") && (rest.is_empty() || rest.starts_with('/')) => {
+            format!("INBOX{rest}")
+        }
+        _ => name,
+    }
 }
 
 /// Whether a name matches the pattern of LIST: `*` is anything, `%` anything within one level.
@@ -108,6 +134,30 @@ mod tests {
             assert_eq!(decode(wire.as_bytes()), None, "{wire}");
         }
         assert_eq!(decode(b"inbox").as_deref(), Some("INBOX"));
+        assert_eq!(decode(b"inbox/x").as_deref(), Some("INBOX/x"));
+        assert_eq!(decode(b"inboxes").as_deref(), Some("inboxes"));
+    }
+
+    #[test]
+    fn good_names() {
+        for (name, want) in [
+            ("INBOX", true),
+            ("a/b", true),
+            ("Entwürfe", true),
+            ("", false),
+            ("/a", false),
+            ("a//b", false),
+            ("a/", false),
+            ("a%", false),
+            ("a*b", false),
+            ("a\nb", false),
+            ("a\u{85}", false),
+            ("../a", false),
+        ] {
+            assert_eq!(is_mailbox_name(name), want, "{name:?}");
+        }
+        assert!(is_mailbox_name(&"x".repeat(LONGEST)) && !is_mailbox_name(&"x".repeat(LONGEST + 1)));
+        assert!(is_mailbox_name(&["x"; LEVELS].join("/")) && !is_mailbox_name(&["x"; LEVELS + 1].join("/")));
     }
 
     #[test]

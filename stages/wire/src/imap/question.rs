@@ -34,8 +34,12 @@ pub mod flags {
 /// What a client may take up.
 #[derive(Debug, Clone)]
 pub struct Limits {
-    /// Bytes of one command with its literals. Appending is not offered, so nothing that is needs more.
+    /// Bytes of one command with its literals; the message of an APPEND is not among them.
     pub command: u32,
+    /// Bytes of one command before the login. A name, a password and their literals need less.
+    pub stranger: u32,
+    /// Bytes of a message that is appended.
+    pub message: u32,
     /// Commands that cannot be read, before the connection is closed.
     pub errors: u32,
     /// Logins that fail, before the connection is closed.
@@ -54,6 +58,8 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             command: 64 * 1024,
+            stranger: 8 * 1024,
+            message: 25 << 20,
             errors: 50,
             failed_logins: 3,
             fetch_items: 100,
@@ -69,6 +75,8 @@ impl Default for Limits {
 pub struct Mailbox {
     /// Its name, with `/` between levels.
     pub name: String,
+    /// Whether there is such a mailbox. If not, its name is subscribed to all the same.
+    pub exists: bool,
     /// Its special use (RFC 6154), or empty.
     pub special_use: String,
     /// Whether it is subscribed to.
@@ -81,6 +89,10 @@ pub struct Mailbox {
     pub messages: u64,
     /// Those that are not seen.
     pub unseen: u64,
+    /// Those that are to be expunged.
+    pub deleted: u64,
+    /// Bytes of all of them.
+    pub bytes: u64,
     /// HIGHESTMODSEQ.
     pub modseq: u64,
 }
@@ -187,6 +199,104 @@ pub enum Question {
     Changes,
     /// Which messages of it were expunged after this MODSEQ? Answer: gone.
     Gone(u64),
+    /// Make, rename, delete or subscribe to a mailbox. Answer: done, or no.
+    Manage(Manage),
+    /// Is there room for a message of this size on its way into this mailbox? It is kept until the message is appended, or
+    /// the question comes again; 0 bytes need none. Answer: done, or no.
+    Room {
+        /// The mailbox.
+        name: String,
+        /// Bytes.
+        size: u32,
+    },
+    /// Keep this message. Answer: placed, or no.
+    Append(Appended),
+    /// Copy or move these messages into another mailbox, all or none. Answer: placed, or no.
+    Copy {
+        /// Their UIDs.
+        uids: Vec<u32>,
+        /// The mailbox.
+        to: String,
+        /// What becomes of these.
+        how: CopyMode,
+    },
+}
+
+/// What becomes of messages that are copied.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CopyMode {
+    /// They stay.
+    Copy,
+    /// They go for good (RFC 6851).
+    Move,
+}
+
+/// A message that a client brings in.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Appended {
+    /// The mailbox.
+    pub name: String,
+    /// Bits of [`flags`].
+    pub flags: i64,
+    /// Keywords.
+    pub keywords: Vec<String>,
+    /// Milliseconds since 1970; none is now.
+    pub received: Option<i64>,
+    /// The message.
+    pub text: Bytes,
+}
+
+/// Where messages are now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Placed {
+    /// UIDVALIDITY of the mailbox.
+    pub uidvalidity: u32,
+    /// The UIDs that they had, in order; none of an appended message.
+    pub from: Vec<u32>,
+    /// The UIDs that they have there, as many and in the same order.
+    pub to: Vec<u32>,
+}
+
+/// What becomes of which mailbox. All names are good ones.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Manage {
+    /// It is made, and what is above it.
+    Create {
+        /// Its name.
+        name: String,
+        /// Its special use (RFC 6154), or empty.
+        special_use: String,
+    },
+    /// It goes with its messages.
+    Delete(String),
+    /// It gets another name, and so does what is below it. The INBOX only gives its messages away.
+    Rename {
+        /// Its name so far.
+        from: String,
+        /// Its name from then on.
+        to: String,
+    },
+    /// It is subscribed to.
+    Subscribe(String),
+    /// It is no longer.
+    Unsubscribe(String),
+}
+
+/// Why something cannot be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum No {
+    /// There is such a mailbox already.
+    Exists,
+    /// There is no such mailbox.
+    NoSuch,
+    /// It is there only for the mailboxes below it.
+    HasInferiors,
+    /// There would be too many, or too long names.
+    TooMany,
+    /// It cannot be at all.
+    Cannot,
+    /// The account has no room for it.
+    Full,
 }
 
 /// What the world says.
@@ -215,4 +325,8 @@ pub enum Answer {
     Modified(Vec<u32>),
     /// UIDs of the expunged; none if they are not remembered for so long.
     Gone(Option<Vec<u32>>),
+    /// No, and why.
+    No(No),
+    /// They are there.
+    Placed(Placed),
 }

@@ -1,20 +1,23 @@
 //! The dialogue: what is in order when, what is asked of the world, and what the client hears.
 
+mod append;
 mod capabilities;
 mod changes;
 mod condstore;
+mod copy;
 mod fetch;
 mod idle;
 mod job;
 mod login;
 mod mailboxes;
+mod manage;
 mod messages;
 mod order;
 mod search;
 
 use std::collections::VecDeque;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use imap_codec::fragmentizer::{FragmentInfo, Fragmentizer};
 use imap_codec::{AuthenticateDataCodec, CommandCodec};
 use imap_types::IntoStatic as _;
@@ -22,6 +25,7 @@ use imap_types::auth::AuthenticateData;
 use imap_types::command::{Command, CommandBody};
 use imap_types::core::LiteralMode;
 
+use self::append::Append;
 pub(super) use self::job::UidForm;
 use self::job::{Job, Running, Selected};
 use super::extended::search::Returns;
@@ -33,7 +37,12 @@ pub struct ImapSession {
     limits: Limits,
     tls: Tls,
     cleartext: Cleartext,
+    /// What came and was not looked at yet. The fragmentizer gets it line by line, so that nothing is left in it when a
+    /// message of an APPEND begins, which does not go through it.
+    incoming: BytesMut,
     fragments: Fragmentizer,
+    /// The APPEND whose message is being received.
+    append: Option<Append>,
     output: VecDeque<Bytes>,
     question: Option<Question>,
     running: Option<Running>,
@@ -42,8 +51,6 @@ pub struct ImapSession {
     /// The tag of an IDLE that goes on.
     idling: Option<String>,
     tells: condstore::Tells,
-    /// Bytes that came and are not worked off.
-    unread: usize,
     logged_in: bool,
     selected: Option<Selected>,
     /// What the command that is read wants to be returned.
@@ -59,7 +66,9 @@ impl ImapSession {
     /// A session that greets its client.
     pub fn new(limits: Limits, tls: Tls, cleartext: Cleartext) -> Self {
         let mut session = Self {
-            fragments: Fragmentizer::new(limits.command),
+            incoming: BytesMut::new(),
+            fragments: Fragmentizer::new(limits.stranger),
+            append: None,
             limits,
             tls,
             cleartext,
@@ -69,7 +78,6 @@ impl ImapSession {
             sasl: None,
             idling: None,
             tells: condstore::Tells::default(),
-            unread: 0,
             logged_in: false,
             selected: None,
             returns: None,
@@ -104,8 +112,10 @@ impl ImapSession {
     /// Gives back what a client that waits does not need. Ten thousand of them are idle at once.
     fn rest(&mut self) {
         self.output = VecDeque::new();
-        if self.unread == 0 && self.fragments.is_message_complete() {
-            self.fragments = Fragmentizer::new(self.limits.command);
+        if self.incoming.is_empty() && self.fragments.is_message_complete() {
+            let most = if self.logged_in { self.limits.command } else { self.limits.stranger };
+            self.fragments = Fragmentizer::new(most);
+            self.incoming = BytesMut::new();
         }
     }
 
@@ -115,11 +125,17 @@ impl ImapSession {
 
     /// Works off what has come. Says whether anything was done.
     fn work(&mut self) -> bool {
-        let Some(fragment) = self.fragments.progress() else { return false };
-        self.unread = self.unread.saturating_sub(self.fragments.fragment_bytes(fragment).len());
+        if self.append.is_some() {
+            return self.receive();
+        }
+        let Some(fragment) = self.next_fragment() else { return false };
         if let FragmentInfo::Line { announcement: Some(announcement), .. } = fragment {
+            let most = if self.logged_in { self.limits.command } else { self.limits.stranger };
+            let too_long = announcement.length > most || self.fragments.is_max_message_size_exceeded();
+            if self.logged_in && self.begin_append(announcement) {
+                return true;
+            }
             let tag = self.fragments.decode_tag().map_or("*".to_owned(), |tag| tag.inner().to_owned());
-            let too_long = announcement.length > self.limits.command || self.fragments.is_max_message_size_exceeded();
             match announcement.mode {
                 LiteralMode::Sync if too_long => {
                     // The client waits for our word and sends the literal only after it: the place is kept.
@@ -135,6 +151,18 @@ impl ImapSession {
             self.message();
         }
         true
+    }
+
+    /// The next line or literal, once it has come.
+    fn next_fragment(&mut self) -> Option<FragmentInfo> {
+        loop {
+            let fragment = self.fragments.progress();
+            if fragment.is_some() || self.incoming.is_empty() {
+                return fragment;
+            }
+            let line = memchr::memchr(b'\n', &self.incoming).map_or(self.incoming.len(), |at| at + 1);
+            self.fragments.enqueue_bytes(&self.incoming.split_to(line));
+        }
     }
 
     fn message(&mut self) {
@@ -193,8 +221,7 @@ impl Session for ImapSession {
     type Answer = Answer;
 
     fn input(&mut self, bytes: &[u8]) {
-        self.unread += bytes.len();
-        self.fragments.enqueue_bytes(bytes);
+        self.incoming.extend_from_slice(bytes);
     }
 
     fn wants_news(&self) -> bool {
@@ -243,8 +270,8 @@ impl Session for ImapSession {
     }
 
     fn tls_started(&mut self) {
-        self.fragments = Fragmentizer::new(self.limits.command);
-        self.unread = 0;
+        self.incoming.clear();
+        self.fragments = Fragmentizer::new(self.limits.stranger);
         self.tls = Tls::On;
     }
 

@@ -1,14 +1,18 @@
 //! What the client is told that it may do.
 
+use std::fmt::Write as _;
+
 use super::ImapSession;
 use crate::session::Tls;
 
 impl ImapSession {
     pub(super) fn capabilities(&self) -> String {
         let mut list = String::from(
-            "IMAP4rev1 LITERAL+ SASL-IR IDLE ENABLE CONDSTORE QRESYNC UNSELECT SPECIAL-USE ESEARCH SEARCHRES WITHIN",
+            "IMAP4rev1 LITERAL+ SASL-IR IDLE ENABLE CONDSTORE QRESYNC UNSELECT UIDPLUS MOVE SPECIAL-USE ESEARCH",
         );
-        list.push_str(" SORT SORT=DISPLAY ESORT THREAD=ORDEREDSUBJECT THREAD=REFERENCES");
+        list.push_str(" SEARCHRES WITHIN SORT SORT=DISPLAY ESORT THREAD=ORDEREDSUBJECT THREAD=REFERENCES");
+        // RFC 7889.
+        let _ = write!(list, " APPENDLIMIT={}", self.limits.message);
         if !self.logged_in {
             if self.tls == Tls::Offered {
                 list.push_str(" STARTTLS");

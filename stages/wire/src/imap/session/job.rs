@@ -1,5 +1,6 @@
 //! What a command still has to do once it was read, and what the answers to its questions mean.
 
+use imap_codec::fragmentizer::Fragmentizer;
 use imap_types::status::StatusDataItemName;
 
 use super::ImapSession;
@@ -7,7 +8,7 @@ use super::condstore::{Known, Since};
 use super::fetch::Fetching;
 use super::search::Searching;
 use crate::imap::names;
-use crate::imap::question::{Answer, Question};
+use crate::imap::question::{Answer, CopyMode, Manage, Question};
 use crate::imap::rows::Rows;
 
 /// What a command still has to do.
@@ -47,6 +48,18 @@ pub(super) enum Job {
     Idle,
     /// A client is told what went since it last looked.
     Since(Since),
+    Manage(Manage),
+    /// Room for the message of an APPEND.
+    Room,
+    Append {
+        name: String,
+    },
+    Copy {
+        to: String,
+        how: CopyMode,
+    },
+    /// Messages are where they should be; the view is looked at again, and then the client hears this.
+    Placed(String),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -89,7 +102,8 @@ impl ImapSession {
     }
 
     pub(super) fn finish(&mut self, running: &Running) {
-        self.done(&running.tag, &format!("OK {} done", running.name));
+        let code = if let Job::Placed(code) = &running.job { code.as_str() } else { "" };
+        self.done(&running.tag, &format!("OK {code}{} done", running.name));
     }
 
     /// The next step of a command that goes message by message.
@@ -112,6 +126,9 @@ impl ImapSession {
 
     pub(super) fn answered(&mut self, answer: Answer) {
         let Some(mut running) = self.running.take() else { return };
+        if matches!(running.job, Job::Room) {
+            return self.room_answered(&running.tag, answer);
+        }
         if answer == Answer::Unavailable {
             if matches!(running.job, Job::Idle) {
                 // It will be told with what comes next.
@@ -125,6 +142,7 @@ impl ImapSession {
         match (&mut running.job, answer) {
             (Job::Login, Answer::Done) => {
                 self.logged_in = true;
+                self.fragments = Fragmentizer::new(self.limits.command);
                 let capabilities = self.capabilities();
                 self.done(&running.tag, &format!("OK [CAPABILITY {capabilities}] logged in"));
             }
@@ -164,6 +182,9 @@ impl ImapSession {
                 self.opened(&running, name, mode, view, known);
             }
             (Job::Since(_), answer) => self.answered_of_gone(running, answer),
+            (Job::Manage(manage), Answer::Done) => self.managed(&running.tag, running.name, manage),
+            (Job::Append { .. } | Job::Copy { .. }, answer) => self.placed(running, answer),
+            (_, Answer::No(why)) => self.refuse(&running.tag, why),
             (Job::Open { .. }, _) => self.done(&running.tag, "NO [NONEXISTENT] there is no such mailbox"),
             (_, answer) => self.answered_of_messages(running, answer),
         }

@@ -23,6 +23,11 @@ impl ImapSession {
                 self.tells.modseq |= items.contains(&StatusDataItemName::HighestModSeq);
                 self.named(tag, "STATUS", &mailbox, Question::Mailboxes, |name| Job::Status { name, items });
             }
+            CommandBody::Create { .. }
+            | CommandBody::Delete { .. }
+            | CommandBody::Rename { .. }
+            | CommandBody::Subscribe { .. }
+            | CommandBody::Unsubscribe { .. } => self.manage(tag, body),
             CommandBody::Select { mailbox, parameters } => {
                 self.open(tag, "SELECT", &mailbox, Mode::ReadWrite, parameters);
             }
@@ -36,6 +41,9 @@ impl ImapSession {
             | CommandBody::Sort { .. }
             | CommandBody::Thread { .. }
             | CommandBody::Expunge
+            | CommandBody::ExpungeUid { .. }
+            | CommandBody::Copy { .. }
+            | CommandBody::Move { .. }
             | CommandBody::Close
             | CommandBody::Unselect => self.mistake(&tag, "select a mailbox first"),
             CommandBody::Login { .. } | CommandBody::Authenticate { .. } | CommandBody::StartTLS => {
@@ -156,7 +164,7 @@ impl ImapSession {
     }
 }
 
-fn mailbox_name(mailbox: &MailboxName<'_>) -> Option<String> {
+pub(super) fn mailbox_name(mailbox: &MailboxName<'_>) -> Option<String> {
     match mailbox {
         MailboxName::Inbox => Some("INBOX".to_owned()),
         MailboxName::Other(other) => names::decode(other.as_ref()),

@@ -2,7 +2,7 @@
 
 use super::ImapSession;
 use super::job::{Job, Mode, Running, UidForm};
-use crate::imap::question::{Answer, FlagMode, Question, flags};
+use crate::imap::question::{Answer, CopyMode, FlagMode, Question, flags};
 use crate::imap::rows::Rows;
 use crate::imap::{fetch, set::Set};
 use imap_types::command::{CommandBody, StoreModifier};
@@ -32,6 +32,13 @@ impl ImapSession {
                 self.in_search(tag, body)
             }
             CommandBody::Expunge | CommandBody::Close => self.expunge(tag, matches!(body, CommandBody::Expunge)),
+            CommandBody::ExpungeUid { sequence_set } => self.expunge_uids(tag, &sequence_set),
+            CommandBody::Copy { sequence_set, mailbox, uid } => {
+                self.copy(tag, &sequence_set, &mailbox, form(uid), CopyMode::Copy);
+            }
+            CommandBody::Move { sequence_set, mailbox, uid } => {
+                self.copy(tag, &sequence_set, &mailbox, form(uid), CopyMode::Move);
+            }
             CommandBody::Unselect => {
                 self.selected = None;
                 self.done(&tag, "OK UNSELECT done");

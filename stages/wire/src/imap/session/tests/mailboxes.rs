@@ -1,0 +1,123 @@
+//! Making and removing mailboxes, and bringing mail in.
+
+use super::*;
+use crate::imap::{Appended, Manage, No, Placed};
+
+/// Junk is there, and what begins with `no` is not.
+pub(super) fn answer(question: &Question) -> Answer {
+    match question {
+        Question::Manage(Manage::Create { name, .. } | Manage::Rename { to: name, .. }) if name == "Junk" => {
+            Answer::No(No::Exists)
+        }
+        Question::Manage(Manage::Delete(name)) if name.starts_with("no") => Answer::No(No::NoSuch),
+        Question::Manage(Manage::Delete(name)) if name == "INBOX" => Answer::No(No::Cannot),
+        Question::Room { name, .. } if name == "nowhere" => Answer::No(No::NoSuch),
+        Question::Room { name, .. } if name == "full" => Answer::No(No::Full),
+        Question::Append(Appended { name, .. }) if name == "nowhere" => Answer::No(No::NoSuch),
+        Question::Copy { to, .. } if to == "nowhere" => Answer::No(No::NoSuch),
+        Question::Append(appended) => {
+            Answer::Placed(Placed { uidvalidity: 7, from: Vec::new(), to: vec![u32::try_from(appended.text.len()).unwrap()] })
+        }
+        Question::Copy { uids, .. } => {
+            Answer::Placed(Placed { uidvalidity: 9, from: uids.clone(), to: (1..).zip(uids).map(|(uid, _)| uid).collect() })
+        }
+        _ => Answer::Done,
+    }
+}
+
+#[test]
+fn a_message_is_appended() {
+    for said in [
+        "a APPEND Junk (\\Seen work) \" 7-Feb-1994 21:52:25 -0800\" {5+}\r\na\r\nb\0\r\n",
+        "a append Junk ~{5+}\r\na\r\nb\0\r\n",
+        "a APPEND {4+}\r\nJunk {5+}\r\n\"{9}\"\r\n",
+        "a APPEND Junk UTF8 (~{5+}\r\nabcde)\r\n",
+    ] {
+        // NUL is for those who say so (RFC 3516).
+        let want = if said.contains('\0') && !said.contains('~') { "a BAD a message has no NUL\r\n" } else { "a OK [APPENDUID 7 5] APPEND done\r\n" };
+        check(said, want);
+    }
+    check("a APPEND Junk {5}\r\nabcde\r\nb NOOP\r\n", "+ go on\r\na OK [APPENDUID 7 5] APPEND done\r\nb OK NOOP done\r\n");
+    check("a APPEND INBOX {5+}\r\nabcde\r\n", "a OK [APPENDUID 7 5] APPEND done\r\n");
+}
+
+#[test]
+fn an_append_that_is_refused_loses_no_place() {
+    let literal = "b LOGOUT\r\n";
+    for (said, why) in [
+        ("APPEND nowhere", "NO [TRYCREATE] there is no such mailbox"),
+        ("APPEND full", "NO [OVERQUOTA] the account has no room for it"),
+        ("APPEND \"&\"", "BAD the mailbox's name is not modified UTF-7"),
+    ] {
+        check(&format!("a {said} {{10+}}\r\n{literal}\r\nc NOOP\r\n"), &format!("a {why}\r\nc OK NOOP done\r\n"));
+        check(&format!("a {said} {{10}}\r\nc NOOP\r\n"), &format!("a {why}\r\nc OK NOOP done\r\n"));
+    }
+    let large = "x".repeat(26 << 20);
+    let length = large.len();
+    check(&format!("a APPEND Junk {{{length}}}\r\nc NOOP\r\n"), "a NO [TOOBIG] a message has at most 26214400 bytes\r\nc OK NOOP done\r\n");
+    check(&format!("a APPEND Junk {{{length}+}}\r\n{large}\r\nc NOOP\r\n"), "a NO [TOOBIG] a message has at most 26214400 bytes\r\nc OK NOOP done\r\n");
+    check("a APPEND Junk {0}\r\nc NOOP\r\n", "a NO an empty message is none\r\nc OK NOOP done\r\n");
+    let why = "a BAD the command does not end behind the message\r\n";
+    check("a APPEND Junk {1+}\r\nx {1+}\r\ny\r\nc NOOP\r\n", &format!("{why}c OK NOOP done\r\n"));
+    check("a APPEND Junk {1+}\r\nx {1}\r\nc NOOP\r\n", &format!("{why}c OK NOOP done\r\n"));
+    check("a APPEND Junk {1+}\r\nxy\r\nc NOOP\r\n", &format!("{why}c OK NOOP done\r\n"));
+}
+
+/// What a stranger sends is read over, whatever it is.
+#[test]
+fn nothing_is_appended_before_the_login() {
+    let said = format!("a APPEND INBOX {{20000+}}\r\n{}\r\nb APPEND INBOX {{20000}}\r\nc NOOP\r\n", "x".repeat(20_000));
+    let heard = run(&mut session(), &mut World::new(), said.as_bytes(), 1000);
+    let want = "a BAD the command cannot be read\r\nb BAD [TOOBIG] the literal is too long\r\nc OK NOOP done\r\n";
+    assert!(heard.ends_with(want), "{heard}");
+}
+
+#[test]
+fn copying_and_moving() {
+    check("a COPY 1:* Junk\r\n", "a OK [COPYUID 9 5,15 1:2] COPY done\r\n");
+    check("a UID COPY 15 nowhere\r\n", "a NO [TRYCREATE] there is no such mailbox\r\n");
+    check("a UID COPY 99 Junk\r\n", "a OK COPY done\r\n");
+    check("a UID MOVE 15 Junk\r\n", "* OK [COPYUID 9 15 1] moved\r\na OK MOVE done\r\n");
+    let said = "a EXAMINE INBOX\r\nb MOVE 1 Junk\r\n";
+    let (mut session, mut world) = (session(), World::new());
+    let heard = run(&mut session, &mut world, format!("1 LOGIN alice secret\r\n{said}").as_bytes(), 5);
+    assert!(heard.ends_with("b NO [READ-ONLY] the mailbox was opened with EXAMINE\r\n"), "{heard}");
+    check(
+        "a STORE 1:2 +FLAGS.SILENT (\\Deleted)\r\nb UID EXPUNGE 6:99\r\n",
+        "a OK STORE done\r\n* 2 EXPUNGE\r\nb OK EXPUNGE done\r\n",
+    );
+}
+
+proptest! {
+    #[test]
+    fn any_split_of_an_append_gives_the_same(
+        said in "(a NOOP|b APPEND INBOX \\{3\\+\\}|c APPEND INBOX \\{3\\}|d APPEND nowhere \\{2\\+\\}|x|y|\r\n){0,14}",
+        piece in 1usize..9,
+    ) {
+        let said = format!("1 LOGIN alice secret\r\n{said}");
+        let whole = run(&mut session(), &mut World::new(), said.as_bytes(), usize::MAX);
+        prop_assert_eq!(run(&mut session(), &mut World::new(), said.as_bytes(), piece), whole);
+    }
+}
+
+#[test]
+fn mailboxes_are_made_and_removed() {
+    check(
+        "a CREATE x/y/\r\nb CREATE junk\r\nc CREATE Junk\r\nd CREATE \"x%\"\r\ne CREATE x//y\r\n",
+        "a OK CREATE done\r\nb OK CREATE done\r\nc NO [ALREADYEXISTS] there is such a mailbox already\r\nd NO [CANNOT] no mailbox can have this name\r\ne NO [CANNOT] no mailbox can have this name\r\n",
+    );
+    check(
+        "a DELETE x\r\nb DELETE inbox\r\nc DELETE nowhere\r\nd DELETE &\r\n",
+        "a OK DELETE done\r\nb NO [CANNOT] this cannot be done with this mailbox\r\nc NO [NONEXISTENT] there is no such mailbox\r\nd BAD the mailbox's name is not modified UTF-7\r\n",
+    );
+    check("a RENAME x Junk\r\nb RENAME x y\r\n", "a NO [ALREADYEXISTS] there is such a mailbox already\r\nb OK RENAME done\r\n");
+    check("a SUBSCRIBE y\r\nb UNSUBSCRIBE y\r\n", "a OK SUBSCRIBE done\r\nb OK UNSUBSCRIBE done\r\n");
+}
+
+#[test]
+fn a_client_that_removes_what_it_has_selected_is_told() {
+    check(
+        "a RENAME INBOX old\r\nb FETCH 1 UID\r\n",
+        "* OK [CLOSED] the mailbox that was selected is gone\r\na OK RENAME done\r\nb BAD select a mailbox first\r\n",
+    );
+}
