@@ -147,7 +147,7 @@ fn indexing(section: &mut Section) -> Indexing {
         is_on: section.switch(
             "search_index",
             "true",
-            "Whether texts are indexed, behind the delivery, so that searching through them reads only mail that may match. It takes about 1 KiB for a mail of 4 KB; without it a search reads all mail, some 20,000 a second.",
+            "Whether texts are indexed, behind the delivery, so that searching through them reads only mail that may match. It takes half a KiB for a mail of 4 KB; without it a search reads all mail of the mailbox, some 40,000 of 4 KB a second.",
         ),
         most: usize::try_from(
             section

@@ -5,7 +5,9 @@
 //! database is damaged it is thrown away, and filled anew.
 //!
 //! A filter for each body, not lists of bodies for each word: a shard has the mail of very many accounts, and a search
-//! must not pay for the others'. A body that goes takes one row with it.
+//! must not pay for the others'. A body that goes takes one row with it. Measured with mails of 4 KB, a filter and its row
+//! take 400 bytes and 30 us, reading the mail included; FTS5 with trigrams, which keeps such lists, took 1,640 bytes
+//! (without positions) and 570 us.
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -68,7 +68,8 @@ impl Search {
         open: Vec<Asked<'a>>,
         found: &mut Vec<u32>,
     ) -> anyhow::Result<Vec<Asked<'a>>> {
-        let asks_fields = self.criteria.any(|wanted| matches!(wanted, Wanted::Sent(..) | Wanted::Field(..)));
+        let asks_fields =
+            self.criteria.any(|wanted| matches!(wanted, Wanted::Sent(..) | Wanted::Field(..) | Wanted::Addresses(..)));
         if !asks_fields && !index.is_open() {
             return Ok(open);
         }
@@ -144,7 +145,7 @@ fn ruled_out(wanted: &Wanted, prefix: &Readable<'_>, body: &[u8]) -> Option<bool
 /// Whether a message is as it is wanted, going by the fields that are kept beside it.
 fn told(wanted: &Wanted, fields: &Readable<'_>) -> Option<bool> {
     match wanted {
-        Wanted::Sent(..) => fields.tells(wanted),
+        Wanted::Sent(..) | Wanted::Addresses(..) => fields.tells(wanted),
         Wanted::Field(name, _) if is_kept(name.as_bytes()) => fields.tells(wanted),
         _ => None,
     }

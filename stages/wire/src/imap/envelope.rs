@@ -65,9 +65,9 @@ pub(super) struct Address {
     pub(super) host: Option<Vec<u8>>,
 }
 
-/// The first address of a field.
-pub(super) fn first_address(value: &[u8]) -> Option<Address> {
-    parse(value).into_iter().next()
+/// The addresses in a field.
+pub(super) fn addresses_of(value: &[u8]) -> impl Iterator<Item = Address> {
+    parse(value).into_iter().take(ADDRESSES)
 }
 
 /// The words of an address list: quoted strings and comments are one each.

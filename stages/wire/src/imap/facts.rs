@@ -1,6 +1,6 @@
 //! What of a message's header sorting and threading look at (RFC 5256).
 
-use super::envelope::first_address;
+use super::envelope::addresses_of;
 use super::readable::decode_words;
 use super::subject;
 use crate::mime::several;
@@ -74,7 +74,7 @@ fn folded(value: &[u8]) -> String {
 
 /// The first mailbox without its host, and what is shown of it.
 fn address(value: Option<&[u8]>) -> (String, String) {
-    let Some(first) = value.and_then(first_address) else { return Default::default() };
+    let Some(first) = value.and_then(|value| addresses_of(value).next()) else { return Default::default() };
     let part = |part: Option<Vec<u8>>| folded(&part.unwrap_or_default());
     let (mailbox, host, name) = (part(first.mailbox), part(first.host), part(first.name));
     let shown = match (name.is_empty(), host.is_empty()) {

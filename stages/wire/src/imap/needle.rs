@@ -9,7 +9,7 @@ use memchr::memmem::Finder;
 #[derive(Debug)]
 pub struct Needle {
     folded: String,
-    finder: Finder<'static>,
+    finder: Box<Finder<'static>>,
 }
 
 impl Needle {
@@ -17,7 +17,7 @@ impl Needle {
     pub fn new(text: &str) -> Self {
         let mut folded = String::new();
         fold_into(&mut folded, text);
-        let finder = Finder::new(folded.as_bytes()).into_owned();
+        let finder = Box::new(Finder::new(folded.as_bytes()).into_owned());
         Self { folded, finder }
     }
 

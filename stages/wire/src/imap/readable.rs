@@ -6,6 +6,7 @@ use std::cell::OnceCell;
 use mail_parser::HeaderValue;
 use mail_parser::parsers::MessageStream;
 
+use super::envelope::addresses_of;
 use super::needle::fold_into;
 use super::search::{Wanted, day};
 use crate::mime::{self, Kind, Part, field, fields, parse};
@@ -56,6 +57,11 @@ impl<'a> Readable<'a> {
             Wanted::Field(name, needle) => {
                 self.header().iter().any(|field| field.name() == name && needle.is_in(field.value()))
             }
+            Wanted::Addresses(name, needle) => {
+                let holds =
+                    |value: &str| needle.is_in(value) || plain_addresses(value).any(|plain| needle.is_in(&plain));
+                self.header().iter().any(|field| field.name() == *name && holds(field.value()))
+            }
             Wanted::Body(needle) => needle.is_in(&self.texts().body),
             // RFC 9051 section 6.4.4: the fields of its parts, too.
             Wanted::Text(needle) => {
@@ -104,6 +110,15 @@ impl<'a> Readable<'a> {
         let date = mail_parser::DateTime::parse_rfc822(&String::from_utf8_lossy(&raw));
         date.filter(mail_parser::DateTime::is_valid).and_then(|date| day(&date))
     }
+}
+
+/// The addresses in a field without what may stand between their parts (RFC 5322 section 3.2.2), if there is any of that.
+fn plain_addresses(value: &str) -> impl Iterator<Item = String> {
+    let is_plain = !value.contains(['(', '"']) && !value.contains(" @") && !value.contains("@ ");
+    addresses_of(if is_plain { b"" } else { value.as_bytes() }).filter_map(|address| {
+        let (mailbox, host) = (address.mailbox?, address.host?);
+        Some(format!("{}@{}", String::from_utf8_lossy(&mailbox), String::from_utf8_lossy(&host)))
+    })
 }
 
 fn readable_fields(header: &[u8]) -> Vec<Field> {

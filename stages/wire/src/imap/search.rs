@@ -53,6 +53,8 @@ pub enum Wanted {
     Sent(i64, i64),
     /// A field of this name, in lower case, that holds this text.
     Field(String, Needle),
+    /// A field of this name with addresses, one of which, or the whole of which, holds this text.
+    Addresses(&'static str, Needle),
     /// This text in the body.
     Body(Needle),
     /// This text in the body, or in a field, its name included.
@@ -122,10 +124,10 @@ impl Reading {
         self.texts = self.texts.checked_sub(1).ok_or("[LIMIT] too many criteria that ask for texts")?;
         let field = |name: &str, wanted| Wanted::Field(name.to_owned(), needle(wanted));
         Ok(match key {
-            SearchKey::Bcc(wanted) => field("bcc", wanted),
-            SearchKey::Cc(wanted) => field("cc", wanted),
-            SearchKey::From(wanted) => field("from", wanted),
-            SearchKey::To(wanted) => field("to", wanted),
+            SearchKey::Bcc(wanted) => Wanted::Addresses("bcc", needle(wanted)),
+            SearchKey::Cc(wanted) => Wanted::Addresses("cc", needle(wanted)),
+            SearchKey::From(wanted) => Wanted::Addresses("from", needle(wanted)),
+            SearchKey::To(wanted) => Wanted::Addresses("to", needle(wanted)),
             SearchKey::Subject(wanted) => field("subject", wanted),
             SearchKey::Header(name, wanted) => {
                 field(&String::from_utf8_lossy(name.as_ref()).to_ascii_lowercase(), wanted)

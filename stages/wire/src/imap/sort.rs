@@ -32,7 +32,8 @@ impl Sorting {
     }
 
     pub(super) fn add(&mut self, row: &MessageRow, facts: &Facts) {
-        let text = |text: &str| Key::Text(text.into());
+        // `i;unicode-casemap` (RFC 5051) compares upper case: that puts `[` and `_` behind letters.
+        let text = |text: &str| Key::Text(text.to_uppercase().into());
         let key = |criterion: &SortCriterion| match criterion.key {
             SortKey::Arrival => Key::Number(row.received),
             SortKey::Size => Key::Number(i64::try_from(row.size).unwrap_or(i64::MAX)),
@@ -82,7 +83,8 @@ mod tests {
             (4, 20, facts("", 2, "x")),
         ] {
             let row = MessageRow { uid, flags: 0, keywords: "".into(), size, received: -i64::from(uid), modseq: 1 };
-            sorting.add(&row, &facts);
+            let to = if uid == 2 { "b" } else { "_" };
+            sorting.add(&row, &Facts { to: to.into(), ..facts });
         }
         assert_eq!(sorting.order(), want);
     }
@@ -96,5 +98,6 @@ mod tests {
         check(&[(SortKey::Subject, true), (SortKey::Date, true)], &[1, 3, 2, 4]);
         check(&[(SortKey::From, false), (SortKey::Size, true)], &[1, 4, 3, 2]);
         check(&[(SortKey::Cc, true)], &[1, 2, 3, 4]);
+        check(&[(SortKey::To, false)], &[2, 1, 3, 4]);
     }
 }

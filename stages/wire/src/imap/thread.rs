@@ -204,7 +204,7 @@ impl Forest {
     }
 
     /// Nodes, each before what is below it.
-    fn from_above(&self) -> Vec<usize> {
+    fn downward(&self) -> Vec<usize> {
         let mut order = self.roots.clone();
         let mut at = 0;
         while let Some(node) = order.get(at) {
@@ -216,7 +216,7 @@ impl Forest {
 
     /// Step 3: who has no message goes, and its children take its place; but among the roots only a single child does.
     fn prune(&mut self) {
-        for node in self.from_above().into_iter().rev() {
+        for node in self.downward().into_iter().rev() {
             let children = std::mem::take(&mut self.nodes[node].children);
             self.nodes[node].children = self.without_empty(children, usize::MAX);
         }
@@ -295,7 +295,7 @@ impl Forest {
 
     /// Step 6: siblings by date. Only roots may be without a message.
     fn sort_children(&mut self) {
-        for node in self.from_above() {
+        for node in self.downward() {
             self.sort_children_of(node);
         }
     }

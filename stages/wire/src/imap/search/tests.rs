@@ -8,13 +8,13 @@ use imap_types::command::CommandBody;
 use super::*;
 use crate::imap::readable::Readable;
 
-const TEXT: &str = "Date: Mon, 2 Mar 2026 23:59:59 -0800\r\nSubject: =?utf-8?q?Gr=C3=BC=C3=9Fe?=\r\nReceived: from one\r\nReceived: from two\r\nFrom: a@b.example\r\n\r\nA Needle in the hay\r\n";
+const TEXT: &str = "Date: Mon, 2 Mar 2026 23:59:59 -0800\r\nSubject: =?utf-8?q?Gr=C3=BC=C3=9Fe?=\r\nReceived: from one\r\nReceived: from two\r\nTo: group: <C (odd) @ d.example>;\r\nFrom: a@b.example\r\n\r\nA Needle in the hay\r\n";
 
 fn read(criteria: &str) -> Result<Criteria, Refusal> {
     let command = format!("a SEARCH {criteria}\r\n");
     let (_, command) = CommandCodec::default().decode(command.as_bytes()).unwrap();
     let CommandBody::Search { criteria, .. } = command.body else { panic!("not SEARCH") };
-    Reading { last: (9, 90), texts: 2 }.read(&SearchKey::And(criteria))
+    Reading { last: (9, 90), texts: 4 }.read(&SearchKey::And(criteria))
 }
 
 #[track_caller]
@@ -99,6 +99,10 @@ fn of_the_text() {
         ("BODY subject", false),
         ("TEXT \"subject: gr\"", true),
         ("FROM B.EXAMPLE NOT TEXT nothing", true),
+        ("TO c@d.example", true),
+        ("TO odd TO group", true),
+        ("TO nobody", false),
+        ("CC \"\"", false),
     ] {
         check(criteria, want);
     }
@@ -106,7 +110,7 @@ fn of_the_text() {
 
 #[test]
 fn what_is_too_much_is_refused() {
-    assert!(read("BODY a BODY b BODY c").unwrap_err().starts_with("[LIMIT]"));
+    assert!(read("BODY a BODY b BODY c BODY d BODY e").unwrap_err().starts_with("[LIMIT]"));
     let deep = (0..DEPTH).fold(SearchKey::All, |key, _| SearchKey::Not(Box::new(key)));
-    assert!(Reading { last: (9, 90), texts: 2 }.read(&deep).unwrap_err().starts_with("[LIMIT]"));
+    assert!(Reading { last: (9, 90), texts: 4 }.read(&deep).unwrap_err().starts_with("[LIMIT]"));
 }
