@@ -1,8 +1,10 @@
 //! The parts of a message and where they lie (RFC 2045, RFC 2046). Reading never fails: what is odd becomes text. What it
 //! takes has bounds, whatever the message is made of.
 
+mod decode;
 mod text;
 
+pub use decode::decode;
 pub use text::{Encoding, Text, text, with_text};
 
 use std::ops::Range;

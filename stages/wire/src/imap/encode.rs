@@ -57,6 +57,14 @@ pub(super) fn announce(out: &mut BytesMut, length: usize) {
     out.put_slice(b"}\r\n");
 }
 
+/// What announces a literal that may have NULs in it (RFC 3516 section 6).
+pub(super) fn announce_binary(out: &mut BytesMut, bytes: &[u8]) {
+    if memchr::memchr(0, bytes).is_some() {
+        out.put_u8(b'~');
+    }
+    announce(out, bytes.len());
+}
+
 /// A string, or NIL for none.
 pub(super) fn nstring(out: &mut BytesMut, value: Option<&[u8]>) {
     match value {

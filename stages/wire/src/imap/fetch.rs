@@ -11,7 +11,7 @@ use super::encode;
 use super::envelope::envelope;
 use super::outline::{Outline, is_kept};
 use super::question::MessageRow;
-use super::section::{chosen, section};
+use super::section::{binary, chosen, section};
 use super::structure::{Form, structure};
 use super::text::{Reach, Text};
 
@@ -68,14 +68,19 @@ fn needed(item: &Item<'_>) -> Need {
 
 /// Whether fetching an item marks the message as seen.
 pub(super) fn marks_seen(item: &Item<'_>) -> bool {
-    matches!(item, Item::Rfc822 | Item::Rfc822Text | Item::BodyExt { peek: false, .. })
+    matches!(
+        item,
+        Item::Rfc822 | Item::Rfc822Text | Item::BodyExt { peek: false, .. } | Item::Binary { peek: false, .. }
+    )
 }
 
 /// Whether an item is known here.
 pub(super) fn is_known(item: &Item<'_>) -> bool {
     matches!(
         item,
-        Item::Body
+        Item::Binary { .. }
+            | Item::BinarySize { .. }
+            | Item::Body
             | Item::BodyExt { .. }
             | Item::BodyStructure
             | Item::Envelope
@@ -101,11 +106,20 @@ fn reach(items: &[Item<'_>]) -> Reach {
             section: Some(Section::Header(None) | Section::HeaderFields(None, _) | Section::HeaderFieldsNot(None, _)),
             ..
         } => Reach::Header,
-        Item::Body | Item::BodyStructure | Item::BodyExt { .. } => Reach::Parts,
+        Item::Body | Item::BodyStructure | Item::BodyExt { .. } | Item::Binary { .. } | Item::BinarySize { .. } => {
+            Reach::Parts
+        }
         _ => Reach::Whole,
     };
     items.iter().map(one).max().unwrap_or(Reach::Whole)
 }
+
+/// Why no response is made; what stands behind NO.
+pub(super) type Refusal = &'static str;
+
+const TOO_LARGE: Refusal = "[LIMIT] the items repeat the message too often";
+// RFC 3516 section 4.3.
+const UNKNOWN_CTE: Refusal = "[UNKNOWN-CTE] it is not known how the part is encoded";
 
 /// What a response is made of, beside the message's row.
 #[derive(Debug)]
@@ -134,6 +148,15 @@ impl Response {
 
     fn literal(&mut self, bytes: &Bytes) {
         encode::announce(&mut self.last, bytes.len());
+        self.bytes(bytes);
+    }
+
+    fn binary(&mut self, bytes: &Bytes) {
+        encode::announce_binary(&mut self.last, bytes);
+        self.bytes(bytes);
+    }
+
+    fn bytes(&mut self, bytes: &Bytes) {
         if bytes.len() < COPIED {
             return self.last.put_slice(bytes);
         }
@@ -152,9 +175,14 @@ impl Response {
     }
 }
 
-/// Writes the response for one message; the source has what the items need. None if it would be far larger than the
-/// message.
-pub(super) fn response(number: usize, row: &MessageRow, items: &[Item<'static>], source: &Source) -> Option<Response> {
+/// Writes the response for one message; the source has what the items need. It is refused if it would be far larger than the
+/// message, or a part cannot be decoded.
+pub(super) fn response(
+    number: usize,
+    row: &MessageRow,
+    items: &[Item<'static>],
+    source: &Source,
+) -> Result<Response, Refusal> {
     let mut out = Response { last: BytesMut::with_capacity(512), ..Response::default() };
     let text = match source {
         Source::Text(text) => Some(Text::new(text, reach(items))),
@@ -173,16 +201,16 @@ pub(super) fn response(number: usize, row: &MessageRow, items: &[Item<'static>],
             out.text(b" ");
         }
         match (source, &text) {
-            (_, Some(text)) if needed(item) > Need::Row => of_text(&mut out, item, text),
+            (_, Some(text)) if needed(item) > Need::Row => of_text(&mut out, item, text)?,
             (Source::Outline(outline), _) if needed(item) > Need::Row => of_outline(&mut out, item, outline),
             _ => of_row(&mut out, row, item),
         }
         if out.len() > MOST.0 * length + MOST.1 {
-            return None;
+            return Err(TOO_LARGE);
         }
     }
     out.text(b")\r\n");
-    Some(out)
+    Ok(out)
 }
 
 fn of_row(out: &mut Response, row: &MessageRow, item: &Item<'static>) {
@@ -199,7 +227,11 @@ fn of_row(out: &mut Response, row: &MessageRow, item: &Item<'static>) {
             out.text(b"RFC822.SIZE");
             encode::number(&mut out.last, row.size);
         }
-        Item::ModSeq => out.text(format!("MODSEQ ({})", row.modseq).as_bytes()),
+        Item::ModSeq => {
+            out.text(b"MODSEQ (");
+            encode::digits(&mut out.last, row.modseq);
+            out.text(b")");
+        }
         // Items that are not known were refused.
         _ => {
             out.text(b"UID");
@@ -233,7 +265,7 @@ fn of_outline(out: &mut Response, item: &Item<'static>, outline: &Outline) {
     }
 }
 
-fn of_text(out: &mut Response, item: &Item<'static>, text: &Text) {
+fn of_text(out: &mut Response, item: &Item<'static>, text: &Text) -> Result<(), Refusal> {
     match item {
         Item::Envelope => {
             out.text(b"ENVELOPE ");
@@ -270,8 +302,28 @@ fn of_text(out: &mut Response, item: &Item<'static>, text: &Text) {
                 None => out.text(b"NIL"),
             }
         }
+        Item::Binary { section: numbers, partial, .. } => {
+            put_numbers(out, "BINARY", numbers, *partial);
+            match binary(&text.whole, &text.root, numbers) {
+                Some(found) => out.binary(&cut(&found.ok_or(UNKNOWN_CTE)?, *partial)),
+                None => out.text(b"NIL"),
+            }
+        }
+        Item::BinarySize { section: numbers } => {
+            put_numbers(out, "BINARY.SIZE", numbers, None);
+            // RFC 3516 has no word for a part that is not there: it has no bytes.
+            let found = binary(&text.whole, &text.root, numbers).unwrap_or_else(|| Some(Bytes::new()));
+            encode::digits(&mut out.last, found.ok_or(UNKNOWN_CTE)?.len() as u64);
+        }
         _ => {}
     }
+    Ok(())
+}
+
+fn put_numbers(out: &mut Response, name: &str, numbers: &[NonZeroU32], partial: Option<(u32, NonZeroU32)>) {
+    let numbers = numbers.iter().map(ToString::to_string).collect::<Vec<_>>().join(".");
+    let origin = partial.map(|(origin, _)| format!("<{origin}>")).unwrap_or_default();
+    out.text(format!("{name}[{numbers}]{origin} ").as_bytes());
 }
 
 fn put_name(out: &mut Response, wanted: Option<&Section<'_>>, partial: Option<(u32, NonZeroU32)>) {

@@ -3,6 +3,8 @@
 //! The grammar is imap-codec's. A mailbox is a snapshot that the session keeps, so that sequence numbers stand still until
 //! the client may be told of changes.
 
+#[cfg(test)]
+mod agreement;
 mod basic;
 mod encode;
 mod envelope;

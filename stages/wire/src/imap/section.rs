@@ -1,20 +1,23 @@
 //! BODY sections (RFC 3501 section 6.4.5): which bytes of a message a client asks for.
 
+use std::borrow::Cow;
+use std::num::NonZeroU32;
+
 use bytes::{Bytes, BytesMut};
 use imap_types::core::AString;
 use imap_types::fetch::{Part as PartNumbers, Section};
 
-use crate::mime::{Fields, Kind, Part};
+use crate::mime::{Fields, Kind, Part, decode};
 
 /// The bytes of a section; none if there is no such part.
 pub(super) fn section(text: &Bytes, root: &Part, wanted: &Section<'_>) -> Option<Bytes> {
     let header = |part: &Part| text.slice(part.header.clone());
     let body = |part: &Part| text.slice(part.body.clone());
     match wanted {
-        Section::Part(numbers) => find(root, Some(numbers)).map(body),
+        Section::Part(numbers) => find(root, numbers.0.as_ref()).map(body),
         Section::Header(numbers) => message(root, numbers.as_ref()).map(header),
         Section::Text(numbers) => message(root, numbers.as_ref()).map(body),
-        Section::Mime(numbers) => find(root, Some(numbers)).map(header),
+        Section::Mime(numbers) => find(root, numbers.0.as_ref()).map(header),
         Section::HeaderFields(numbers, names) => {
             message(root, numbers.as_ref()).map(|part| chosen(&text[part.header.clone()], names.as_ref()))
         }
@@ -25,10 +28,26 @@ pub(super) fn section(text: &Bytes, root: &Part, wanted: &Section<'_>) -> Option
     }
 }
 
+/// What a part's body stands for (RFC 3516): none if there is no such part, and then none if its encoding is not known. Without
+/// numbers it is the whole message, which like all that has parts stands for itself.
+pub(super) fn binary(text: &Bytes, root: &Part, numbers: &[NonZeroU32]) -> Option<Option<Bytes>> {
+    if numbers.is_empty() {
+        return Some(Some(text.clone()));
+    }
+    let part = find(root, numbers)?;
+    let body = text.slice(part.body.clone());
+    if !matches!(part.kind, Kind::Leaf) {
+        return Some(Some(body));
+    }
+    Some(decode(&text[part.header.clone()], &body).map(|decoded| match decoded {
+        Cow::Borrowed(_) => body.clone(),
+        Cow::Owned(decoded) => decoded.into(),
+    }))
+}
+
 /// The part with these numbers. Part 1 of what is not multipart is its body.
-fn find<'a>(root: &'a Part, numbers: Option<&PartNumbers>) -> Option<&'a Part> {
+fn find<'a>(root: &'a Part, numbers: &[NonZeroU32]) -> Option<&'a Part> {
     let mut part = root;
-    let numbers = numbers.map(|numbers| numbers.0.as_ref()).unwrap_or_default();
     for (depth, number) in numbers.iter().enumerate() {
         let index = usize::try_from(number.get()).ok()? - 1;
         // Numbers go on into a message as if it were the whole.
@@ -49,7 +68,7 @@ fn find<'a>(root: &'a Part, numbers: Option<&PartNumbers>) -> Option<&'a Part> {
 fn message<'a>(root: &'a Part, numbers: Option<&PartNumbers>) -> Option<&'a Part> {
     match numbers {
         None => Some(root),
-        Some(_) => match &find(root, numbers)?.kind {
+        Some(numbers) => match &find(root, numbers.0.as_ref())?.kind {
             Kind::Message(inner) => Some(inner),
             _ => None,
         },

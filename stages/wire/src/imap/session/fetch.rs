@@ -80,8 +80,8 @@ impl ImapSession {
     pub(super) fn fetch_on(&mut self, mut running: Running) {
         let Job::Fetch(fetching) = &mut running.job else { return };
         if let Some((uid, source)) = fetching.ready.pop_front() {
-            if !self.put_fetched(uid, &fetching.items, &source) {
-                return self.done(&running.tag, "NO [LIMIT] the items repeat the message too often");
+            if let Err(why) = self.put_fetched(uid, &fetching.items, &source) {
+                return self.done(&running.tag, &format!("NO {why}"));
             }
         } else if fetching.left.is_empty() {
             return self.finish_with_news(running);
@@ -89,7 +89,8 @@ impl ImapSession {
             match fetching.need {
                 Need::Row => {
                     for uid in fetching.left.drain(..fetching.left.len().min(PORTION)) {
-                        self.put_fetched(uid, &fetching.items, &Source::Row);
+                        // Nothing is refused that a row tells.
+                        let _ = self.put_fetched(uid, &fetching.items, &Source::Row);
                     }
                 }
                 Need::Outline => {
@@ -110,13 +111,12 @@ impl ImapSession {
         Question::Texts { now, ahead }
     }
 
-    /// Writes the response for a message, if it is still there. Says whether it had room.
-    fn put_fetched(&mut self, uid: u32, items: &[Item<'static>], source: &Source) -> bool {
-        let Some((index, row)) = self.messages().find(uid) else { return true };
-        let response = fetch::response(index + 1, row, items, source);
-        let has_room = response.is_some();
-        response.into_iter().for_each(|response| self.output.extend(response.finish()));
-        has_room
+    /// Writes the response for a message, if it is still there.
+    fn put_fetched(&mut self, uid: u32, items: &[Item<'static>], source: &Source) -> Result<(), fetch::Refusal> {
+        let Some((index, row)) = self.messages().find(uid) else { return Ok(()) };
+        let response = fetch::response(index + 1, row, items, source)?;
+        self.output.extend(response.finish());
+        Ok(())
     }
 
     pub(super) fn fetched(&mut self, mut running: Running, answer: Answer) {
