@@ -97,6 +97,9 @@ pub(crate) struct Options {
     /// How often.
     #[arg(long, default_value = "20ms", value_parser = humantime::parse_duration)]
     pub(crate) watch_every: Duration,
+    /// Only watch, and read nothing back: `loadgen verify` does that later.
+    #[arg(long, requires = "ledger")]
+    pub(crate) verify_later: bool,
     /// Write what was sent, and what became of it, for `loadgen verify`.
     #[arg(long)]
     pub(crate) ledger: Option<PathBuf>,
@@ -129,11 +132,11 @@ pub(crate) async fn run(options: Options) -> anyhow::Result<bool> {
     }
     send(&options, &run).await?;
     let proof = match &readers {
-        Some(readers) => {
+        Some(readers) if !options.verify_later => {
             let unread = proof::prove(readers, &run.books).await;
             Some(Proof { verdict: run.books().verdict(), unread })
         }
-        None => None,
+        _ => None,
     };
     watchers.abort_all();
     let (books, measured) = (run.books(), run.measure.so_far());
