@@ -45,7 +45,18 @@ struct Open {
 
 impl Reading {
     pub(crate) fn new(node: Node, logins: Logins, room: Texts, client: IpAddr) -> Self {
-        Self { node, logins, room, client, held: None, ahead: None, receiving: None, account: None, mailbox: None, open: None }
+        Self {
+            node,
+            logins,
+            room,
+            client,
+            held: None,
+            ahead: None,
+            receiving: None,
+            account: None,
+            mailbox: None,
+            open: None,
+        }
     }
 
     async fn login(&mut self, user: &str, password: &str) -> anyhow::Result<Answer> {
@@ -100,6 +111,7 @@ impl Reading {
         match (question, mailbox) {
             (Question::Mailboxes, _) => self.mailboxes(account).await,
             (Question::Manage(manage), _) => self.manage(account, manage).await,
+            (Question::Quota, _) => self.quota(account).await,
             (Question::Room { name, size }, _) => self.make_room(account, name, size).await,
             (Question::Append(appended), _) => self.append(account, appended).await,
             (Question::Copy { uids, to, how }, Some(mailbox)) => self.copy(account, mailbox, uids, to, how).await,

@@ -136,7 +136,8 @@ fn rows(database: &mut Connection, verified: &mut Verified, tell: &mut dyn FnMut
 
 /// What the mailboxes count, and what is in them.
 fn counts(snapshot: &Connection, tell: &mut dyn FnMut(&str)) -> anyhow::Result<()> {
-    let mut mailboxes = snapshot.prepare("SELECT id, name, account, messages, unseen, deleted, bytes FROM mailboxes")?;
+    let mut mailboxes =
+        snapshot.prepare("SELECT id, name, account, messages, unseen, deleted, bytes FROM mailboxes")?;
     let mut mailboxes = mailboxes.query([])?;
     while let Some(row) = mailboxes.next()? {
         let (id, name, account): (i64, String, i64) = (row.get(0)?, row.get(1)?, row.get(2)?);

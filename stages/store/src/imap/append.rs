@@ -78,6 +78,14 @@ impl Reading {
         told(self.node.shard(account).place(Placing::Copy(copying)).await)
     }
 
+    /// What the account takes up.
+    pub(super) async fn quota(&self, account: i64) -> anyhow::Result<Answer> {
+        let (_, [bytes, messages]) = self.node.shard(account).reader.room(account, "INBOX".to_owned()).await?;
+        let limits = self.limits();
+        let of = |used: i64, limit: u64| (limit > 0).then(|| (u64::try_from(used).unwrap_or(0), limit));
+        Ok(Answer::Quota(imap::Quota { bytes: of(bytes, limits.bytes), messages: of(messages, limits.messages) }))
+    }
+
     /// What the account may take up.
     pub(super) fn limits(&self) -> Limits {
         let limits = |account: &std::sync::Arc<directory::Account>| Limits {
@@ -91,11 +99,9 @@ impl Reading {
 fn told(placed: Result<Placed, StoreError>) -> anyhow::Result<Answer> {
     let numbers = |uids: Vec<i64>| uids.into_iter().map(number).collect();
     match placed {
-        Ok(Placed { uidvalidity, from, to }) => Ok(Answer::Placed(imap::Placed {
-            uidvalidity: number(uidvalidity),
-            from: numbers(from),
-            to: numbers(to),
-        })),
+        Ok(Placed { uidvalidity, from, to }) => {
+            Ok(Answer::Placed(imap::Placed { uidvalidity: number(uidvalidity), from: numbers(from), to: numbers(to) }))
+        }
         Err(error) => no(error),
     }
 }

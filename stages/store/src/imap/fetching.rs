@@ -9,9 +9,9 @@ use tokio::task::JoinHandle;
 use wire::imap::{Answer, Load, Outline};
 
 use super::{Reading, wide};
-use crate::views::number;
 use crate::shard::{Late, Listed, Texts, Whole};
 use crate::texts::Held;
+use crate::views::number;
 
 /// Bytes of texts of which outlines are made for one question.
 const MADE: u64 = 1 << 20;

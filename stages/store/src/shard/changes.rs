@@ -2,8 +2,8 @@
 
 use rusqlite::OptionalExtension as _;
 
-use super::marks::{self, Mark, Marks};
 use super::mailboxes::Done;
+use super::marks::{self, Mark, Marks};
 use super::writer::Gathering;
 use super::{Change, FlagChange, StoreError};
 
@@ -36,13 +36,7 @@ impl Gathering<'_> {
         self.transaction.prepare_cached(next)?.query_row([mailbox], |row| row.get(0)).optional()
     }
 
-    fn flags(
-        &self,
-        mailbox: i64,
-        uids: &[i64],
-        change: &FlagChange,
-        unchanged_since: i64,
-    ) -> Done {
+    fn flags(&self, mailbox: i64, uids: &[i64], change: &FlagChange, unchanged_since: i64) -> Done {
         let Some(modseq) = self.next_modseq(mailbox)? else { return Ok(Ok(0)) };
         let (mut count, mut unseen, mut deleted, mut result, mut modified) = (0, 0, 0, Ok(()), Vec::new());
         let mut sorted = uids.to_vec();

@@ -216,7 +216,8 @@ impl Gathering<'_> {
     }
 
     fn gain(&self, target: &Target, gain: &Gain) -> rusqlite::Result<()> {
-        let counts = "UPDATE mailboxes SET uidnext = uidnext + ?1, modseq = ?2, messages = messages + ?1, unseen = unseen + ?3,
+        let counts =
+            "UPDATE mailboxes SET uidnext = uidnext + ?1, modseq = ?2, messages = messages + ?1, unseen = unseen + ?3,
                  deleted = deleted + ?4, bytes = bytes + ?5 WHERE id = ?6";
         let values = [gain.messages, target.modseq, gain.unseen, gain.deleted, gain.bytes, target.id];
         self.transaction.prepare_cached(counts)?.execute(values).map(drop)

@@ -154,12 +154,7 @@ impl Writer {
         tell(answers.placed, failed.as_ref());
     }
 
-    fn try_work(
-        &mut self,
-        batch: Vec<Command>,
-        answers: &mut Answers,
-        records: &mut BytesMut,
-    ) -> anyhow::Result<()> {
+    fn try_work(&mut self, batch: Vec<Command>, answers: &mut Answers, records: &mut BytesMut) -> anyhow::Result<()> {
         self.sound.age(Instant::now());
         let mut senders = batch.into_iter();
         let transaction = self.database.transaction();
@@ -183,7 +178,9 @@ impl Writer {
         };
         while let Some(command) = senders.next() {
             let failed = match command {
-                Command::Deliver(delivery, answer) => answered(&mut answers.delivered, answer, gathering.deliver(&delivery)),
+                Command::Deliver(delivery, answer) => {
+                    answered(&mut answers.delivered, answer, gathering.deliver(&delivery))
+                }
                 Command::Work(work, answer) => answered(&mut answers.changed, answer, gathering.work(&work)),
                 Command::Place(placing, answer) => answered(&mut answers.placed, answer, gathering.place(&placing)),
             };

@@ -1,3 +1,5 @@
 //! What imap-codec does not know of the commands: read before it.
 
+pub(super) mod list;
+mod reader;
 pub(super) mod search;

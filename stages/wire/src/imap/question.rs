@@ -199,6 +199,8 @@ pub enum Question {
     Changes,
     /// Which messages of it were expunged after this MODSEQ? Answer: gone.
     Gone(u64),
+    /// What does the account take up, and what may it? Answer: quota.
+    Quota,
     /// Make, rename, delete or subscribe to a mailbox. Answer: done, or no.
     Manage(Manage),
     /// Is there room for a message of this size on its way into this mailbox? It is kept until the message is appended, or
@@ -220,6 +222,15 @@ pub enum Question {
         /// What becomes of these.
         how: CopyMode,
     },
+}
+
+/// What an account takes up and may take up, where it has a limit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Quota {
+    /// Bytes.
+    pub bytes: Option<(u64, u64)>,
+    /// Messages.
+    pub messages: Option<(u64, u64)>,
 }
 
 /// What becomes of messages that are copied.
@@ -327,6 +338,8 @@ pub enum Answer {
     Gone(Option<Vec<u32>>),
     /// No, and why.
     No(No),
+    /// What the account takes up.
+    Quota(Quota),
     /// They are there.
     Placed(Placed),
 }

@@ -8,11 +8,13 @@ mod copy;
 mod fetch;
 mod idle;
 mod job;
+mod listing;
 mod login;
 mod mailboxes;
 mod manage;
 mod messages;
 mod order;
+mod quota;
 mod search;
 
 use std::collections::VecDeque;
@@ -179,6 +181,9 @@ impl ImapSession {
                 None => self.mistake(&tag, "authentication given up"),
             };
         }
+        if self.read_listing() {
+            return;
+        }
         if let Some(command) = self.read_extended() {
             return self.obey(command);
         }
@@ -198,6 +203,11 @@ impl ImapSession {
             CommandBody::Capability => {
                 self.put(format!("* CAPABILITY {}\r\n", self.capabilities()));
                 self.done(&tag, "OK CAPABILITY done");
+            }
+            // RFC 2971: in any state; nobody should learn more from it than the greeting says.
+            CommandBody::Id { .. } => {
+                self.put("* ID (\"name\" \"Chainmail\")\r\n");
+                self.done(&tag, "OK ID done");
             }
             CommandBody::Logout => {
                 self.put("* BYE logging out\r\n");

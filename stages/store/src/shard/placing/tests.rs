@@ -38,7 +38,13 @@ async fn append(shard: &Shard, name: &str, text: &str, limits: Limits) -> std::r
     shard.place(Placing::Append(appended)).await
 }
 
-async fn copy(shard: &Shard, uids: &[i64], to: &str, how: CopyMode, limits: Limits) -> std::result::Result<Placed, StoreError> {
+async fn copy(
+    shard: &Shard,
+    uids: &[i64],
+    to: &str,
+    how: CopyMode,
+    limits: Limits,
+) -> std::result::Result<Placed, StoreError> {
     let mailbox = mailbox(shard, "INBOX").await.id;
     shard.place(Placing::Copy(Copying { account: 1, mailbox, uids: uids.to_vec(), to: to.into(), how, limits })).await
 }
@@ -53,7 +59,13 @@ async fn texts(shard: &Shard, name: &str) -> Vec<String> {
     let mut texts = Vec::new();
     for message in shard.reader.messages(id).await.unwrap() {
         let text = shard.reader.text(id, message.uid).await.unwrap().unwrap();
-        texts.push(format!("{} {} {} {}", message.uid, message.flags, message.keywords, str::from_utf8(&text).unwrap()));
+        texts.push(format!(
+            "{} {} {} {}",
+            message.uid,
+            message.flags,
+            message.keywords,
+            str::from_utf8(&text).unwrap()
+        ));
     }
     texts
 }

@@ -88,7 +88,9 @@ impl ImapSession {
             _ => Some("NO [UNAVAILABLE] not at the moment; try again".to_owned()),
         };
         // What was kept for a message that did not end as it should have is given back.
-        let Some(append) = &mut self.append else { return self.mistake(tag, "the command does not end behind the message") };
+        let Some(append) = &mut self.append else {
+            return self.mistake(tag, "the command does not end behind the message");
+        };
         append.refused = why;
         match (&append.refused, append.mode) {
             (Some(_), LiteralMode::Sync) => self.give_up(),
@@ -255,9 +257,12 @@ mod tests {
 
     #[test]
     fn sets_are_short() {
-        for (uids, want) in
-            [(&[][..], ""), (&[3], "3"), (&[1, 2, 3, 5, 7, 8], "1:3,5,7:8"), (&[u32::MAX - 1, u32::MAX], "4294967294:4294967295")]
-        {
+        for (uids, want) in [
+            (&[][..], ""),
+            (&[3], "3"),
+            (&[1, 2, 3, 5, 7, 8], "1:3,5,7:8"),
+            (&[u32::MAX - 1, u32::MAX], "4294967294:4294967295"),
+        ] {
             assert_eq!(uid_set(uids), want);
         }
     }

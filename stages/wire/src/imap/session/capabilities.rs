@@ -11,6 +11,8 @@ impl ImapSession {
             "IMAP4rev1 LITERAL+ SASL-IR IDLE ENABLE CONDSTORE QRESYNC UNSELECT UIDPLUS MOVE SPECIAL-USE ESEARCH",
         );
         list.push_str(" SEARCHRES WITHIN SORT SORT=DISPLAY ESORT THREAD=ORDEREDSUBJECT THREAD=REFERENCES");
+        list.push_str(" NAMESPACE ID CHILDREN LIST-EXTENDED LIST-STATUS CREATE-SPECIAL-USE STATUS=SIZE");
+        list.push_str(" QUOTA QUOTA=RES-STORAGE QUOTA=RES-MESSAGE");
         // RFC 7889.
         let _ = write!(list, " APPENDLIMIT={}", self.limits.message);
         if !self.logged_in {

@@ -6,8 +6,8 @@ use imap_types::status::StatusDataItemName;
 use super::ImapSession;
 use super::condstore::{Known, Since};
 use super::fetch::Fetching;
+use super::listing::Listing;
 use super::search::Searching;
-use crate::imap::names;
 use crate::imap::question::{Answer, CopyMode, Manage, Question};
 use crate::imap::rows::Rows;
 
@@ -15,10 +15,7 @@ use crate::imap::rows::Rows;
 #[derive(Debug)]
 pub(super) enum Job {
     Login,
-    List {
-        pattern: String,
-        only_subscribed: bool,
-    },
+    List(Box<Listing>),
     Status {
         name: String,
         items: Vec<StatusDataItemName>,
@@ -60,6 +57,7 @@ pub(super) enum Job {
     },
     /// Messages are where they should be; the view is looked at again, and then the client hears this.
     Placed(String),
+    Quota,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -160,16 +158,16 @@ impl ImapSession {
                     self.closing = true;
                 }
             }
-            (Job::List { pattern, only_subscribed }, Answer::Mailboxes(mailboxes)) => {
-                for mailbox in mailboxes.iter().filter(|mailbox| mailbox.subscribed || !*only_subscribed) {
-                    if names::matches(pattern, &mailbox.name) {
-                        self.put_listed(running.name, mailbox);
-                    }
-                }
+            (Job::List(listing), Answer::Mailboxes(mailboxes)) => {
+                self.put_list(listing, &mailboxes);
+                self.finish(&running);
+            }
+            (Job::Quota, Answer::Quota(quota)) => {
+                self.put_quota(&quota);
                 self.finish(&running);
             }
             (Job::Status { name, items }, Answer::Mailboxes(mailboxes)) => {
-                match mailboxes.iter().find(|mailbox| mailbox.name == *name) {
+                match mailboxes.iter().find(|mailbox| mailbox.name == *name && mailbox.exists) {
                     Some(mailbox) => {
                         self.put_status(mailbox, items);
                         self.finish(&running);

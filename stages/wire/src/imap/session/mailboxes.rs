@@ -6,18 +6,20 @@ use super::job::{Job, Mode, Running, Selected};
 use crate::imap::question::{Mailbox, Question, View, flags};
 use crate::imap::{encode, names};
 use imap_types::command::{CommandBody, SelectParameter};
-use imap_types::mailbox::{ListMailbox, Mailbox as MailboxName};
+use imap_types::mailbox::Mailbox as MailboxName;
 use imap_types::status::StatusDataItemName;
 
 impl ImapSession {
     pub(super) fn after_login(&mut self, tag: String, body: CommandBody<'static>) {
         match body {
-            CommandBody::List { reference, mailbox_wildcard } => {
-                self.list(tag, "LIST", &reference, &mailbox_wildcard, false)
+            CommandBody::Lsub { reference, mailbox_wildcard } => self.lsub(tag, &reference, &mailbox_wildcard),
+            CommandBody::Namespace => {
+                self.put("* NAMESPACE ((\"\" \"/\")) NIL NIL\r\n");
+                self.done(&tag, "OK NAMESPACE done");
             }
-            CommandBody::Lsub { reference, mailbox_wildcard } => {
-                self.list(tag, "LSUB", &reference, &mailbox_wildcard, true)
-            }
+            CommandBody::GetQuota { root } => self.get_quota(tag, &root),
+            CommandBody::GetQuotaRoot { mailbox } => self.get_quota_root(tag, &mailbox),
+            CommandBody::SetQuota { .. } => self.done(&tag, "NO [NOPERM] only an operator sets limits"),
             CommandBody::Status { mailbox, item_names } => {
                 let items = item_names.to_vec();
                 self.tells.modseq |= items.contains(&StatusDataItemName::HighestModSeq);
@@ -70,30 +72,6 @@ impl ImapSession {
         }
     }
 
-    pub(super) fn list(
-        &mut self,
-        tag: String,
-        command: &'static str,
-        reference: &MailboxName<'_>,
-        wildcard: &ListMailbox<'_>,
-        only_subscribed: bool,
-    ) {
-        let pattern = match wildcard {
-            ListMailbox::Token(token) => token.as_ref().to_vec(),
-            ListMailbox::String(string) => string.as_ref().to_vec(),
-        };
-        if pattern.is_empty() {
-            self.put(format!("* {command} (\\Noselect) \"/\" \"\"\r\n"));
-            return self.done(&tag, &format!("OK {command} done"));
-        }
-        let Some(pattern) = names::decode(&pattern) else {
-            return self.mistake(&tag, "the pattern is not modified UTF-7");
-        };
-        let reference = mailbox_name(reference).unwrap_or_default();
-        let job = Job::List { pattern: reference + &pattern, only_subscribed };
-        self.ask(tag, command, Question::Mailboxes, job);
-    }
-
     pub(super) fn open(
         &mut self,
         tag: String,
@@ -116,14 +94,6 @@ impl ImapSession {
         }
     }
 
-    pub(super) fn put_listed(&mut self, command: &str, mailbox: &Mailbox) {
-        let special = if mailbox.special_use.is_empty() { String::new() } else { format!(" {}", mailbox.special_use) };
-        let mut line = bytes::BytesMut::from(format!("* {command} (\\HasNoChildren{special}) \"/\" ").as_bytes());
-        encode::string(&mut line, names::encode(&mailbox.name).as_bytes());
-        line.extend_from_slice(b"\r\n");
-        self.put(line.freeze());
-    }
-
     pub(super) fn put_status(&mut self, mailbox: &Mailbox, items: &[StatusDataItemName]) {
         let mut line = bytes::BytesMut::from(&b"* STATUS "[..]);
         encode::string(&mut line, names::encode(&mailbox.name).as_bytes());
@@ -133,6 +103,8 @@ impl ImapSession {
             StatusDataItemName::UidNext => Some(format!("UIDNEXT {}", mailbox.uidnext)),
             StatusDataItemName::UidValidity => Some(format!("UIDVALIDITY {}", mailbox.uidvalidity)),
             StatusDataItemName::Unseen => Some(format!("UNSEEN {}", mailbox.unseen)),
+            StatusDataItemName::Size => Some(format!("SIZE {}", mailbox.bytes)),
+            StatusDataItemName::Deleted => Some(format!("DELETED {}", mailbox.deleted)),
             StatusDataItemName::HighestModSeq => Some(format!("HIGHESTMODSEQ {}", mailbox.modseq)),
             _ => None,
         });

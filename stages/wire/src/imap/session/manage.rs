@@ -11,7 +11,10 @@ use imap_types::mailbox::Mailbox as MailboxName;
 impl ImapSession {
     pub(super) fn manage(&mut self, tag: String, body: CommandBody<'static>) {
         match body {
-            CommandBody::Create { mailbox } => self.create(tag, &mailbox, String::new()),
+            CommandBody::Create { mailbox } => {
+                let Some(name) = self.good_name(&tag, &mailbox, Ending::MaySeparate) else { return };
+                self.ask_to(tag, "CREATE", Manage::Create { name, special_use: String::new() });
+            }
             CommandBody::Delete { mailbox } => {
                 let Some(name) = self.good_name(&tag, &mailbox, Ending::Exact) else { return };
                 self.ask_to(tag, "DELETE", Manage::Delete(name));
@@ -33,9 +36,11 @@ impl ImapSession {
         }
     }
 
-    pub(super) fn create(&mut self, tag: String, mailbox: &MailboxName<'_>, special_use: String) {
-        let Some(name) = self.good_name(&tag, mailbox, Ending::MaySeparate) else { return };
-        self.ask_to(tag, "CREATE", Manage::Create { name, special_use });
+    /// A mailbox with a special use is made.
+    pub(super) fn create(&mut self, tag: String, name: String, special_use: String) {
+        if let Some(name) = self.checked(&tag, name, Ending::MaySeparate) {
+            self.ask_to(tag, "CREATE", Manage::Create { name, special_use });
+        }
     }
 
     fn ask_to(&mut self, tag: String, command: &'static str, manage: Manage) {
@@ -44,10 +49,14 @@ impl ImapSession {
 
     /// The name, if it may be one; else the client has been told.
     fn good_name(&mut self, tag: &str, mailbox: &MailboxName<'_>, ending: Ending) -> Option<String> {
-        let Some(mut name) = mailbox_name(mailbox) else {
+        let Some(name) = mailbox_name(mailbox) else {
             self.mistake(tag, "the mailbox's name is not modified UTF-7");
             return None;
         };
+        self.checked(tag, name, ending)
+    }
+
+    fn checked(&mut self, tag: &str, mut name: String, ending: Ending) -> Option<String> {
         // It says that there will be mailboxes below it, which is always so (RFC 3501 section 6.3.3).
         if ending == Ending::MaySeparate && name.ends_with('/') {
             name.pop();

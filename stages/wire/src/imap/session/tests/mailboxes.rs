@@ -1,7 +1,26 @@
 //! Making and removing mailboxes, and bringing mail in.
 
 use super::*;
-use crate::imap::{Appended, Manage, No, Placed};
+use crate::imap::{Appended, Manage, No, Placed, Quota};
+
+#[test]
+fn quotas_and_the_like() {
+    let quota = "* QUOTA \"\" (STORAGE 5 1024 MESSAGE 2 100)\r\n";
+    check("a GETQUOTA \"\"\r\n", &format!("{quota}a OK GETQUOTA done\r\n"));
+    check("a GETQUOTAROOT INBOX\r\n", &format!("* QUOTAROOT \"INBOX\" \"\"\r\n{quota}a OK GETQUOTAROOT done\r\n"));
+    check("a GETQUOTA x\r\n", "a NO [NONEXISTENT] there is no such quota root\r\n");
+    check("a SETQUOTA \"\" (STORAGE 512)\r\n", "a NO [NOPERM] only an operator sets limits\r\n");
+    check("a NAMESPACE\r\n", "* NAMESPACE ((\"\" \"/\")) NIL NIL\r\na OK NAMESPACE done\r\n");
+    check("a ID NIL\r\n", "* ID (\"name\" \"Chainmail\")\r\na OK ID done\r\n");
+    check(
+        "a CREATE x (USE (\\Archive))\r\nb CREATE x (USE (\\All))\r\n",
+        "a OK CREATE done\r\nb NO [USEATTR] a mailbox cannot have this use\r\n",
+    );
+    check(
+        "a LIST (SPECIAL-USE) \"\" * RETURN (STATUS (MESSAGES))\r\n",
+        "* LIST (\\HasNoChildren \\Junk) \"/\" \"Junk\"\r\n* STATUS \"Junk\" (MESSAGES 2)\r\na OK LIST done\r\n",
+    );
+}
 
 /// Junk is there, and what begins with `no` is not.
 pub(super) fn answer(question: &Question) -> Answer {
@@ -11,16 +30,21 @@ pub(super) fn answer(question: &Question) -> Answer {
         }
         Question::Manage(Manage::Delete(name)) if name.starts_with("no") => Answer::No(No::NoSuch),
         Question::Manage(Manage::Delete(name)) if name == "INBOX" => Answer::No(No::Cannot),
+        Question::Quota => Answer::Quota(Quota { bytes: Some((5000, 1 << 20)), messages: Some((2, 100)) }),
         Question::Room { name, .. } if name == "nowhere" => Answer::No(No::NoSuch),
         Question::Room { name, .. } if name == "full" => Answer::No(No::Full),
         Question::Append(Appended { name, .. }) if name == "nowhere" => Answer::No(No::NoSuch),
         Question::Copy { to, .. } if to == "nowhere" => Answer::No(No::NoSuch),
-        Question::Append(appended) => {
-            Answer::Placed(Placed { uidvalidity: 7, from: Vec::new(), to: vec![u32::try_from(appended.text.len()).unwrap()] })
-        }
-        Question::Copy { uids, .. } => {
-            Answer::Placed(Placed { uidvalidity: 9, from: uids.clone(), to: (1..).zip(uids).map(|(uid, _)| uid).collect() })
-        }
+        Question::Append(appended) => Answer::Placed(Placed {
+            uidvalidity: 7,
+            from: Vec::new(),
+            to: vec![u32::try_from(appended.text.len()).unwrap()],
+        }),
+        Question::Copy { uids, .. } => Answer::Placed(Placed {
+            uidvalidity: 9,
+            from: uids.clone(),
+            to: (1..).zip(uids).map(|(uid, _)| uid).collect(),
+        }),
         _ => Answer::Done,
     }
 }
@@ -34,10 +58,17 @@ fn a_message_is_appended() {
         "a APPEND Junk UTF8 (~{5+}\r\nabcde)\r\n",
     ] {
         // NUL is for those who say so (RFC 3516).
-        let want = if said.contains('\0') && !said.contains('~') { "a BAD a message has no NUL\r\n" } else { "a OK [APPENDUID 7 5] APPEND done\r\n" };
+        let want = if said.contains('\0') && !said.contains('~') {
+            "a BAD a message has no NUL\r\n"
+        } else {
+            "a OK [APPENDUID 7 5] APPEND done\r\n"
+        };
         check(said, want);
     }
-    check("a APPEND Junk {5}\r\nabcde\r\nb NOOP\r\n", "+ go on\r\na OK [APPENDUID 7 5] APPEND done\r\nb OK NOOP done\r\n");
+    check(
+        "a APPEND Junk {5}\r\nabcde\r\nb NOOP\r\n",
+        "+ go on\r\na OK [APPENDUID 7 5] APPEND done\r\nb OK NOOP done\r\n",
+    );
     check("a APPEND INBOX {5+}\r\nabcde\r\n", "a OK [APPENDUID 7 5] APPEND done\r\n");
 }
 
@@ -54,8 +85,14 @@ fn an_append_that_is_refused_loses_no_place() {
     }
     let large = "x".repeat(26 << 20);
     let length = large.len();
-    check(&format!("a APPEND Junk {{{length}}}\r\nc NOOP\r\n"), "a NO [TOOBIG] a message has at most 26214400 bytes\r\nc OK NOOP done\r\n");
-    check(&format!("a APPEND Junk {{{length}+}}\r\n{large}\r\nc NOOP\r\n"), "a NO [TOOBIG] a message has at most 26214400 bytes\r\nc OK NOOP done\r\n");
+    check(
+        &format!("a APPEND Junk {{{length}}}\r\nc NOOP\r\n"),
+        "a NO [TOOBIG] a message has at most 26214400 bytes\r\nc OK NOOP done\r\n",
+    );
+    check(
+        &format!("a APPEND Junk {{{length}+}}\r\n{large}\r\nc NOOP\r\n"),
+        "a NO [TOOBIG] a message has at most 26214400 bytes\r\nc OK NOOP done\r\n",
+    );
     check("a APPEND Junk {0}\r\nc NOOP\r\n", "a NO an empty message is none\r\nc OK NOOP done\r\n");
     let why = "a BAD the command does not end behind the message\r\n";
     check("a APPEND Junk {1+}\r\nx {1+}\r\ny\r\nc NOOP\r\n", &format!("{why}c OK NOOP done\r\n"));
@@ -110,7 +147,10 @@ fn mailboxes_are_made_and_removed() {
         "a DELETE x\r\nb DELETE inbox\r\nc DELETE nowhere\r\nd DELETE &\r\n",
         "a OK DELETE done\r\nb NO [CANNOT] this cannot be done with this mailbox\r\nc NO [NONEXISTENT] there is no such mailbox\r\nd BAD the mailbox's name is not modified UTF-7\r\n",
     );
-    check("a RENAME x Junk\r\nb RENAME x y\r\n", "a NO [ALREADYEXISTS] there is such a mailbox already\r\nb OK RENAME done\r\n");
+    check(
+        "a RENAME x Junk\r\nb RENAME x y\r\n",
+        "a NO [ALREADYEXISTS] there is such a mailbox already\r\nb OK RENAME done\r\n",
+    );
     check("a SUBSCRIBE y\r\nb UNSUBSCRIBE y\r\n", "a OK SUBSCRIBE done\r\nb OK UNSUBSCRIBE done\r\n");
 }
 
