@@ -184,6 +184,7 @@ impl Chain {
         match part {
             "nats" => wait_for("nats-server", || TcpStream::connect(("127.0.0.1", self.nats)).is_ok()),
             "all" => wait_for("/ready", || self.ready().starts_with("HTTP/1.1 200")),
+            "store" => wait_for("the store", || TcpStream::connect(("127.0.0.1", self.pop3)).is_ok()),
             _ => {}
         }
     }
