@@ -117,12 +117,7 @@ impl Config {
             idle: section
                 .span("idle", "30min", "1min"..="1day", "How long a reader may say nothing: RFC 3501 section 5.4.")
                 .0,
-            texts: section.size(
-                "texts",
-                "256MiB",
-                "1MiB"..="64GiB",
-                "Room for the texts that readers are being sent; an account has a quarter at most, so that one cannot keep the others waiting.",
-            ),
+            texts: texts(&mut section),
             views: section.size(
                 "views",
                 "64MiB",
@@ -140,6 +135,15 @@ impl Config {
 
 fn pack(section: &mut Section) -> ByteSize {
     section.size("pack", "256MiB", "1MiB"..="64GiB", "A pack file of this size is sealed and never changes afterwards.")
+}
+
+fn texts(section: &mut Section) -> ByteSize {
+    section.size(
+                "texts",
+                "256MiB",
+                "1MiB"..="64GiB",
+                "Room for the texts that readers are being sent; an account has a quarter at most, so that one cannot keep the others waiting.",
+    )
 }
 
 fn indexing(section: &mut Section) -> Indexing {

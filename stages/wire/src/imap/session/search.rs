@@ -110,6 +110,8 @@ impl ImapSession {
                 self.done(&tag, "NO [LIMIT] the mailbox has too many messages to be put in order");
             }
             Ok(criteria) => {
+                // RFC 7162 section 3.1: from now on the client is told of them.
+                self.tells.modseq |= criteria.asks_modseq();
                 let criteria = Arc::new(criteria);
                 let job = Job::Search(Searching { criteria, open: None, found: Vec::new(), form, returns, order });
                 self.running = Some(Running { tag, name, job, refreshing: false });
