@@ -151,6 +151,11 @@ proptest! {
             };
             let heard = run(&mut sessions[who], &mut world, format!("{say}\r\n").as_bytes(), usize::MAX);
             follow(&mut told[who], &heard);
+            // As clients do that are told of VANISHED: it asks for the UIDs of what is new.
+            if told[who].contains(&0) {
+                let heard = run(&mut sessions[who], &mut world, b"b FETCH 1:* (UID)\r\n", usize::MAX);
+                follow(&mut told[who], &heard);
+            }
         }
         for (session, told) in sessions.iter_mut().zip(&mut told) {
             for say in ["a NOOP\r\n", "b FETCH 1:* (UID)\r\n"] {
