@@ -36,7 +36,13 @@ impl World {
             received: 0,
             modseq: 1,
         };
-        Self { rows: TEXTS.iter().enumerate().map(row).collect(), modseq: 1, gone: Vec::new(), forgetful: false, own: None }
+        Self {
+            rows: TEXTS.iter().enumerate().map(row).collect(),
+            modseq: 1,
+            gone: Vec::new(),
+            forgetful: false,
+            own: None,
+        }
     }
 
     fn text(&self, uid: u32) -> &'static str {
