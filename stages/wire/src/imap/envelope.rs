@@ -48,7 +48,9 @@ fn addresses(out: &mut BytesMut, value: Option<&[u8]>) {
     for address in list.iter().take(ADDRESSES) {
         out.put_u8(b'(');
         nstring(out, address.name.as_deref());
-        out.put_slice(b" NIL ");
+        out.put_u8(b' ');
+        nstring(out, address.route.as_deref());
+        out.put_u8(b' ');
         nstring(out, address.mailbox.as_deref());
         out.put_u8(b' ');
         nstring(out, address.host.as_deref());
@@ -61,6 +63,8 @@ fn addresses(out: &mut BytesMut, value: Option<&[u8]>) {
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Address {
     pub(super) name: Option<Vec<u8>>,
+    /// A source route, without its colon: nobody follows it any more.
+    route: Option<Vec<u8>>,
     pub(super) mailbox: Option<Vec<u8>>,
     pub(super) host: Option<Vec<u8>>,
 }
@@ -147,7 +151,12 @@ fn parse(text: &[u8]) -> Vec<Address> {
                 list.push(Address { mailbox: Some(name.join(&b' ')), ..Address::default() });
             }
             // A source route ends here; what counts follows.
-            Token::Mark(b':') => pending.angle = Some(Vec::new()),
+            Token::Mark(b':') => {
+                pending.route = pending.angle.replace(Vec::new()).filter(|route| route.starts_with(b"@"));
+            }
+            Token::Mark(b',') if pending.angle.as_ref().is_some_and(|route| route.starts_with(b"@")) => {
+                pending.angle.get_or_insert_default().push(b',');
+            }
             Token::Mark(mark @ (b',' | b';')) => {
                 list.extend(std::mem::take(&mut pending).finish());
                 if mark == b';' && std::mem::take(&mut in_group) {
@@ -169,6 +178,7 @@ fn parse(text: &[u8]) -> Vec<Address> {
 struct Pending {
     phrase: Vec<Vec<u8>>,
     angle: Option<Vec<u8>>,
+    route: Option<Vec<u8>>,
     comment: Option<Vec<u8>>,
     joined: bool,
 }
@@ -194,11 +204,12 @@ impl Pending {
     }
 
     fn finish(self) -> Option<Address> {
+        let is_comment_alone = self.angle.is_none() && self.phrase.is_empty();
         let (address, name) = match self.angle {
             Some(angle) => (angle, (!self.phrase.is_empty()).then(|| self.phrase.join(&b' '))),
             None => (self.phrase.join(&b' '), self.comment),
         };
-        if address.is_empty() && name.is_none() {
+        if is_comment_alone || address.is_empty() && name.is_none() {
             return None;
         }
         let at = address.iter().rposition(|byte| *byte == b'@');
@@ -207,7 +218,7 @@ impl Pending {
             None => (address, Vec::new()),
         };
         // A host that is absent is empty, not NIL: NIL would begin a group.
-        Some(Address { name, mailbox: Some(mailbox), host: Some(host) })
+        Some(Address { name, route: self.route, mailbox: Some(mailbox), host: Some(host) })
     }
 }
 
@@ -234,7 +245,9 @@ mod tests {
         check("a@b", "((NIL NIL \"a\" \"b\"))");
         check("A B <a@b>, \"C, D\" <c@d>", "((\"A B\" NIL \"a\" \"b\")(\"C, D\" NIL \"c\" \"d\"))");
         check("a@b (Name)", "((\"Name\" NIL \"a\" \"b\"))");
-        check("<@r:a@b>", "((NIL NIL \"a\" \"b\"))");
+        check("<@r:a@b>", "((NIL \"@r\" \"a\" \"b\"))");
+        check("<@r,@s:a@b>, c@d", "((NIL \"@r,@s\" \"a\" \"b\")(NIL NIL \"c\" \"d\"))");
+        check("group: (nobody) ;", "((NIL NIL \"group\" NIL)(NIL NIL NIL NIL))");
         check(
             "group: a@b, c@d;",
             "((NIL NIL \"group\" NIL)(NIL NIL \"a\" \"b\")(NIL NIL \"c\" \"d\")(NIL NIL NIL NIL))",

@@ -84,9 +84,8 @@ impl ImapSession {
             return self.done(&tag, "NO [LIMIT] these patterns are too long");
         }
         let whole = |pattern: &Vec<u8>| names::decode(&[&what.reference[..], pattern].concat());
-        let Some(patterns) = what.patterns.iter().map(whole).collect() else {
-            return self.mistake(&tag, "the pattern is not modified UTF-7");
-        };
+        // No mailbox has a name that is not modified UTF-7.
+        let patterns = what.patterns.iter().filter_map(whole).collect();
         self.tells.modseq |= what.status.contains(&StatusDataItemName::HighestModSeq);
         let job = Job::List(Box::new(Listing { patterns, what, command }));
         self.ask(tag, named, Question::Mailboxes, job);

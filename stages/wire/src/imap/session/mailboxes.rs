@@ -9,6 +9,9 @@ use imap_types::command::{CommandBody, SelectParameter};
 use imap_types::mailbox::Mailbox as MailboxName;
 use imap_types::status::StatusDataItemName;
 
+/// A name that no mailbox can have.
+const NO_NAME: &str = "NO [NONEXISTENT] the mailbox's name is not modified UTF-7";
+
 impl ImapSession {
     pub(super) fn after_login(&mut self, tag: String, body: CommandBody<'static>) {
         match body {
@@ -68,7 +71,7 @@ impl ImapSession {
                 let job = job(name);
                 self.ask(tag, command, question, job);
             }
-            None => self.mistake(&tag, "the mailbox's name is not modified UTF-7"),
+            None => self.done(&tag, NO_NAME),
         }
     }
 
@@ -90,7 +93,7 @@ impl ImapSession {
         };
         match mailbox_name(mailbox) {
             Some(name) => self.ask(tag, command, Question::View(name.clone()), Job::Open { name, mode, known }),
-            None => self.mistake(&tag, "the mailbox's name is not modified UTF-7"),
+            None => self.done(&tag, NO_NAME),
         }
     }
 

@@ -161,3 +161,11 @@ fn a_client_that_removes_what_it_has_selected_is_told() {
         "* OK [CLOSED] the mailbox that was selected is gone\r\na OK RENAME done\r\nb BAD select a mailbox first\r\n",
     );
 }
+
+#[test]
+fn a_name_that_none_can_have_is_not_there() {
+    let none = "NO [NONEXISTENT] the mailbox's name is not modified UTF-7\r\n";
+    check("a STATUS \"&\" (MESSAGES)\r\n", &format!("a {none}"));
+    check("a SELECT \"&\"\r\n", &format!("* OK [CLOSED] what follows is of another mailbox\r\na {none}"));
+    check("a LIST \"\" \"&\"\r\n", "a OK LIST done\r\n");
+}
