@@ -3,6 +3,8 @@
 
 use std::time::Duration;
 
+use serde_json::json;
+use tests::chain::{Chain, Clamd, wait_for};
 use tests::crowd::{Place, Server, run};
 use tests::dovecot::Dovecot;
 
@@ -12,4 +14,35 @@ fn dovecot_bears_the_crowd() {
     let dovecot = Dovecot::start();
     let place = Place { port: dovecot.imap, user: "crowd@example.org", password: "any" };
     run(&place, Duration::from_secs(4), Server::Lives, || {});
+}
+
+fn chain(clamd: &Clamd) -> Chain {
+    Chain::start_all_with(clamd, &[("/stages/store/shards", json!(2))])
+}
+
+fn alice(chain: &Chain) -> Place<'static> {
+    Place { port: chain.imap, user: "alice@example.org", password: "chainmail" }
+}
+
+#[test]
+fn our_store_bears_the_crowd() {
+    let clamd = Clamd::start();
+    let chain = chain(&clamd);
+    run(&alice(&chain), Duration::from_secs(8), Server::Lives, || {});
+}
+
+/// What was answered with OK is there, and neither UIDs nor MODSEQ go back.
+#[test]
+fn the_crowd_lives_on_when_the_store_is_killed() {
+    let clamd = Clamd::start();
+    let mut chain = chain(&clamd);
+    let place = alice(&chain);
+    run(&place, Duration::from_secs(10), Server::Dies, || {
+        for _ in 0..3 {
+            std::thread::sleep(Duration::from_millis(1500));
+            chain.kill("all");
+            chain.start("all");
+        }
+    });
+    wait_for("the chain", || chain.ready().starts_with("HTTP/1.1 200"));
 }
