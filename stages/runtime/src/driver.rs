@@ -4,6 +4,8 @@
 //! long is told so in the protocol's words and dropped. At shutdown a connection that waits for its peer says farewell;
 //! one that is working for it finishes that first.
 
+mod line;
+
 use std::future::Future;
 use std::io;
 use std::time::Duration;
@@ -17,6 +19,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use wire::session::{Farewell, Session, Step};
 
+use self::line::Line;
 use crate::tasks::Tasks;
 
 /// Bytes read at once. An idle connection has no room set aside for them.
@@ -152,12 +155,13 @@ impl Conversation {
 /// # Errors
 /// Whatever the socket says when the peer breaks off, or a time limit that it ran into.
 pub async fn drive<S: Session, B: Backend<S>>(
-    mut socket: Conversation,
+    socket: Conversation,
     mut session: S,
     backend: &mut B,
     terms: &Terms,
     first: Bytes,
 ) -> io::Result<()> {
+    let mut line = Line::new(socket);
     let mut output = BytesMut::new();
     let began = Instant::now();
     let mut may_say_farewell = true;
@@ -168,7 +172,7 @@ pub async fn drive<S: Session, B: Backend<S>>(
     }
     loop {
         match session.next() {
-            Step::Output(bytes) => gather(&mut socket, &mut output, &bytes, terms).await?,
+            Step::Output(bytes) => gather(&mut line, &mut output, &bytes, terms).await?,
             Step::Ask(question) => {
                 let answer = backend.answer(question).await;
                 session.answer(answer);
@@ -176,17 +180,18 @@ pub async fn drive<S: Session, B: Backend<S>>(
             Step::NeedInput => {
                 // Whoever sent this cannot have read what is only now written.
                 if !output.is_empty()
-                    && let Some(Ok(1..)) = socket.read_at_once(|bytes| session.early_input(bytes))
+                    && let Some(Ok(1..)) = line.read_at_once(|bytes| session.early_input(bytes))
                 {
                     continue;
                 }
-                flush(&mut socket, &mut output, terms).await?;
+                flush(&mut line, &mut output, terms).await?;
                 output = BytesMut::new();
+                line.rest();
                 backend.sent();
                 let most = if session.is_established() { terms.life } else { terms.login };
                 let deadline = (began + most).min(*quiet_since.get_or_insert_with(Instant::now) + terms.idle);
                 let ear = Ear { deadline, may_say_farewell, last_words: &mut last_words };
-                match ear.listen(&mut socket, &mut session, backend, terms).await? {
+                match ear.listen(&mut line, &mut session, backend, terms).await? {
                     Heard::Bytes => quiet_since = None,
                     Heard::News => session.news(),
                     Heard::End => session.end_of_input(),
@@ -197,15 +202,20 @@ pub async fn drive<S: Session, B: Backend<S>>(
                 }
             }
             Step::StartTls => {
-                flush(&mut socket, &mut output, terms).await?;
+                flush(&mut line, &mut output, terms).await?;
                 let tls = terms.tls.as_ref().ok_or_else(|| io::Error::other("TLS is not set up"))?;
-                let description = socket.start_tls(tls, terms.idle.min(terms.login)).await?;
+                let description = line.socket.start_tls(tls, terms.idle.min(terms.login)).await?;
                 session.tls_started();
                 backend.tls_started(description);
             }
+            Step::Compress => {
+                flush(&mut line, &mut output, terms).await?;
+                line.begin_packing();
+                session.compressed();
+            }
             Step::Close => {
-                flush(&mut socket, &mut output, terms).await?;
-                socket.close().await;
+                flush(&mut line, &mut output, terms).await?;
+                line.socket.close().await;
                 return Ok(());
             }
         }
@@ -213,12 +223,12 @@ pub async fn drive<S: Session, B: Backend<S>>(
 }
 
 /// What is small is gathered, to be sent together.
-async fn gather(socket: &mut Conversation, output: &mut BytesMut, bytes: &[u8], terms: &Terms) -> io::Result<()> {
+async fn gather(line: &mut Line, output: &mut BytesMut, bytes: &[u8], terms: &Terms) -> io::Result<()> {
     if output.len() + bytes.len() > WRITE {
-        flush(socket, output, terms).await?;
+        flush(line, output, terms).await?;
     }
     if bytes.len() > WRITE {
-        return socket.write(bytes, terms.stalled).await;
+        return line.write(bytes, terms.stalled).await;
     }
     output.extend_from_slice(bytes);
     Ok(())
@@ -242,7 +252,7 @@ struct Ear<'a> {
 impl Ear<'_> {
     async fn listen<S: Session, B: Backend<S>>(
         self,
-        socket: &mut Conversation,
+        line: &mut Line,
         session: &mut S,
         backend: &mut B,
         terms: &Terms,
@@ -260,13 +270,13 @@ impl Ear<'_> {
         }
         loop {
             // What the peer has sent already is heard before a shutdown is.
-            match socket.read_at_once(|bytes| session.input(bytes)) {
+            match line.read_at_once(|bytes| session.input(bytes)) {
                 Some(read) => return Ok(if read? == 0 { Heard::End } else { Heard::Bytes }),
                 None => {}
             }
             tokio::select! {
                 biased;
-                ready = socket.readable() => ready?,
+                ready = line.socket.readable() => ready?,
                 () = terms.tasks.stopping() => return Ok(Heard::Farewell(Farewell::ShuttingDown)),
                 () = tokio::time::sleep_until(self.deadline) => return Ok(Heard::Farewell(Farewell::TimedOut)),
                 () = backend.news(), if session.wants_news() => return Ok(Heard::News),
@@ -275,9 +285,9 @@ impl Ear<'_> {
     }
 }
 
-async fn flush(socket: &mut Conversation, output: &mut BytesMut, terms: &Terms) -> io::Result<()> {
+async fn flush(line: &mut Line, output: &mut BytesMut, terms: &Terms) -> io::Result<()> {
     if !output.is_empty() {
-        socket.write(output, terms.stalled).await?;
+        line.write(output, terms.stalled).await?;
         output.clear();
     }
     Ok(())
@@ -306,6 +316,8 @@ mod tests {
         output: Vec<Bytes>,
         asked: bool,
         closing: bool,
+        /// It packs behind `z`.
+        packs: bool,
     }
 
     impl Session for Echo {
@@ -330,11 +342,15 @@ mod tests {
             if self.closing {
                 return Step::Close;
             }
+            if !self.asked && std::mem::take(&mut self.packs) {
+                return Step::Compress;
+            }
             if self.asked || self.input.is_empty() {
                 return Step::NeedInput;
             }
             let byte = self.input.remove(0);
             self.closing = byte == b'q';
+            self.packs = byte == b'z';
             self.asked = true;
             Step::Ask(byte)
         }
@@ -574,6 +590,36 @@ mod tests {
         let mut heard = String::new();
         client.read_to_string(&mut heard).await.unwrap();
         assert_eq!(heard, "late");
+    }
+
+    #[tokio::test]
+    async fn after_its_word_both_sides_pack() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (server, _) = listener.accept().await.unwrap();
+        let terms = terms(5_000);
+        let (session, mut backend) = (Echo::default(), Upper);
+        let drive = drive(Conversation::Clear(server), session, &mut backend, &terms, Bytes::new());
+        let talk = async {
+            let mut line = Line::new(Conversation::Clear(client));
+            line.write(b"az", terms.stalled).await.unwrap();
+            let mut heard = Vec::new();
+            for (say, want) in [("", "AZ"), ("b", "AZB"), ("cq", "AZBCQ")] {
+                line.write(say.as_bytes(), terms.stalled).await.unwrap();
+                while heard.len() < want.len() {
+                    if line.read_at_once(|bytes| heard.extend_from_slice(bytes)).is_none() {
+                        line.socket.readable().await.unwrap();
+                    }
+                }
+                assert_eq!(heard, want.as_bytes());
+                if say.is_empty() {
+                    line.begin_packing();
+                }
+                line.rest();
+            }
+        };
+        let (driven, ()) = tokio::join!(drive, talk);
+        driven.unwrap();
     }
 
     #[tokio::test]

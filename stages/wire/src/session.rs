@@ -17,6 +17,9 @@ pub enum Step<Q> {
     /// Write out what was put out before, perform the server's side of a TLS handshake, then call
     /// [`Session::tls_started`].
     StartTls,
+    /// Write out what was put out before, pack both directions from then on (RFC 4978), then call
+    /// [`Session::compressed`].
+    Compress,
     /// Write out what was put out before, then close the connection.
     Close,
 }
@@ -75,6 +78,9 @@ pub trait Session {
     /// The TLS handshake asked for by [`Step::StartTls`] is done. Bytes fed before it are forgotten: they came in the
     /// clear and must not count as sent under TLS (RFC 3207 section 4.2).
     fn tls_started(&mut self);
+
+    /// Both directions are packed from now on. Bytes fed before are forgotten: they came too early.
+    fn compressed(&mut self) {}
 
     /// Whether the session, which waits for input, also wants to hear when there is news from the world. Then
     /// [`Session::news`] is called, as often as there is.

@@ -77,6 +77,7 @@ impl World {
                     self.record.push("X: start tls".into());
                     self.session.tls_started();
                 }
+                Step::Compress => panic!("it is not offered"),
                 Step::Close => {
                     self.record.push("X: close".into());
                     self.closed = true;

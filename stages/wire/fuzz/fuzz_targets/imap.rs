@@ -36,6 +36,7 @@ fuzz_target!(|bytes: &[u8]| {
             Step::Ask(_) => session.answer(Answer::Done),
             Step::Output(_) => {}
             Step::StartTls => session.tls_started(),
+            Step::Compress => session.compressed(),
             Step::Close => break,
         }
     }

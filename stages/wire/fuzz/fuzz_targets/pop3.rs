@@ -29,6 +29,7 @@ fuzz_target!(|bytes: &[u8]| {
             }
             Step::Output(_) => {}
             Step::StartTls => session.tls_started(),
+            Step::Compress => session.compressed(),
             Step::Close => break,
         }
     }

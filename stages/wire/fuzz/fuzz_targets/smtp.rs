@@ -27,6 +27,7 @@ fuzz_target!(|bytes: &[u8]| {
             Step::Ask(Question::Sender(_) | Question::Recipient(_)) => session.answer(Answer::Accept),
             Step::Output(_) => {}
             Step::StartTls => session.tls_started(),
+            Step::Compress => session.compressed(),
             Step::Close => break,
         }
     }

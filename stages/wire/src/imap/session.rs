@@ -3,6 +3,7 @@
 mod append;
 mod capabilities;
 mod changes;
+mod compress;
 mod condstore;
 mod copy;
 mod fetch;
@@ -28,6 +29,7 @@ use imap_types::command::{Command, CommandBody};
 use imap_types::core::LiteralMode;
 
 use self::append::Append;
+use self::compress::Compress;
 pub(super) use self::job::UidForm;
 use self::job::{Job, Running, Selected};
 use super::extended::search::Returns;
@@ -60,6 +62,7 @@ pub struct ImapSession {
     errors: u32,
     failed_logins: u32,
     start_tls: bool,
+    compress: Compress,
     closing: bool,
     ended: bool,
 }
@@ -86,6 +89,7 @@ impl ImapSession {
             errors: 0,
             failed_logins: 0,
             start_tls: false,
+            compress: Compress::Off,
             closing: false,
             ended: false,
         };
@@ -220,6 +224,7 @@ impl ImapSession {
             CommandBody::Noop | CommandBody::Check => self.done(&tag, "OK NOOP done"),
             body if !self.logged_in => self.before_login(tag, body),
             CommandBody::Idle => self.idle(tag),
+            CommandBody::Compress { .. } => self.compress(&tag),
             CommandBody::Enable { capabilities } => self.enable(&tag, capabilities.as_ref()),
             body => self.after_login(tag, body),
         }
@@ -261,6 +266,9 @@ impl Session for ImapSession {
             if std::mem::take(&mut self.start_tls) {
                 return Step::StartTls;
             }
+            if self.compress == Compress::Asked {
+                return Step::Compress;
+            }
             if !self.work() {
                 if !self.ended {
                     self.rest();
@@ -283,6 +291,12 @@ impl Session for ImapSession {
         self.incoming.clear();
         self.fragments = Fragmentizer::new(self.limits.stranger);
         self.tls = Tls::On;
+    }
+
+    fn compressed(&mut self) {
+        self.incoming.clear();
+        self.fragments = Fragmentizer::new(self.limits.command);
+        self.compress = Compress::On;
     }
 
     fn end_of_input(&mut self) {

@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 
 use super::ImapSession;
+use super::compress::Compress;
 use crate::session::Tls;
 
 impl ImapSession {
@@ -15,6 +16,9 @@ impl ImapSession {
         list.push_str(" QUOTA QUOTA=RES-STORAGE QUOTA=RES-MESSAGE");
         // RFC 7889.
         let _ = write!(list, " APPENDLIMIT={}", self.limits.message);
+        if self.logged_in && self.compress == Compress::Off {
+            list.push_str(" COMPRESS=DEFLATE");
+        }
         if !self.logged_in {
             if self.tls == Tls::Offered {
                 list.push_str(" STARTTLS");

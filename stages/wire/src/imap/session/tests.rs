@@ -139,6 +139,10 @@ fn run(session: &mut ImapSession, world: &mut World, said: &[u8], piece: usize) 
                 heard.extend_from_slice(b"(tls)\r\n");
                 session.tls_started();
             }
+            Step::Compress => {
+                heard.extend_from_slice(b"(compressed)\r\n");
+                session.compressed();
+            }
             Step::Close => {
                 heard.extend_from_slice(b"(closed)");
                 break;
@@ -370,6 +374,18 @@ fn a_fetch_ends_with_what_is_new_but_for_expunges() {
         "{gone:?} keeps its number"
     );
     assert_eq!(run(&mut session, &mut world, b"b NOOP\r\n", usize::MAX), "* 1 EXPUNGE\r\nb OK NOOP done\r\n");
+}
+
+#[test]
+fn compression_begins_after_the_login_and_once() {
+    let (mut session, mut world) = (session(), World::new());
+    let mut hear = |said: &str| run(&mut session, &mut world, said.as_bytes(), usize::MAX);
+    assert!(hear("a COMPRESS DEFLATE\r\n").ends_with("a BAD log in first\r\n"));
+    assert!(hear("b LOGIN alice secret\r\n").contains(" COMPRESS=DEFLATE"));
+    let said = "c COMPRESS DEFLATE\r\nd NOOP\r\n";
+    assert_eq!(hear(said), "c OK what follows is compressed\r\n(compressed)\r\n", "what came too early is forgotten");
+    assert!(hear("e COMPRESS DEFLATE\r\n").starts_with("e NO [COMPRESSIONACTIVE]"));
+    assert!(!hear("f CAPABILITY\r\n").contains("COMPRESS"));
 }
 
 #[test]
