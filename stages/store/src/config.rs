@@ -68,6 +68,8 @@ pub struct Logins {
     pub delay: Duration,
     /// Logins from one network that may wait so at once.
     pub delayed: usize,
+    /// Sessions of one account at once.
+    pub per_account: usize,
 }
 
 impl Config {
@@ -195,6 +197,13 @@ impl Logins {
                 10,
                 1..=10_000,
                 "Logins from one network that may wait so at once; more are told to come again.",
+            ))
+            .unwrap_or(usize::MAX),
+            per_account: usize::try_from(section.count(
+                "per_account",
+                100,
+                1..=1_000_000,
+                "Sessions of one account at once, of IMAP and POP3 together. A program has some five, and a person some devices.",
             ))
             .unwrap_or(usize::MAX),
         }

@@ -14,7 +14,7 @@ use runtime::driver::Backend;
 use wire::imap::{Answer, FlagMode, ImapSession, Question, View};
 
 use self::fetching::Ahead;
-use crate::logins::{Attempt, Login, Logins};
+use crate::logins::{Attempt, Login, Logins, Seat};
 use crate::node::Node;
 use crate::shard::{self, Change, FlagChange, StoreError, Watch};
 use crate::texts::{Held, Texts};
@@ -33,6 +33,8 @@ pub(crate) struct Reading {
     /// Room for the message that is being received.
     receiving: Option<Held>,
     account: Option<Arc<Account>>,
+    /// Its place among the account's sessions.
+    seat: Option<Seat>,
     mailbox: Option<i64>,
     open: Option<Open>,
 }
@@ -54,6 +56,7 @@ impl Reading {
             ahead: None,
             receiving: None,
             account: None,
+            seat: None,
             mailbox: None,
             open: None,
         }
@@ -62,7 +65,11 @@ impl Reading {
     async fn login(&mut self, user: &str, password: &str) -> anyhow::Result<Answer> {
         let attempt = Attempt { protocol: "imap", client: self.client, user, password };
         let account = match self.logins.login(attempt).await? {
-            Login::In(account) => account,
+            Login::In(account, seat) => {
+                self.seat = Some(seat);
+                account
+            }
+            Login::Crowded => return Ok(Answer::Crowded),
             Login::Refused => return Ok(Answer::Refused),
             Login::Elsewhere(node) => return Ok(Answer::Elsewhere(node)),
             Login::Busy => return Ok(Answer::Unavailable),

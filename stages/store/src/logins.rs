@@ -28,8 +28,10 @@ const LOGGED: usize = 100;
 /// What became of a login.
 #[derive(Debug)]
 pub(crate) enum Login {
-    /// It is this account, and it lives here.
-    In(Arc<Account>),
+    /// It is this account, it lives here, and it has a place for this session.
+    In(Arc<Account>, Seat),
+    /// It has as many sessions as it may have.
+    Crowded,
     /// Wrong user or password.
     Refused,
     /// The account lives on the store node of this name.
@@ -53,6 +55,29 @@ pub(crate) struct Logins {
     node: String,
     bounds: Bounds,
     networks: Arc<Mutex<HashMap<IpAddr, Network>>>,
+    seats: Seats,
+}
+
+/// Sessions of each account that has any.
+type Seats = Arc<Mutex<HashMap<i64, usize>>>;
+
+/// A place among the sessions of an account; giving it back is dropping it.
+#[derive(Debug)]
+pub(crate) struct Seat {
+    seats: Seats,
+    account: i64,
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        let mut seats = self.seats.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(taken) = seats.get_mut(&self.account) {
+            *taken -= 1;
+            if *taken == 0 {
+                seats.remove(&self.account);
+            }
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -76,7 +101,7 @@ impl Drop for Waiting<'_> {
 
 impl Logins {
     pub(crate) fn new(directory: Directory, node: String, bounds: Bounds) -> Self {
-        Self { directory, node, bounds, networks: Arc::default() }
+        Self { directory, node, bounds, networks: Arc::default(), seats: Arc::default() }
     }
 
     /// Who this is, after a delay that grows with the failures of the client's network.
@@ -87,7 +112,11 @@ impl Logins {
         let login = self.try_login(&attempt).await?;
         let (user, client, protocol) = (attempt.user, attempt.client.to_canonical(), attempt.protocol);
         let result = match &login {
-            Login::In(_) => "accepted",
+            Login::In(..) => "accepted",
+            Login::Crowded => {
+                tracing::info!(%client, user, protocol, "the account has too many sessions");
+                "crowded"
+            }
             Login::Refused => {
                 let user: String = user.chars().take(LOGGED).collect();
                 tracing::info!(%client, ?user, protocol, "a login was refused");
@@ -115,13 +144,26 @@ impl Logins {
         };
         drop(waiting);
         Ok(match known {
-            Some(account) if account.store == self.node => Login::In(account),
+            Some(account) if account.store == self.node => match self.seat(account.id) {
+                Some(seat) => Login::In(account, seat),
+                None => Login::Crowded,
+            },
             Some(account) => Login::Elsewhere(account.store.clone()),
             None => {
                 self.failed(network);
                 Login::Refused
             }
         })
+    }
+
+    fn seat(&self, account: i64) -> Option<Seat> {
+        let mut seats = self.seats.lock().unwrap_or_else(PoisonError::into_inner);
+        let taken = seats.entry(account).or_default();
+        if *taken >= self.bounds.per_account {
+            return None;
+        }
+        *taken += 1;
+        Some(Seat { seats: Arc::clone(&self.seats), account })
     }
 
     fn with<T>(&self, network: IpAddr, work: impl FnOnce(&mut Network) -> T) -> Option<T> {
@@ -201,7 +243,12 @@ mod tests {
             quota_messages: 0,
         };
         directory.add_account(account).await.unwrap();
-        let bounds = Bounds { within: Duration::from_secs(60), delay: Duration::from_secs(30), delayed: waiting };
+        let bounds = Bounds {
+            within: Duration::from_secs(60),
+            delay: Duration::from_secs(30),
+            delayed: waiting,
+            per_account: 2,
+        };
         (folder, Logins::new(directory, "node1".into(), bounds))
     }
 
@@ -226,9 +273,22 @@ mod tests {
             attempt(&logins, "192.0.2.1", "secret"),
         );
         assert!(matches!((one, other), (Login::Refused, Login::Busy)), "one of a network waits, the other may not");
-        assert!(matches!(elsewhere, Login::In(_)));
+        assert!(matches!(elsewhere, Login::In(..)));
         assert!(began.elapsed() >= FIRST);
-        assert!(matches!(attempt(&logins, "2001:db8::9", "secret").await, Login::In(_)), "a known password is let in");
+        assert!(matches!(attempt(&logins, "2001:db8::9", "secret").await, Login::In(..)), "a known password is let in");
+    }
+
+    #[tokio::test]
+    async fn an_account_has_so_many_sessions_and_no_more() {
+        let (_folder, logins) = logins(1).await;
+        let first = attempt(&logins, "192.0.2.1", "secret").await;
+        let second = attempt(&logins, "192.0.2.2", "secret").await;
+        assert!(matches!((&first, &second), (Login::In(..), Login::In(..))));
+        assert!(matches!(attempt(&logins, "192.0.2.3", "secret").await, Login::Crowded));
+        drop(first);
+        assert!(matches!(attempt(&logins, "192.0.2.3", "secret").await, Login::In(..)));
+        drop(second);
+        assert!(logins.seats.lock().unwrap().is_empty());
     }
 
     #[tokio::test]

@@ -8,7 +8,7 @@ use runtime::driver::Backend;
 use wire::imap::MessageRow;
 use wire::pop3::{Answer, Entry, Pop3Session, Question};
 
-use crate::logins::{Attempt, Login, Logins};
+use crate::logins::{Attempt, Login, Logins, Seat};
 use crate::node::Node;
 use crate::shard::Change;
 use crate::texts::{Held, Texts};
@@ -22,6 +22,8 @@ pub(crate) struct Maildrop {
     /// Room for the text that is being sent.
     held: Option<Held>,
     open: Option<Open>,
+    /// Its place among the account's sessions.
+    seat: Option<Seat>,
 }
 
 struct Open {
@@ -33,13 +35,17 @@ struct Open {
 
 impl Maildrop {
     pub(crate) fn new(node: Node, logins: Logins, texts: Texts, client: IpAddr) -> Self {
-        Self { node, logins, texts, client, held: None, open: None }
+        Self { node, logins, texts, client, held: None, open: None, seat: None }
     }
 
     async fn login(&mut self, user: &str, password: &str) -> anyhow::Result<Answer> {
         let attempt = Attempt { protocol: "pop3", client: self.client, user, password };
         let account = match self.logins.login(attempt).await? {
-            Login::In(account) => account,
+            Login::In(account, seat) => {
+                self.seat = Some(seat);
+                account
+            }
+            Login::Crowded => return Ok(Answer::Crowded),
             Login::Refused => return Ok(Answer::Refused),
             Login::Elsewhere(node) => return Ok(Answer::Elsewhere(node)),
             Login::Busy => return Ok(Answer::Unavailable),

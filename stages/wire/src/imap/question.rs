@@ -334,6 +334,8 @@ pub enum Answer {
     Unavailable,
     /// Done, but not of these messages: they had changed.
     Modified(Vec<u32>),
+    /// The account has as many sessions as it may have.
+    Crowded,
     /// UIDs of the expunged; none if they are not remembered for so long.
     Gone(Option<Vec<u32>>),
     /// No, and why.

@@ -59,6 +59,8 @@ pub enum Answer {
     Done,
     /// The maildrop is on the store node of this name.
     Elsewhere(String),
+    /// The account has as many sessions as it may have.
+    Crowded,
     /// Not at the moment.
     Unavailable,
 }

@@ -298,6 +298,9 @@ impl Pop3Session {
                 self.mistake("[AUTH] wrong user or password");
                 self.closing |= self.failed_logins >= self.limits.failed_logins;
             }
+            (Asked::Login, Answer::Crowded) => {
+                self.mistake("[SYS/TEMP] this account has too many connections; close some");
+            }
             (Asked::Login, Answer::Elsewhere(node)) => {
                 self.mistake(&format!("[SYS/PERM] your mail is on the server {node}, not on this one"));
             }

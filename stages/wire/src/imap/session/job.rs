@@ -150,6 +150,9 @@ impl ImapSession {
                     &format!("NO [UNAVAILABLE] your mailbox is on the server {node}, not on this one"),
                 );
             }
+            (Job::Login, Answer::Crowded) => {
+                self.done(&running.tag, "NO [LIMIT] this account has too many connections; close some");
+            }
             (Job::Login, _) => {
                 self.failed_logins += 1;
                 self.done(&running.tag, "NO [AUTHENTICATIONFAILED] wrong user or password");

@@ -392,7 +392,7 @@ fn compression_begins_after_the_login_and_once() {
 fn what_is_not_offered_is_refused_without_losing_the_place() {
     check("a LIST {99999999}\r\nb NOOP\r\n", "a BAD [TOOBIG] the literal is too long\r\nb OK NOOP done\r\n");
     check(
-        "a COMPRESS DEFLATE\r\nb NONSENSE\r\nc NOOP\r\n",
+        "a GETMETADATA INBOX /shared/comment\r\nb NONSENSE\r\nc NOOP\r\n",
         "a NO [CANNOT] this command is not supported\r\nb BAD the command cannot be read\r\nc OK NOOP done\r\n",
     );
 }
