@@ -90,6 +90,7 @@ fn loadgen_says_what_was_done_to_mailboxes() {
     let chain = Chain::start_all(&clamd);
     with_people(&chain);
     let quiet = [
+        "--starttls",
         "--seed",
         "7",
         "--repeat",
