@@ -270,9 +270,8 @@ impl Ear<'_> {
         }
         loop {
             // What the peer has sent already is heard before a shutdown is.
-            match line.read_at_once(|bytes| session.input(bytes)) {
-                Some(read) => return Ok(if read? == 0 { Heard::End } else { Heard::Bytes }),
-                None => {}
+            if let Some(read) = line.read_at_once(|bytes| session.input(bytes)) {
+                return Ok(if read? == 0 { Heard::End } else { Heard::Bytes });
             }
             tokio::select! {
                 biased;

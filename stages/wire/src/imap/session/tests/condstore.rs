@@ -2,9 +2,12 @@
 
 use super::*;
 
+/// What a client says, after others have changed something, and what it hears.
+type Line<'a> = (&'a str, fn(&mut World), &'a str);
+
 /// What a client hears that has enabled this and selected INBOX, where others change something after each line.
 #[track_caller]
-fn hears(enable: &str, dialogue: &[(&str, fn(&mut World), &str)]) {
+fn hears(enable: &str, dialogue: &[Line]) {
     let (mut session, mut world) = (session(), World::new());
     let said = format!("1 LOGIN alice secret\r\n2 ENABLE {enable}\r\n3 SELECT INBOX\r\n");
     let before = run(&mut session, &mut world, said.as_bytes(), usize::MAX);
