@@ -303,19 +303,6 @@ impl Gathering<'_> {
         Ok(self.is_full(delivery.account, (size, 1), limits)?.then_some(Why::Full))
     }
 
-    /// Whether an account has no room for so many bytes and messages more.
-    pub(super) fn is_full(&self, account: i64, more: (i64, i64), limits: Limits) -> rusqlite::Result<bool> {
-        let usage = "SELECT bytes, messages FROM accounts WHERE account = ?";
-        let usage = self
-            .transaction
-            .prepare_cached(usage)?
-            .query_row([account], |row| Ok((row.get(0)?, row.get(1)?)))
-            .optional()?;
-        let (bytes, messages): (i64, i64) = usage.unwrap_or_default();
-        let over = |used: i64, limit: u64| limit > 0 && i64::try_from(limit).is_ok_and(|limit| used > limit);
-        Ok(over(bytes + more.0, limits.bytes) || over(messages + more.1, limits.messages))
-    }
-
     /// The row of a body: one that is there already and whose record is sound, or one whose record goes into the pack with
     /// this batch.
     pub(super) fn body(&mut self, body: &Bytes, digest: &[u8; 32]) -> rusqlite::Result<i64> {

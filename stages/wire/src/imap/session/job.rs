@@ -161,23 +161,7 @@ impl ImapSession {
                     self.closing = true;
                 }
             }
-            (Job::List(listing), Answer::Mailboxes(mailboxes)) => {
-                self.put_list(listing, &mailboxes);
-                self.finish(&running);
-            }
-            (Job::Quota, Answer::Quota(quota)) => {
-                self.put_quota(&quota);
-                self.finish(&running);
-            }
-            (Job::Status { name, items }, Answer::Mailboxes(mailboxes)) => {
-                match mailboxes.iter().find(|mailbox| mailbox.name == *name && mailbox.exists) {
-                    Some(mailbox) => {
-                        self.put_status(mailbox, items);
-                        self.finish(&running);
-                    }
-                    None => self.done(&running.tag, "NO [NONEXISTENT] there is no such mailbox"),
-                }
-            }
+            (Job::List(_) | Job::Status { .. } | Job::Quota, answer) => self.answered_of_names(&running, answer),
             (Job::Open { name, mode, known }, Answer::View(view)) => {
                 let (name, mode, known) = (std::mem::take(name), *mode, known.take());
                 self.opened(&running, name, mode, view, known);

@@ -3,7 +3,7 @@
 use super::ImapSession;
 use super::condstore::Known;
 use super::job::{Job, Mode, Running, Selected};
-use crate::imap::question::{Mailbox, Question, View, flags};
+use crate::imap::question::{Answer, Mailbox, Question, View, flags};
 use crate::imap::{encode, names};
 use imap_types::command::{CommandBody, SelectParameter};
 use imap_types::mailbox::Mailbox as MailboxName;
@@ -94,6 +94,30 @@ impl ImapSession {
         match mailbox_name(mailbox) {
             Some(name) => self.ask(tag, command, Question::View(name.clone()), Job::Open { name, mode, known }),
             None => self.done(&tag, NO_NAME),
+        }
+    }
+
+    /// What mailboxes there are, and what of them was asked.
+    pub(super) fn answered_of_names(&mut self, running: &Running, answer: Answer) {
+        match (&running.job, answer) {
+            (Job::List(listing), Answer::Mailboxes(mailboxes)) => {
+                self.put_list(listing, &mailboxes);
+                self.finish(running);
+            }
+            (Job::Quota, Answer::Quota(quota)) => {
+                self.put_quota(&quota);
+                self.finish(running);
+            }
+            (Job::Status { name, items }, Answer::Mailboxes(mailboxes)) => {
+                match mailboxes.iter().find(|mailbox| mailbox.name == *name && mailbox.exists) {
+                    Some(mailbox) => {
+                        self.put_status(mailbox, items);
+                        self.finish(running);
+                    }
+                    None => self.done(&running.tag, "NO [NONEXISTENT] there is no such mailbox"),
+                }
+            }
+            (_, _) => self.done(&running.tag, "NO [SERVERBUG] an answer did not fit its question"),
         }
     }
 
