@@ -13,6 +13,8 @@ use std::ops::Range;
 const DEPTH: usize = 50;
 /// So many parts are told apart.
 const PARTS: usize = 1000;
+/// So many parameters of a field are told apart.
+const PARAMETERS: usize = 1000;
 /// Boundaries are looked for in so many times the bytes of the message: one time for each level that it may well have.
 const PASSES: usize = 16;
 
@@ -222,7 +224,7 @@ fn unfold(raw: &[u8]) -> Vec<u8> {
 /// A value with parameters (RFC 2045 section 5.1), comments left out.
 pub fn structured(raw: &[u8]) -> Field {
     let text = String::from_utf8_lossy(raw);
-    let mut pieces = split_outside_quotes(&text, ';').into_iter();
+    let mut pieces = split_outside_quotes(&text, ';', PARAMETERS + 1).into_iter();
     let value = pieces.next().unwrap_or_default().trim().to_owned();
     let parameter = |piece: String| {
         let (name, value) = piece.split_once('=')?;
@@ -231,7 +233,8 @@ pub fn structured(raw: &[u8]) -> Field {
     Field { value, parameters: pieces.filter_map(parameter).collect() }
 }
 
-fn split_outside_quotes(text: &str, separator: char) -> Vec<String> {
+/// The first pieces, up to so many.
+fn split_outside_quotes(text: &str, separator: char, most: usize) -> Vec<String> {
     let (mut pieces, mut current) = (Vec::new(), String::new());
     let (mut quoted, mut escaped, mut depth) = (false, false, 0_u32);
     for c in text.chars() {
@@ -248,6 +251,9 @@ fn split_outside_quotes(text: &str, separator: char) -> Vec<String> {
         }
         if c == separator && !quoted && depth == 0 {
             pieces.push(std::mem::take(&mut current));
+            if pieces.len() == most {
+                return pieces;
+            }
         } else if depth == 0 {
             current.push(c);
         }
@@ -314,6 +320,12 @@ mod tests {
         parse(wide.as_bytes());
         let levels = "Content-Type: multipart/digest; boundary=b\r\n\r\n--b\r\n\r\n".repeat(100_000);
         parse(levels.as_bytes());
+    }
+
+    #[test]
+    fn parameters_have_a_bound() {
+        let field = structured(format!("a/b{}", "; n=v".repeat(100_000)).as_bytes());
+        assert_eq!((field.value.as_str(), field.parameters.len()), ("a/b", PARAMETERS));
     }
 
     proptest! {

@@ -7,6 +7,8 @@ use crate::mime::several;
 
 /// Addresses of one field are told apart up to this many.
 const ADDRESSES: usize = 1000;
+/// Words and marks of one field that are looked at. A field of commas would otherwise take thirty times its bytes in memory.
+const TOKENS: usize = 100 * ADDRESSES;
 
 /// Writes the envelope of a message with this header.
 pub(super) fn envelope(out: &mut BytesMut, header: &[u8]) {
@@ -85,7 +87,9 @@ enum Token {
 fn tokens(text: &[u8]) -> Vec<Token> {
     let mut tokens = Vec::new();
     let mut at = 0;
-    while let Some(byte) = text.get(at) {
+    while let Some(byte) = text.get(at)
+        && tokens.len() < TOKENS
+    {
         match byte {
             b' ' | b'\t' => at += 1,
             b'"' | b'(' => {
@@ -265,6 +269,15 @@ mod tests {
         let want = format!("(\"d\" \"s\tt\" {a} {a} {a} ((NIL NIL \"c\" \"d\")) NIL NIL NIL \"<m>\")")
             .replace("\"s\tt\"", "{3}\r\ns\tt");
         assert_eq!(String::from_utf8_lossy(&out), want);
+    }
+
+    #[test]
+    fn what_is_told_apart_has_a_bound() {
+        for piece in [",", "a,", "a ", "(,", "a:b;"] {
+            assert!(tokens(piece.repeat(1 << 20).as_bytes()).len() <= TOKENS, "{piece}");
+        }
+        let many = "\"N\" <a@b.example>, ".repeat(ADDRESSES);
+        assert_eq!(parse(many.as_bytes()).len(), ADDRESSES);
     }
 
     proptest! {
