@@ -7,6 +7,8 @@ use crate::mime::several;
 
 /// References of one message that are followed: the last ones, which are next to it.
 const REFERENCES: usize = 100;
+/// Bytes of a field that is put in order, and of a message id: a line has 998 at most. They are kept for every message.
+const MOST: usize = 2000;
 
 /// The facts of a message. Texts are decoded and folded, so that their order is that of `i;unicode-casemap`, or near it.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -68,7 +70,7 @@ fn sent(date: &[u8]) -> Option<i64> {
 
 fn folded(value: &[u8]) -> String {
     let mut out = String::new();
-    decode_words(&mut out, value);
+    decode_words(&mut out, &value[..value.len().min(MOST)]);
     out
 }
 
@@ -93,7 +95,7 @@ fn ids(value: &[u8]) -> Vec<String> {
     while let Some((_, behind)) = rest.split_once('<') {
         let Some((id, behind)) = behind.split_once('>') else { break };
         let id: String = id.chars().filter(|letter| !matches!(letter, '"' | '\\' | ' ' | '\t')).collect();
-        if !id.is_empty() {
+        if !id.is_empty() && id.len() <= MOST {
             ids.push(id);
         }
         rest = behind;
@@ -134,6 +136,12 @@ mod tests {
         let many: String = (0..1000).map(|at| format!(" <{at}@x>")).collect();
         let facts = Facts::of(format!("References:{many}\r\n\r\n").as_bytes(), 7);
         assert_eq!((facts.references.len(), facts.references.last()), (REFERENCES, Some(&"999@x".to_owned())));
+        let long = "x".repeat(MOST + 1);
+        let header = format!(
+            "From: {long}\r\nCc: \"{long}\" <{long}@b>\r\nMessage-ID: <{long}>\r\nReferences: <{long}> <1@x>\r\n\r\n"
+        );
+        let facts = Facts::of(header.as_bytes(), 7);
+        assert_eq!((facts.from.len(), facts.cc.len(), facts.id, facts.references.len()), (MOST, MOST, None, 1));
     }
 
     proptest! {

@@ -162,6 +162,11 @@ impl Criteria {
         self.0.any(&|rule| matches!(rule, Rule::Told(wanted) if is_meant(wanted)))
     }
 
+    /// How many there are.
+    pub(super) fn count(&self) -> usize {
+        self.0.count()
+    }
+
     /// Whether they ask for changes: then the answer has the highest MODSEQ of what is found.
     pub(super) fn asks_modseq(&self) -> bool {
         self.0.any(&|rule| matches!(rule, Rule::Modseq(_)))
@@ -175,6 +180,15 @@ impl Criteria {
 }
 
 impl Rule {
+    fn count(&self) -> usize {
+        match self {
+            Self::All(all) => 1 + all.iter().map(Self::count).sum::<usize>(),
+            Self::Either(one, other) => 1 + one.count() + other.count(),
+            Self::Not(rule) => 1 + rule.count(),
+            _ => 1,
+        }
+    }
+
     fn any(&self, is_meant: &dyn Fn(&Self) -> bool) -> bool {
         match self {
             Self::All(all) => all.iter().any(|rule| rule.any(is_meant)),

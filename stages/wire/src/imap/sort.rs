@@ -22,7 +22,16 @@ pub(super) struct Sorting {
 }
 
 impl Sorting {
-    pub(super) fn new(criteria: Vec<SortCriterion>) -> Self {
+    /// A key that was named before orders nothing any more, and is not kept for every message once again.
+    pub(super) fn new(mut criteria: Vec<SortCriterion>) -> Self {
+        let mut named = Vec::new();
+        criteria.retain(|criterion| {
+            let is_new = !named.contains(&criterion.key);
+            if is_new {
+                named.push(criterion.key.clone());
+            }
+            is_new
+        });
         Self { criteria, rows: Vec::new() }
     }
 
@@ -99,5 +108,15 @@ mod tests {
         check(&[(SortKey::From, false), (SortKey::Size, true)], &[1, 4, 3, 2]);
         check(&[(SortKey::Cc, true)], &[1, 2, 3, 4]);
         check(&[(SortKey::To, false)], &[2, 1, 3, 4]);
+        check(&[(SortKey::Size, false), (SortKey::Size, true)], &[2, 3, 4, 1]);
+    }
+
+    #[test]
+    fn a_key_is_kept_once_however_often_it_is_named() {
+        let criterion = |at: usize| SortCriterion {
+            reverse: at.is_multiple_of(2),
+            key: if at < 3 { SortKey::Subject } else { SortKey::From },
+        };
+        assert_eq!(Sorting::new((0..8000).map(criterion).collect()).criteria, [criterion(0), criterion(3)]);
     }
 }

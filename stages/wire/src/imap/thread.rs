@@ -9,8 +9,9 @@ use std::fmt::Write as _;
 
 use super::facts::Facts;
 
-/// Steps that are spent on looking for loops: a second's work at most. Mail of people needs some for each message.
-const STEPS: usize = 50_000_000;
+/// Steps that are spent on looking for loops: a tenth of a second's work, for which other sessions wait. Mail of people needs
+/// some for each message.
+const STEPS: usize = 10_000_000;
 
 /// How messages are put into threads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

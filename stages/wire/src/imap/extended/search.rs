@@ -9,6 +9,10 @@ use std::ops::Range;
 
 use crate::imap::session::UidForm;
 
+/// Bytes that may stand in the place of all `$` of a command, where there are several: what a search has saved may be the
+/// whole of a mailbox, and a command of 64 KiB may name it thousands of times.
+const MOST: usize = 1024 * 1024;
+
 /// What is to be told of the messages that were found.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(in crate::imap) struct Returns {
@@ -53,7 +57,14 @@ pub(in crate::imap) fn rid(message: &[u8], saved: impl Fn(UidForm) -> String) ->
                 cuts.push((words[at].start..words.get(end)?.start, String::new()));
                 (returns, at) = (Some(read), end);
             }
-            cuts.extend(saved_keys(&upper, at, &words, &saved));
+            let keys = saved_keys(&upper, at, &words);
+            if !keys.is_empty() {
+                let saved = saved(UidForm::Uid);
+                if keys.len() > 1 && keys.len().saturating_mul(saved.len()) > MOST {
+                    return None;
+                }
+                cuts.extend(keys.into_iter().map(|(range, before)| (range, format!("{before}{saved}"))));
+            }
         }
         _ => {}
     }
@@ -94,13 +105,12 @@ fn read_returns(upper: &impl Fn(usize) -> Option<Vec<u8>>, at: usize) -> Option<
     None
 }
 
-/// Every `$` that is a search key or the set of the key UID.
+/// Every `$` that is a search key or the set of the key UID, and what has to stand before the UIDs there.
 fn saved_keys(
     upper: &impl Fn(usize) -> Option<Vec<u8>>,
     begin: usize,
     words: &[Range<usize>],
-    saved: &impl Fn(UidForm) -> String,
-) -> Vec<(Range<usize>, String)> {
+) -> Vec<(Range<usize>, &'static str)> {
     let (mut found, mut skip) = (Vec::new(), 0_u32);
     let mut after_uid = false;
     for (at, word) in words.iter().enumerate().skip(begin) {
@@ -111,8 +121,7 @@ fn saved_keys(
         }
         let key = upper(at).unwrap_or_default();
         match key.as_slice() {
-            b"$" if after_uid => found.push((word.clone(), saved(UidForm::Uid))),
-            b"$" => found.push((word.clone(), format!("UID {}", saved(UidForm::Uid)))),
+            b"$" => found.push((word.clone(), if after_uid { "" } else { "UID " })),
             b"BCC" | b"BODY" | b"CC" | b"FROM" | b"SUBJECT" | b"TEXT" | b"TO" | b"KEYWORD" | b"UNKEYWORD"
             | b"CHARSET" => skip = 1,
             b"HEADER" => skip = 2,
@@ -217,6 +226,16 @@ mod tests {
         ] {
             assert_eq!(rid_of(message), Some((command.to_owned(), None)), "{message}");
         }
+    }
+
+    #[test]
+    fn what_was_saved_is_not_repeated_without_bound() {
+        let length = |keys: usize, saved: usize| {
+            let message = format!("a SEARCH{}\r\n", " $".repeat(keys));
+            rid(message.as_bytes(), |_| "7".repeat(saved)).map(|plain| plain.command.len())
+        };
+        assert!(length(1, 10 * MOST).is_some() && length(1000, 1000).is_some());
+        assert_eq!(length(30_000, 700_000), None);
     }
 
     #[test]

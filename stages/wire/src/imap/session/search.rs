@@ -21,9 +21,12 @@ use crate::imap::search::{self, Criteria};
 use crate::imap::set;
 
 /// Messages that one question is about: some hundredths of a second of work.
-const BATCH: usize = 1000;
+pub(super) const BATCH: usize = 1000;
 /// And bytes of text, unless it is one message.
 const BATCH_BYTES: u64 = 32 << 20;
+/// Criteria, times messages, that are judged at once where other sessions wait for it: some hundredths of a second of work.
+/// The world is asked about all messages where there is more to do.
+const AT_ONCE: usize = 5_000_000;
 /// What stands for a set without members: no message has this number.
 const NOBODY: u32 = u32::MAX;
 
@@ -124,6 +127,9 @@ impl ImapSession {
     pub(super) fn search_next(&mut self, searching: &mut Searching) -> bool {
         let Searching { criteria, open, found, .. } = searching;
         let open = open.get_or_insert_with(|| {
+            if criteria.count().saturating_mul(self.messages().len()) > AT_ONCE {
+                return self.messages().iter().map(|row| row.uid).collect();
+            }
             let mut open = VecDeque::new();
             for (number, row) in (1..).zip(self.messages().iter()) {
                 match criteria.judge(number, row, |_| None) {

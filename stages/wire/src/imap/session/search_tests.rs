@@ -1,7 +1,10 @@
 //! Dialogues about searching, in the world of the session's tests.
 #![allow(clippy::unwrap_used)]
 
-use super::tests::check;
+use super::search::BATCH;
+use super::tests::{World, check, run, session};
+use super::*;
+use crate::imap::MessageRow;
 
 #[test]
 fn what_is_asked_for_is_returned() {
@@ -57,6 +60,24 @@ fn what_was_saved_stands_for_its_messages() {
         "a SEARCH RETURN (SAVE) ALL\r\nb STORE 1 +FLAGS.SILENT (\\Deleted)\r\nc EXPUNGE\r\nd FETCH $ UID\r\n",
         "a OK SEARCH done\r\nb OK STORE done\r\n* 1 EXPUNGE\r\nc OK EXPUNGE done\r\n* 1 FETCH (UID 15)\r\nd OK FETCH done\r\n",
     );
+}
+
+#[test]
+fn much_work_is_left_to_the_world() {
+    let (mut session, mut world) = (session(), World::new());
+    let row = world.rows[0].clone();
+    world.rows = (1..=10_000).map(|uid| MessageRow { uid, ..row.clone() }).collect();
+    run(&mut session, &mut world, b"1 LOGIN alice secret\r\n2 SELECT INBOX\r\n", usize::MAX);
+    let few = run(&mut session, &mut world, b"a SEARCH RETURN (COUNT) UNSEEN\r\n", usize::MAX);
+    assert_eq!(few, "* ESEARCH (TAG \"a\") COUNT 10000\r\na OK SEARCH done\r\n");
+    session.input(format!("a SEARCH RETURN (MIN COUNT){}\r\n", " UNSEEN".repeat(1000)).as_bytes());
+    for batch in 0..10 {
+        let Step::Ask(Question::Search { asked, .. }) = session.next() else { panic!("it was done at once") };
+        assert_eq!(asked.len(), BATCH);
+        session.answer(Answer::Found(vec![batch + 7]));
+    }
+    let end = run(&mut session, &mut world, b"", usize::MAX);
+    assert_eq!(end, "* ESEARCH (TAG \"a\") MIN 7 COUNT 10\r\na OK SEARCH done\r\n");
 }
 
 #[test]

@@ -15,8 +15,8 @@ mod mailboxes;
 
 const TEXTS: [&str; 2] = ["Subject: one\r\nFrom: a@b\r\n\r\nfirst\r\n", "Subject: two\r\n\r\nsecond\r\n"];
 
-struct World {
-    rows: Vec<MessageRow>,
+pub(super) struct World {
+    pub(super) rows: Vec<MessageRow>,
     modseq: u64,
     /// UIDs of the expunged, and when that was.
     gone: Vec<(u32, u64)>,
@@ -27,7 +27,7 @@ struct World {
 }
 
 impl World {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let row = |(index, text): (usize, &&str)| MessageRow {
             uid: u32::try_from(index).unwrap() * 10 + 5,
             flags: 0,
@@ -129,7 +129,7 @@ impl World {
     }
 }
 
-fn run(session: &mut ImapSession, world: &mut World, said: &[u8], piece: usize) -> String {
+pub(super) fn run(session: &mut ImapSession, world: &mut World, said: &[u8], piece: usize) -> String {
     let (mut heard, mut rest) = (Vec::new(), said);
     loop {
         match session.next() {
@@ -158,7 +158,7 @@ fn run(session: &mut ImapSession, world: &mut World, said: &[u8], piece: usize) 
     String::from_utf8_lossy(&heard).into_owned()
 }
 
-fn session() -> ImapSession {
+pub(super) fn session() -> ImapSession {
     ImapSession::new(Limits::default(), Tls::Offered, Cleartext::Allowed)
 }
 
