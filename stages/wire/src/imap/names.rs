@@ -1,5 +1,7 @@
 //! Mailbox names: UTF-8 inside, modified UTF-7 on the wire (RFC 3501 section 5.1.3), and the wildcards of LIST.
 
+use std::collections::HashMap;
+
 use base64::Engine as _;
 use base64::alphabet::IMAP_MUTF7;
 use base64::engine::GeneralPurpose;
@@ -83,39 +85,84 @@ fn with_inbox(name: String) -> String {
     }
 }
 
-/// Whether a name matches the pattern of LIST: `*` is anything, `%` anything within one level.
-pub(super) fn matches(pattern: &str, name: &str) -> bool {
-    let pattern: Vec<char> = pattern.chars().collect();
-    // Which positions of the pattern are reached after so much of the name: no backtracking, whatever the pattern.
-    let mut reached = vec![false; pattern.len() + 1];
-    let close = |reached: &mut Vec<bool>| {
-        for at in 0..pattern.len() {
-            if reached[at] && matches!(pattern[at], '*' | '%') {
-                reached[at + 1] = true;
+/// A pattern of LIST: `*` is anything, `%` anything within one level. Read once and asked of every name. No backtracking: the
+/// positions of the pattern that are reached after so much of a name are bits, so that each letter takes a few steps
+/// whatever the pattern.
+#[derive(Debug)]
+pub(super) struct Pattern {
+    length: usize,
+    /// Where which letter stands.
+    letters: HashMap<char, Vec<u64>>,
+    /// Where `*` stands.
+    any: Vec<u64>,
+    /// Where `*` or `%` stands: one is never behind another.
+    wild: Vec<u64>,
+}
+
+impl Pattern {
+    /// Reads a pattern. None if it is longer than every name that it could match.
+    pub(super) fn new(pattern: &str) -> Option<Self> {
+        let mut letters: Vec<char> = Vec::new();
+        for letter in pattern.chars() {
+            match letters.last_mut() {
+                // Two wildcards are the stronger one of them.
+                Some(last @ ('*' | '%')) if letter == '*' => *last = '*',
+                Some('*' | '%') if letter == '%' => {}
+                _ => letters.push(letter),
             }
         }
-    };
-    reached[0] = true;
-    close(&mut reached);
-    for c in name.chars() {
-        let mut next = vec![false; pattern.len() + 1];
-        for at in (0..pattern.len()).filter(|at| reached[*at]) {
-            match pattern[at] {
-                '*' => next[at] = true,
-                '%' if c != '/' => next[at] = true,
-                '%' => {}
-                wanted if wanted == c => next[at + 1] = true,
-                _ => {}
+        if letters.len() > 2 * LONGEST + 1 {
+            return None;
+        }
+        let words = letters.len() / 64 + 1;
+        let none = || vec![0; words];
+        let mut new = Self { length: letters.len(), letters: HashMap::new(), any: none(), wild: none() };
+        for (at, letter) in letters.into_iter().enumerate() {
+            let set = |words: &mut Vec<u64>| words[at / 64] |= 1 << (at % 64);
+            match letter {
+                '*' => [&mut new.any, &mut new.wild].into_iter().for_each(set),
+                '%' => set(&mut new.wild),
+                letter => set(new.letters.entry(letter).or_insert_with(none)),
             }
         }
-        close(&mut next);
-        reached = next;
+        Some(new)
     }
-    reached[pattern.len()]
+
+    pub(super) fn matches(&self, name: &str) -> bool {
+        let mut reached = vec![0; self.wild.len()];
+        reached[0] = 1;
+        self.pass_wildcards(&mut reached);
+        for letter in name.chars() {
+            let goes_on = self.letters.get(&letter);
+            let stays = if letter == '/' { &self.any } else { &self.wild };
+            let mut carry = 0;
+            for (word, here) in reached.iter_mut().enumerate() {
+                let steps = *here & goes_on.map_or(0, |goes_on| goes_on[word]);
+                *here = *here & stays[word] | steps << 1 | carry;
+                carry = steps >> 63;
+            }
+            if reached.iter().all(|here| *here == 0) {
+                return false;
+            }
+            self.pass_wildcards(&mut reached);
+        }
+        reached[self.length / 64] >> (self.length % 64) & 1 == 1
+    }
+
+    /// A wildcard may stand for nothing.
+    fn pass_wildcards(&self, reached: &mut [u64]) {
+        let mut carry = 0;
+        for (here, wild) in reached.iter_mut().zip(&self.wild) {
+            let steps = *here & wild;
+            *here |= steps << 1 | carry;
+            carry = steps >> 63;
+        }
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
     use super::*;
 
     #[test]
@@ -172,9 +219,16 @@ mod tests {
             ("INBOX", "INBOX", true),
             ("IN", "INBOX", false),
             ("", "", true),
+            ("%%", "a/b", false),
+            ("a%*", "a/b", true),
+            ("%/%b", "a/ab", true),
+            ("%/%b", "a/a/b", false),
         ] {
-            assert_eq!(matches(pattern, name), want, "{pattern} {name}");
+            assert_eq!(Pattern::new(pattern).unwrap().matches(name), want, "{pattern} {name}");
         }
-        assert!(!matches(&"*a".repeat(200), &"a".repeat(150)));
+        let many = Pattern::new(&"*a".repeat(200)).unwrap();
+        assert!(!many.matches(&"a".repeat(199)) && many.matches(&"a".repeat(200)) && many.matches(&"ba".repeat(250)));
+        assert!(Pattern::new(&"%*".repeat(30_000)).unwrap().matches("a/b"));
+        assert!(Pattern::new(&"a".repeat(2 * LONGEST + 2)).is_none());
     }
 }

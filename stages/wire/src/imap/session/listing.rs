@@ -12,16 +12,17 @@ use super::ImapSession;
 use super::job::Job;
 use super::mailboxes::mailbox_name;
 use crate::imap::extended::list::{self as extended, Listed};
+use crate::imap::names::Pattern;
 use crate::imap::question::{Mailbox, Question};
 use crate::imap::{encode, names};
 
-/// Bytes of all patterns of a command: each name is compared with each of them.
-const PATTERNS: usize = 2048;
+/// Patterns of a command: each name is compared with each of them.
+const PATTERNS: usize = 10;
 
 /// What is listed.
 #[derive(Debug)]
 pub(super) struct Listing {
-    patterns: Vec<String>,
+    patterns: Vec<Pattern>,
     what: Listed,
     command: Command,
 }
@@ -80,12 +81,12 @@ impl ImapSession {
             self.put(format!("* {named} (\\Noselect) \"/\" \"\"\r\n"));
             return self.done(&tag, &format!("OK {named} done"));
         }
-        if what.reference.len() + what.patterns.iter().map(Vec::len).sum::<usize>() > PATTERNS {
-            return self.done(&tag, "NO [LIMIT] these patterns are too long");
+        if what.patterns.len() > PATTERNS {
+            return self.done(&tag, "NO [LIMIT] these are too many patterns");
         }
         let whole = |pattern: &Vec<u8>| names::decode(&[&what.reference[..], pattern].concat());
         // No mailbox has a name that is not modified UTF-7.
-        let patterns = what.patterns.iter().filter_map(whole).collect();
+        let patterns = what.patterns.iter().filter_map(whole).filter_map(|pattern| Pattern::new(&pattern)).collect();
         self.tells.modseq |= what.status.contains(&StatusDataItemName::HighestModSeq);
         let job = Job::List(Box::new(Listing { patterns, what, command }));
         self.ask(tag, named, Question::Mailboxes, job);
@@ -94,7 +95,7 @@ impl ImapSession {
     pub(super) fn put_list(&mut self, listing: &Listing, mailboxes: &[Mailbox]) {
         let known = known(mailboxes, &listing.patterns);
         for (name, known) in &known {
-            if listing.patterns.iter().any(|pattern| names::matches(pattern, name)) {
+            if listing.patterns.iter().any(|pattern| pattern.matches(name)) {
                 match listing.command {
                     Command::List => self.put_name(listing, name, known),
                     Command::Lsub => self.put_lsub(name, known),
@@ -153,11 +154,11 @@ impl ImapSession {
 }
 
 /// Every name that there is, or that is above one, or that is subscribed to.
-fn known<'a>(mailboxes: &'a [Mailbox], patterns: &[String]) -> BTreeMap<&'a str, Known<'a>> {
+fn known<'a>(mailboxes: &'a [Mailbox], patterns: &[Pattern]) -> BTreeMap<&'a str, Known<'a>> {
     let mut known: BTreeMap<&str, Known<'a>> = BTreeMap::new();
     for mailbox in mailboxes {
         known.entry(&mailbox.name).or_default().mailbox = Some(mailbox);
-        let is_hidden = mailbox.subscribed && !patterns.iter().any(|pattern| names::matches(pattern, &mailbox.name));
+        let is_hidden = mailbox.subscribed && !patterns.iter().any(|pattern| pattern.matches(&mailbox.name));
         for (at, _) in mailbox.name.match_indices('/') {
             let above = known.entry(&mailbox.name[..at]).or_default();
             above.has_children |= mailbox.exists;
@@ -209,7 +210,8 @@ mod tests {
         let mut session =
             ImapSession::new(limits, crate::session::Tls::Unavailable, crate::session::Cleartext::Allowed);
         session.output.clear();
-        let patterns = what.patterns.iter().filter_map(|pattern| names::decode(pattern)).collect();
+        let pattern = |pattern: &Vec<u8>| Pattern::new(&names::decode(pattern)?);
+        let patterns = what.patterns.iter().filter_map(pattern).collect();
         let mailboxes = [
             mailbox("INBOX", true, true),
             mailbox("Junk", true, false),
