@@ -139,6 +139,8 @@ pub(super) struct Response {
     last: BytesMut,
     /// The bytes of the pieces.
     length: usize,
+    /// The bytes of the parts that were decoded for it: a little of each may be wanted a hundred times.
+    decoded: usize,
 }
 
 impl Response {
@@ -205,7 +207,7 @@ pub(super) fn response(
             (Source::Outline(outline), _) if needed(item) > Need::Row => of_outline(&mut out, item, outline),
             _ => of_row(&mut out, row, item),
         }
-        if out.len() > MOST.0 * length + MOST.1 {
+        if out.len() + out.decoded > MOST.0 * length + MOST.1 {
             return Err(TOO_LARGE);
         }
     }
@@ -304,20 +306,30 @@ fn of_text(out: &mut Response, item: &Item<'static>, text: &Text) -> Result<(), 
         }
         Item::Binary { section: numbers, partial, .. } => {
             put_numbers(out, "BINARY", numbers, *partial);
-            match binary(&text.whole, &text.root, numbers) {
-                Some(found) => out.binary(&cut(&found.ok_or(UNKNOWN_CTE)?, *partial)),
+            match decoded(out, text, numbers)? {
+                // What is cut out would keep all of the part.
+                Some(found) if partial.is_some() => out.binary(&Bytes::copy_from_slice(&cut(&found, *partial))),
+                Some(found) => out.binary(&found),
                 None => out.text(b"NIL"),
             }
         }
         Item::BinarySize { section: numbers } => {
             put_numbers(out, "BINARY.SIZE", numbers, None);
             // RFC 3516 has no word for a part that is not there: it has no bytes.
-            let found = binary(&text.whole, &text.root, numbers).unwrap_or_else(|| Some(Bytes::new()));
-            encode::digits(&mut out.last, found.ok_or(UNKNOWN_CTE)?.len() as u64);
+            let found = decoded(out, text, numbers)?.unwrap_or_default();
+            encode::digits(&mut out.last, found.len() as u64);
         }
         _ => {}
     }
     Ok(())
+}
+
+/// What a part stands for; none if there is no such part.
+fn decoded(out: &mut Response, text: &Text, numbers: &[NonZeroU32]) -> Result<Option<Bytes>, Refusal> {
+    let Some(found) = binary(&text.whole, &text.root, numbers) else { return Ok(None) };
+    let found = found.ok_or(UNKNOWN_CTE)?;
+    out.decoded += found.len();
+    Ok(Some(found))
 }
 
 fn put_numbers(out: &mut Response, name: &str, numbers: &[NonZeroU32], partial: Option<(u32, NonZeroU32)>) {
@@ -367,5 +379,25 @@ fn name(wanted: Option<&Section<'_>>) -> String {
         Some(Section::HeaderFieldsNot(part, list)) => {
             format!("{}HEADER.FIELDS.NOT ({})", before(part), names(list.as_ref()))
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A hundred bytes of a part each would be as many times the whole part, in time and in memory.
+    #[test]
+    fn a_part_is_not_decoded_without_bound() {
+        let text = Bytes::from(format!("Content-Transfer-Encoding: base64\r\n\r\n{}", "QUFB".repeat(1 << 19)));
+        let row = MessageRow { uid: 1, flags: 0, keywords: "".into(), size: text.len() as u64, received: 0, modseq: 1 };
+        let fetched = |count: u32| {
+            let one = NonZeroU32::MIN;
+            let item = |at| Item::Binary { section: vec![one], partial: Some((at, one)), peek: true };
+            let items: Vec<_> = (0..count).map(item).collect();
+            response(1, &row, &items, &Source::Text(text.clone())).map(|response| response.len())
+        };
+        assert!(fetched(3).is_ok_and(|length| length < 200));
+        assert_eq!(fetched(100), Err(TOO_LARGE));
     }
 }

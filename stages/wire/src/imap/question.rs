@@ -332,7 +332,7 @@ pub enum Answer {
     Elsewhere(String),
     /// Not at the moment.
     Unavailable,
-    /// Done, but not of these messages: they had changed.
+    /// Done, but not of these messages, in order: they had changed.
     Modified(Vec<u32>),
     /// The account has as many sessions as it may have.
     Crowded,
