@@ -132,6 +132,10 @@ impl ImapSession {
                 // It will be told with what comes next.
                 return;
             }
+            if matches!(running.job, Job::Placed(_)) {
+                // It is done, and must not be tried again. What is new is told with what comes next.
+                return self.finish(&running);
+            }
             return self.done(&running.tag, "NO [UNAVAILABLE] not at the moment; try again");
         }
         if running.refreshing {

@@ -72,6 +72,22 @@ fn a_message_is_appended() {
     check("a APPEND INBOX {5+}\r\nabcde\r\n", "a OK [APPENDUID 7 5] APPEND done\r\n");
 }
 
+/// It would be tried again, and the message be there twice.
+#[test]
+fn an_append_that_is_done_is_told_so_though_the_mailbox_cannot_be_looked_at() {
+    let (mut session, mut world) = (session(), World::new());
+    run(&mut session, &mut world, b"1 LOGIN alice secret\r\n2 SELECT INBOX\r\n", usize::MAX);
+    session.input(b"a APPEND INBOX {5+}\r\nabcde\r\n");
+    loop {
+        match session.next() {
+            Step::Ask(Question::Changes) => break session.answer(Answer::Unavailable),
+            Step::Ask(question) => session.answer(world.answer(question)),
+            _ => panic!("the mailbox was not looked at"),
+        }
+    }
+    assert_eq!(run(&mut session, &mut world, b"", usize::MAX), "a OK [APPENDUID 7 5] APPEND done\r\n");
+}
+
 #[test]
 fn an_append_that_is_refused_loses_no_place() {
     let literal = "b LOGOUT\r\n";
@@ -168,4 +184,11 @@ fn a_name_that_none_can_have_is_not_there() {
     check("a STATUS \"&\" (MESSAGES)\r\n", &format!("a {none}"));
     check("a SELECT \"&\"\r\n", &format!("* OK [CLOSED] what follows is of another mailbox\r\na {none}"));
     check("a LIST \"\" \"&\"\r\n", "a OK LIST done\r\n");
+}
+
+#[test]
+fn patterns_have_a_bound() {
+    let many = "a ".repeat(11);
+    check(&format!("a LIST \"\" ({})\r\n", many.trim_end()), "a NO [LIMIT] these are too many patterns\r\n");
+    check(&format!("a LIST \"\" {}x\r\n", "%".repeat(30_000)), "a OK LIST done\r\n");
 }
