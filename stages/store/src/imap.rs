@@ -43,6 +43,8 @@ pub(crate) struct Reading {
 struct Open {
     view: View,
     watch: Watch,
+    /// The last look failed. That wakes nobody: who is idle would ask again and again, without a pause.
+    is_stale: bool,
 }
 
 impl Reading {
@@ -83,24 +85,22 @@ impl Reading {
         let Some((mailbox, view)) = self.node.view(account, &name).await? else { return Ok(Answer::Refused) };
         self.mailbox = Some(mailbox);
         let watch = self.node.shard(account).notices.watch(mailbox);
-        self.open = Some(Open { view: view.clone(), watch });
+        self.open = Some(Open { view: view.clone(), watch, is_stale: false });
         Ok(Answer::View(view))
     }
 
     /// The database is asked only if there was a notice.
     async fn view_again(&mut self, account: i64, mailbox: i64) -> anyhow::Result<Answer> {
         let Some(open) = &mut self.open else { return Ok(Answer::Refused) };
-        if !open.watch.has_changed().unwrap_or(true) {
+        if !open.is_stale && !open.watch.has_changed().unwrap_or(true) {
             return Ok(Answer::View(open.view.clone()));
         }
         // First this: what changes while we look is looked for once more.
         open.watch.mark_unchanged();
-        let looked = self.node.view_again(account, mailbox).await;
-        if looked.is_err() {
-            open.watch.mark_changed();
-        }
-        let Some(view) = looked? else { return Ok(Answer::Refused) };
+        open.is_stale = true;
+        let Some(view) = self.node.view_again(account, mailbox).await? else { return Ok(Answer::Refused) };
         open.view = view.clone();
+        open.is_stale = false;
         Ok(Answer::View(view))
     }
 

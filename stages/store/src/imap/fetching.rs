@@ -56,7 +56,9 @@ impl Reading {
         self.node.shard(account).reader.texts(mailbox, uids(&load)).await?
     }
 
-    pub(super) async fn outlines(&self, account: i64, mailbox: i64, wanted: Vec<u32>) -> anyhow::Result<Answer> {
+    pub(super) async fn outlines(&mut self, account: i64, mailbox: i64, wanted: Vec<u32>) -> anyhow::Result<Answer> {
+        // What an earlier command was given has been sent by now. Kept, it could be the room that is waited for here.
+        self.held = None;
         let shard = self.node.shard(account);
         let wanted = wide(wanted);
         let mut listed = shard.reader.outlines(mailbox, wanted.clone()).await?;
@@ -156,7 +158,9 @@ mod tests {
 
     use bytes::Bytes;
     use directory::Directory;
+    use futures::FutureExt as _;
     use runtime::config::{ByteSize, Section, Sheet};
+    use runtime::driver::Backend as _;
 
     use crate::logins::Logins;
     use crate::node::Node;
@@ -203,8 +207,9 @@ mod tests {
     }
 
     /// The fields of each message that is there.
-    async fn fields(reading: &Reading, uids: &[u32]) -> (usize, Vec<(u32, String)>) {
-        let Ok(Answer::Outlines(count, found)) = reading.outlines(1, inbox(reading).await, uids.to_vec()).await else {
+    async fn fields(reading: &mut Reading, uids: &[u32]) -> (usize, Vec<(u32, String)>) {
+        let mailbox = inbox(reading).await;
+        let Ok(Answer::Outlines(count, found)) = reading.outlines(1, mailbox, uids.to_vec()).await else {
             panic!("no outlines")
         };
         let text = |(uid, outline): (u32, Outline)| (uid, String::from_utf8(outline.fields.to_vec()).unwrap());
@@ -218,7 +223,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_missing_or_damaged_outline_only_costs_time() {
-        let (_folder, reading, database) = site().await;
+        let (_folder, mut reading, database) = site().await;
         deliver(&reading, 1, "Received: r\r\n", "Subject: one\r\n\r\nbody").await;
         deliver(&reading, 2, "Subject: [SPAM]\r\n", "Subject: one\r\n\r\nbody").await;
         deliver(&reading, 3, "", &format!("Subject: three\r\nTo: {}\r\n\r\n", "a@x.example, ".repeat(2000))).await;
@@ -237,7 +242,7 @@ mod tests {
             "UPDATE outlines SET outline = substr(outline, 1, 40) WHERE outline != x''",
         ] {
             database.execute_batch(spoil).unwrap();
-            let (count, found) = fields(&reading, &[1, 2, 3, 4]).await;
+            let (count, found) = fields(&mut reading, &[1, 2, 3, 4]).await;
             let (uids, texts): (Vec<_>, Vec<_>) = found.into_iter().unzip();
             assert_eq!((count, uids), (4, vec![1, 2, 3]), "{spoil}");
             assert_eq!(texts[..2], ["Subject: one\r\n\r\n", "Subject: [SPAM]\r\nSubject: one\r\n\r\n"], "{spoil}");
@@ -249,13 +254,40 @@ mod tests {
 
     #[tokio::test]
     async fn a_busy_writer_keeps_nobody_from_reading() {
-        let (_folder, reading, database) = site().await;
+        let (_folder, mut reading, database) = site().await;
         deliver(&reading, 1, "", "Subject: one\r\n\r\n").await;
         database.execute_batch("DELETE FROM outlines").unwrap();
         let release = reading.node.shard(1).busy();
         let want = (1, vec![(1, "Subject: one\r\n\r\n".to_owned())]);
-        assert_eq!(fields(&reading, &[1]).await, want);
+        assert_eq!(fields(&mut reading, &[1]).await, want);
         drop(release);
+    }
+
+    /// Commands may follow each other without a pause: the first one's text still had all the room.
+    #[tokio::test]
+    async fn room_of_a_text_that_was_sent_is_not_waited_for() {
+        let (_folder, mut reading, database) = site().await;
+        deliver(&reading, 1, "", "Subject: one\r\n\r\n").await;
+        database.execute_batch("DELETE FROM outlines").unwrap();
+        reading.held = Some(reading.room.take(1, 1 << 30).await.unwrap());
+        assert_eq!(fields(&mut reading, &[1]).await.0, 1);
+    }
+
+    #[tokio::test]
+    async fn who_is_idle_is_not_woken_again_and_again_while_the_database_fails() {
+        let (_folder, mut reading, database) = site().await;
+        deliver(&reading, 1, "", "one").await;
+        reading.view(1, "INBOX".to_owned()).await.unwrap();
+        let mailbox = inbox(&reading).await;
+        reading.view_again(1, mailbox).await.unwrap();
+        deliver(&reading, 2, "", "two").await;
+        database.execute_batch("ALTER TABLE mailboxes RENAME TO hidden").unwrap();
+        reading.news().await;
+        assert!(reading.view_again(1, mailbox).await.is_err());
+        assert_eq!(reading.news().now_or_never(), None);
+        database.execute_batch("ALTER TABLE hidden RENAME TO mailboxes").unwrap();
+        let Answer::View(view) = reading.view_again(1, mailbox).await.unwrap() else { panic!("no view") };
+        assert_eq!(view.messages.len(), 2, "it is told with the next command");
     }
 
     /// What is made late for a body that has gone must not be kept for another that has its number by now.
