@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use runtime::tasks::Tasks;
 
 use crate::node::Node;
-use crate::shard::{Indexed, Shard};
+use crate::shard::{Index, Indexed, Shard};
 
 /// New bodies are looked for so often. A mail is rarely searched for within that time, and then it is read.
 const LOOK: Duration = Duration::from_secs(2);
@@ -28,8 +28,8 @@ pub struct Indexing {
 /// Fills the indexes until the shutdown.
 pub(crate) async fn run(node: Node, indexing: Indexing, tasks: Tasks) {
     for shard in node.shards() {
-        let prepared = if indexing.is_on { shard.reader.index.open() } else { shard.reader.index.discard() };
-        if let Err(error) = prepared {
+        let prepare = move |index: &Index| if indexing.is_on { index.open() } else { index.discard() };
+        if let Err(error) = ask(shard, prepare).await {
             tracing::warn!(
                 shard = shard.number,
                 error = format!("{error:#}"),
@@ -62,10 +62,19 @@ pub(crate) async fn run(node: Node, indexing: Indexing, tasks: Tasks) {
     }
 }
 
+/// Asks an index on a thread where that may take a while: a search may have it for itself.
+async fn ask<T: Send + 'static>(
+    shard: &Shard,
+    question: impl FnOnce(&Index) -> anyhow::Result<T> + Send + 'static,
+) -> anyhow::Result<T> {
+    let index = shard.reader.index.clone();
+    tokio::task::spawn_blocking(move || question(&index)).await?
+}
+
 /// Indexes what is new in a shard. False when the shutdown has begun.
 async fn fill(shard: &Shard, most: usize, tasks: &Tasks) -> bool {
     loop {
-        let last = match shard.reader.index.last() {
+        let last = match ask(shard, Index::last).await {
             Ok(last) => last,
             Err(error) => {
                 tracing::warn!(shard = shard.number, error = format!("{error:#}"), "a text index does not answer");
@@ -100,5 +109,46 @@ async fn rest(tasks: &Tasks, span: Duration) -> bool {
     tokio::select! {
         () = tasks.stopping() => false,
         () = tokio::time::sleep(span) => true,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use std::cell::RefCell;
+    use std::rc::Rc;
+    use std::sync::mpsc::sync_channel;
+
+    use runtime::config::{Section, Sheet};
+
+    use super::*;
+
+    /// All of a node's connections are served by the threads on which this runs.
+    #[tokio::test]
+    async fn an_index_that_is_in_use_keeps_nobody_waiting() {
+        let folder = tempfile::tempdir().unwrap();
+        let section = Section::root(serde_json::json!({"shards": 1}), Rc::new(RefCell::new(Sheet::default())));
+        let node = Node::open(&crate::Config::read(section, folder.path()), "s1").unwrap();
+        let index = node.shards()[0].reader.index.clone();
+        index.open().unwrap();
+        let (begun, begin) = tokio::sync::oneshot::channel();
+        let (release, wait) = sync_channel::<()>(1);
+        let (mut begun, body) = (Some(begun), (1, [1; 32]));
+        let search = std::thread::spawn(move || {
+            let mut released = Ok(());
+            index.look([body].into_iter(), |_| {
+                begun.take().unwrap().send(()).unwrap();
+                released = wait.recv_timeout(Duration::from_secs(10));
+            });
+            released
+        });
+        begin.await.unwrap();
+        let tasks = Tasks::default();
+        let indexing = Indexing { is_on: true, most: 1 };
+        let running = tokio::spawn(run(node, indexing, tasks.clone()));
+        tokio::task::yield_now().await;
+        release.send(()).unwrap();
+        assert_eq!(search.join().unwrap(), Ok(()));
+        running.abort();
     }
 }

@@ -27,6 +27,7 @@ use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot};
 
 pub(crate) use changes::{DELETED, REMEMBERED, SEEN};
+pub(crate) use index::Index;
 pub(crate) use indexed::Indexed;
 pub use mailboxes::{Manage, Refusal};
 pub(crate) use notices::{Notices, Watch};
