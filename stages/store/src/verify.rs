@@ -30,7 +30,7 @@ pub struct Verified {
 }
 
 /// Rows that must not be there, each as a line.
-const WRONG: [&str; 5] = [
+const WRONG: [&str; 7] = [
     "SELECT 'message ' || uid || ' in mailbox ' || mailbox || ' has no body'
      FROM messages LEFT JOIN bodies ON bodies.id = body WHERE bodies.id IS NULL",
     "SELECT 'message ' || uid || ' is in mailbox ' || mailbox || ', which is not there'
@@ -53,6 +53,10 @@ const WRONG: [&str; 5] = [
          (SELECT account AS whose, sum(size) AS size, count(*) AS here
           FROM messages JOIN mailboxes ON mailboxes.id = mailbox GROUP BY account) ON whose = account
      WHERE bytes != coalesce(size, 0) OR messages != coalesce(here, 0)",
+    "SELECT 'what is kept of the text of body ' || body || ' would be told of another body'
+     FROM outlines LEFT JOIN bodies ON id = body WHERE id IS NULL",
+    "SELECT 'mailbox ' || name || ' of account ' || account || ' is there, and its messages are to go'
+     FROM doomed JOIN mailboxes ON id = mailbox",
 ];
 
 /// Looks at everything in a node's folder; `tell` gets a line for each damage, and for each pack that no row names.
@@ -338,6 +342,16 @@ mod tests {
         spoil("UPDATE accounts SET bytes = 300");
         spoil("UPDATE bodies SET refs = 1 WHERE offset = 0");
         check(&folder, &["mailbox INBOX of account 1 would give a UID or MODSEQ a second time"]);
+        spoil(&format!("UPDATE mailboxes SET uidnext = 5 {inbox}"));
+        spoil("INSERT INTO outlines (body, outline) VALUES (77, x'')");
+        spoil(&format!("INSERT INTO doomed (mailbox) SELECT id FROM mailboxes {inbox}"));
+        check(
+            &folder,
+            &[
+                "what is kept of the text of body 77 would be told of another body",
+                "mailbox INBOX of account 1 is there, and its messages are to go",
+            ],
+        );
         spoil("UPDATE messages SET body = 77, mailbox = 88 WHERE uid = 1");
         let mut lines = Vec::new();
         verify(&folder.path().join("store"), |line| lines.push(line.to_owned())).unwrap();
