@@ -64,7 +64,9 @@ fn a_delivered_mail_reaches_who_is_idle() {
 fn readers_who_wait_take_little_memory() {
     let count: u64 = 800;
     let clamd = Clamd::start();
-    let chain = Chain::start_all_with(&clamd, &[("/stages/store/per_address", serde_json::json!(100_000))]);
+    let many = serde_json::json!(100_000);
+    let limits = [("/stages/store/per_address", many.clone()), ("/stages/store/per_account", many)];
+    let chain = Chain::start_all_with(&clamd, &limits);
     let wait = |count: u64| -> Vec<Imap> {
         let mut waiting: Vec<Imap> = (0..count).map(|_| Imap::open(&chain)).collect();
         waiting.iter_mut().for_each(|imap| imap.say("c IDLE"));
