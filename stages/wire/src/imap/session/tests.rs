@@ -52,26 +52,48 @@ impl World {
         TEXTS[usize::try_from(uid / 10).unwrap()]
     }
 
+    fn mailboxes(&self) -> Vec<Mailbox> {
+        let mailbox = |(name, special_use): (&str, &str)| Mailbox {
+            name: name.into(),
+            exists: true,
+            special_use: special_use.into(),
+            subscribed: true,
+            uidvalidity: 7,
+            uidnext: 16,
+            messages: 2,
+            unseen: 2,
+            deleted: 0,
+            bytes: 60,
+            modseq: self.modseq,
+        };
+        [("INBOX", ""), ("Junk", "\\Junk")].map(mailbox).to_vec()
+    }
+
+    fn change(&mut self, uids: &[u32], change: (FlagMode, i64, &str), unchanged_since: Option<u64>) -> Answer {
+        let (how, flags, keywords) = change;
+        self.modseq += 1;
+        let mut modified = Vec::new();
+        for row in self.rows.iter_mut().filter(|row| uids.contains(&row.uid)) {
+            if unchanged_since.is_some_and(|modseq| row.modseq > modseq) {
+                modified.push(row.uid);
+                continue;
+            }
+            row.flags = match how {
+                FlagMode::Set => flags,
+                FlagMode::Add => row.flags | flags,
+                FlagMode::Remove => row.flags & !flags,
+            };
+            row.keywords = keywords.into();
+            row.modseq = self.modseq;
+        }
+        if modified.is_empty() { Answer::Done } else { Answer::Modified(modified) }
+    }
+
     fn answer(&mut self, question: Question) -> Answer {
         match question {
             Question::Login { user, password } if user == "alice" && password.reveal() == "secret" => Answer::Done,
             Question::Login { .. } => Answer::Refused,
-            Question::Mailboxes => {
-                let mailbox = |(name, special_use): (&str, &str)| Mailbox {
-                    name: name.into(),
-                    exists: true,
-                    special_use: special_use.into(),
-                    subscribed: true,
-                    uidvalidity: 7,
-                    uidnext: 16,
-                    messages: 2,
-                    unseen: 2,
-                    deleted: 0,
-                    bytes: 60,
-                    modseq: self.modseq,
-                };
-                Answer::Mailboxes([("INBOX", ""), ("Junk", "\\Junk")].map(mailbox).to_vec())
-            }
+            Question::Mailboxes => Answer::Mailboxes(self.mailboxes()),
             Question::View(name) if name == "INBOX" => Answer::View(View {
                 uidvalidity: 7,
                 uidnext: 16,
@@ -81,22 +103,7 @@ impl World {
             Question::View(_) => Answer::Refused,
             Question::Changes => self.answer(Question::View("INBOX".into())),
             Question::Flags { uids, how, flags, keywords, unchanged_since } => {
-                self.modseq += 1;
-                let mut modified = Vec::new();
-                for row in self.rows.iter_mut().filter(|row| uids.contains(&row.uid)) {
-                    if unchanged_since.is_some_and(|modseq| row.modseq > modseq) {
-                        modified.push(row.uid);
-                        continue;
-                    }
-                    row.flags = match how {
-                        FlagMode::Set => flags,
-                        FlagMode::Add => row.flags | flags,
-                        FlagMode::Remove => row.flags & !flags,
-                    };
-                    row.keywords = keywords.join(" ").into();
-                    row.modseq = self.modseq;
-                }
-                if modified.is_empty() { Answer::Done } else { Answer::Modified(modified) }
+                self.change(&uids, (how, flags, &keywords.join(" ")), unchanged_since)
             }
             Question::Gone(since) => {
                 let gone = self.gone.iter().filter(|(_, modseq)| *modseq > since).map(|(uid, _)| *uid);
