@@ -163,10 +163,7 @@ pub async fn drive<S: Session, B: Backend<S>>(
 ) -> io::Result<()> {
     let mut line = Line::new(socket);
     let mut output = BytesMut::new();
-    let began = Instant::now();
-    let mut may_say_farewell = true;
-    let mut last_words = None;
-    let mut quiet_since = None;
+    let mut waits = Waits { began: Instant::now(), may_say_farewell: true, last_words: None, quiet_since: None };
     if !first.is_empty() {
         session.input(&first);
     }
@@ -177,30 +174,7 @@ pub async fn drive<S: Session, B: Backend<S>>(
                 let answer = backend.answer(question).await;
                 session.answer(answer);
             }
-            Step::NeedInput => {
-                // Whoever sent this cannot have read what is only now written.
-                if !output.is_empty()
-                    && let Some(Ok(1..)) = line.read_at_once(|bytes| session.early_input(bytes))
-                {
-                    continue;
-                }
-                flush(&mut line, &mut output, terms).await?;
-                output = BytesMut::new();
-                line.rest();
-                backend.sent();
-                let most = if session.is_established() { terms.life } else { terms.login };
-                let deadline = (began + most).min(*quiet_since.get_or_insert_with(Instant::now) + terms.idle);
-                let ear = Ear { deadline, may_say_farewell, last_words: &mut last_words };
-                match ear.listen(&mut line, &mut session, backend, terms).await? {
-                    Heard::Bytes => quiet_since = None,
-                    Heard::News => session.news(),
-                    Heard::End => session.end_of_input(),
-                    Heard::Farewell(why) => {
-                        may_say_farewell = false;
-                        session.farewell(why);
-                    }
-                }
-            }
+            Step::NeedInput => waits.wait(&mut line, &mut output, &mut session, backend, terms).await?,
             Step::StartTls => {
                 flush(&mut line, &mut output, terms).await?;
                 let tls = terms.tls.as_ref().ok_or_else(|| io::Error::other("TLS is not set up"))?;
@@ -219,6 +193,50 @@ pub async fn drive<S: Session, B: Backend<S>>(
                 return Ok(());
             }
         }
+    }
+}
+
+/// How a conversation has waited for its peer so far.
+struct Waits {
+    began: Instant,
+    may_say_farewell: bool,
+    last_words: Option<Instant>,
+    quiet_since: Option<Instant>,
+}
+
+impl Waits {
+    /// Writes what is to be said, and waits until there is something to do.
+    async fn wait<S: Session, B: Backend<S>>(
+        &mut self,
+        line: &mut Line,
+        output: &mut BytesMut,
+        session: &mut S,
+        backend: &mut B,
+        terms: &Terms,
+    ) -> io::Result<()> {
+        // Whoever sent this cannot have read what is only now written.
+        if !output.is_empty()
+            && let Some(Ok(1..)) = line.read_at_once(|bytes| session.early_input(bytes))
+        {
+            return Ok(());
+        }
+        flush(line, output, terms).await?;
+        *output = BytesMut::new();
+        line.rest();
+        backend.sent();
+        let most = if session.is_established() { terms.life } else { terms.login };
+        let deadline = (self.began + most).min(*self.quiet_since.get_or_insert_with(Instant::now) + terms.idle);
+        let ear = Ear { deadline, may_say_farewell: self.may_say_farewell, last_words: &mut self.last_words };
+        match ear.listen(line, session, backend, terms).await? {
+            Heard::Bytes => self.quiet_since = None,
+            Heard::News => session.news(),
+            Heard::End => session.end_of_input(),
+            Heard::Farewell(why) => {
+                self.may_say_farewell = false;
+                session.farewell(why);
+            }
+        }
+        Ok(())
     }
 }
 
