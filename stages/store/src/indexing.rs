@@ -145,10 +145,10 @@ mod tests {
         begin.await.unwrap();
         let tasks = Tasks::default();
         let indexing = Indexing { is_on: true, most: 1 };
-        let running = tokio::spawn(run(node, indexing, tasks.clone()));
+        tasks.spawn("indexing", run(node, indexing, tasks.clone()));
         tokio::task::yield_now().await;
         release.send(()).unwrap();
         assert_eq!(search.join().unwrap(), Ok(()));
-        running.abort();
+        tasks.stop();
     }
 }
