@@ -12,6 +12,9 @@ use crate::views::number;
 const LOOKED_AT: u32 = 64 * 1024;
 /// From so many bytes on a digest is made where a thread may be kept for long.
 const LONG: usize = 1 << 20;
+/// Messages of an account without a limit of its own, beyond which a reader brings in and copies no more: a copy costs
+/// nearly nothing, and each of them lies in memory while its mailbox is open. For mail that is delivered this is no limit.
+const MESSAGES: u64 = 1_000_000;
 
 impl Reading {
     /// Room for a message that is about to be sent.
@@ -22,7 +25,7 @@ impl Reading {
         }
         if size >= LOOKED_AT {
             let (is_there, [bytes, messages]) = self.node.shard(account).reader.room(account, name).await?;
-            let limits = self.limits();
+            let limits = self.bounds();
             let over = |used: i64, limit: u64| limit > 0 && used.unsigned_abs() > limit;
             if !is_there {
                 return Ok(Answer::No(No::NoSuch));
@@ -55,7 +58,7 @@ impl Reading {
             outline: Outlined::made(&text).await,
             body: text,
             digest: *digest.as_bytes(),
-            limits: self.limits(),
+            limits: self.bounds(),
         };
         let placed = self.node.shard(account).place(Placing::Append(appended)).await;
         drop(held);
@@ -74,7 +77,7 @@ impl Reading {
             imap::CopyMode::Copy => CopyMode::Copy,
             imap::CopyMode::Move => CopyMode::Move,
         };
-        let copying = Copying { account, mailbox, uids: wide(uids), to, how, limits: self.limits() };
+        let copying = Copying { account, mailbox, uids: wide(uids), to, how, limits: self.bounds() };
         told(self.node.shard(account).place(Placing::Copy(copying)).await)
     }
 
@@ -84,6 +87,12 @@ impl Reading {
         let limits = self.limits();
         let of = |used: i64, limit: u64| (limit > 0).then(|| (u64::try_from(used).unwrap_or(0), limit));
         Ok(Answer::Quota(imap::Quota { bytes: of(bytes, limits.bytes), messages: of(messages, limits.messages) }))
+    }
+
+    /// What the account may take up with what a reader brings in and copies.
+    fn bounds(&self) -> Limits {
+        let limits = self.limits();
+        Limits { messages: if limits.messages == 0 { MESSAGES } else { limits.messages }, ..limits }
     }
 
     /// What the account may take up.
@@ -103,5 +112,38 @@ fn told(placed: Result<Placed, StoreError>) -> anyhow::Result<Answer> {
             Ok(Answer::Placed(imap::Placed { uidvalidity: number(uidvalidity), from: numbers(from), to: numbers(to) }))
         }
         Err(error) => no(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use bytes::Bytes;
+
+    use super::super::fetching::tests::{deliver, inbox, site};
+    use super::*;
+
+    #[tokio::test]
+    async fn messages_are_not_copied_without_bound() {
+        let (_folder, mut reading, database) = site().await;
+        deliver(&reading, 1, "", "one").await;
+        let mailbox = inbox(&reading).await;
+        let appended = || imap::Appended {
+            name: "INBOX".to_owned(),
+            flags: 0,
+            keywords: Vec::new(),
+            received: None,
+            text: Bytes::from_static(b"two"),
+        };
+        let copied = imap::CopyMode::Copy;
+        let before = reading.copy(1, mailbox, vec![1], "INBOX".to_owned(), copied).await.unwrap();
+        assert!(matches!(before, Answer::Placed(_)));
+        database.execute("UPDATE accounts SET messages = ?", [MESSAGES.cast_signed()]).unwrap();
+        let full = Answer::No(No::Full);
+        assert_eq!(reading.copy(1, mailbox, vec![1], "INBOX".to_owned(), copied).await.unwrap(), full);
+        assert_eq!(reading.append(1, appended()).await.unwrap(), full);
+        deliver(&reading, 2, "", "three").await;
+        let (_, view) = reading.node.view(1, "INBOX").await.unwrap().unwrap();
+        assert_eq!(view.messages.len(), 3, "what is delivered is stored");
     }
 }

@@ -120,7 +120,7 @@ fn fill(listed: &mut Listed, wanted: &[i64], (last, mut made): Made) {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
 
@@ -167,7 +167,7 @@ mod tests {
     use crate::shard::{Admission, Change, Delivery, Outlined};
 
     /// A reader of a node with one shard, and that node's database for whoever spoils it.
-    async fn site() -> (tempfile::TempDir, Reading, rusqlite::Connection) {
+    pub(in crate::imap) async fn site() -> (tempfile::TempDir, Reading, rusqlite::Connection) {
         let folder = tempfile::tempdir().unwrap();
         let section = |value| Section::root(value, Rc::new(RefCell::new(Sheet::default())));
         let config = crate::Config::read(section(serde_json::json!({"shards": 1})), folder.path());
@@ -181,7 +181,7 @@ mod tests {
         (folder, reading, database)
     }
 
-    async fn deliver(reading: &Reading, mail: u8, prefix: &'static str, body: &str) {
+    pub(in crate::imap) async fn deliver(reading: &Reading, mail: u8, prefix: &'static str, body: &str) {
         let body = Bytes::from(body.to_owned());
         let delivery = Delivery {
             mail: [mail; 16],
@@ -201,7 +201,7 @@ mod tests {
     }
 
     /// The INBOX's id.
-    async fn inbox(reading: &Reading) -> i64 {
+    pub(in crate::imap) async fn inbox(reading: &Reading) -> i64 {
         let mailboxes = reading.node.shard(1).reader.mailboxes(1).await.unwrap();
         mailboxes.into_iter().find(|mailbox| mailbox.name == "INBOX").unwrap().id
     }
