@@ -1,9 +1,10 @@
 //! Mailboxes as they are, shared by all who look at them: IMAP sessions and POP3.
 //!
 //! A view that is kept is brought up to date by what has changed since its MODSEQ: new messages, marks, tombstones. What is
-//! not kept is read whole. Which of both makes no difference but time: what counts is the shard's database, and each look
+//! not kept, and nobody has, is read whole. Which of both makes no difference but time: what counts is the shard's database, and each look
 //! asks it for the mailbox's MODSEQ.
 
+use std::collections::HashMap;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -11,7 +12,7 @@ use quick_cache::sync::{Cache, DefaultLifecycle};
 use quick_cache::{DefaultHashBuilder, OptionsBuilder, Weighter};
 use runtime::config::ByteSize;
 use rusqlite::Connection;
-use wire::imap::{MessageRow, Rows, View};
+use wire::imap::{MessageRow, Rows, View, WeakRows};
 
 use crate::shard::{self, Mailbox, REMEMBERED, Shard, marks, reader};
 
@@ -56,8 +57,31 @@ pub(crate) struct Views(Arc<Inner>);
 
 struct Inner {
     kept: Cache<Key, View, Weigh>,
+    /// The last view of each mailbox that anybody looks at, kept or not: readers of a mailbox that is too large to be kept
+    /// would otherwise have a copy each.
+    looked_at: Mutex<HashMap<Key, Seen>>,
     /// Whoever brings a view up to date: the others take what came of it, so that all share the same pieces.
     turns: [Mutex<()>; TURNS],
+}
+
+/// A view, as long as anybody has it.
+struct Seen {
+    uidvalidity: u32,
+    uidnext: u32,
+    modseq: u64,
+    messages: WeakRows,
+}
+
+impl Seen {
+    fn of(view: &View) -> Self {
+        let View { uidvalidity, uidnext, modseq, .. } = *view;
+        Self { uidvalidity, uidnext, modseq, messages: view.messages.downgrade() }
+    }
+
+    fn view(&self) -> Option<View> {
+        let Self { uidvalidity, uidnext, modseq, .. } = *self;
+        Some(View { uidvalidity, uidnext, modseq, messages: self.messages.upgrade()? })
+    }
 }
 
 impl Views {
@@ -67,7 +91,7 @@ impl Views {
         let options = OptionsBuilder::new().estimated_items_capacity(items).weight_capacity(size.0).shards(1).build();
         let options = options.expect("both capacities are given");
         let kept = Cache::with_options(options, Weigh, DefaultHashBuilder::default(), DefaultLifecycle::default());
-        Self(Arc::new(Inner { kept, turns: std::array::from_fn(|_| Mutex::default()) }))
+        Self(Arc::new(Inner { kept, looked_at: Mutex::default(), turns: std::array::from_fn(|_| Mutex::default()) }))
     }
 
     /// The mailbox and its number; none if there is none.
@@ -91,7 +115,7 @@ impl Views {
         let view = match self.fresh(key, &mailbox) {
             Some(view) => view,
             None => {
-                let known = self.0.kept.get(&key).filter(|known| {
+                let known = self.known(&key).filter(|known| {
                     known.uidvalidity == number(mailbox.uidvalidity) && is_remembered(known.modseq, &mailbox)
                 });
                 let messages = messages(&snapshot, &mailbox, known.as_ref())?;
@@ -101,16 +125,32 @@ impl Views {
                     modseq: mailbox.modseq.unsigned_abs(),
                     messages,
                 };
-                self.0.kept.insert(key, view.clone());
+                self.keep(key, &view);
                 view
             }
         };
         Ok(Some((mailbox.id, view)))
     }
 
+    fn known(&self, key: &Key) -> Option<View> {
+        let looked_at = self.0.looked_at.lock().unwrap_or_else(PoisonError::into_inner).get(key).and_then(Seen::view);
+        // What is too large to be kept may have left an earlier one there.
+        self.0.kept.get(key).into_iter().chain(looked_at).max_by_key(|view| (view.uidvalidity, view.modseq))
+    }
+
+    fn keep(&self, key: Key, view: &View) {
+        let mut looked_at = self.0.looked_at.lock().unwrap_or_else(PoisonError::into_inner);
+        // As many are known as are looked at, or twice as many for a moment.
+        if looked_at.len() == looked_at.capacity() {
+            looked_at.retain(|_, seen| seen.view().is_some());
+        }
+        looked_at.insert(key, Seen::of(view));
+        self.0.kept.insert(key, view.clone());
+    }
+
     /// The view that is kept, unless the mailbox has changed since. It may be newer than the reader's snapshot.
     fn fresh(&self, key: Key, mailbox: &Mailbox) -> Option<View> {
-        let known = self.0.kept.get(&key)?;
+        let known = self.known(&key)?;
         let is_fresh =
             known.uidvalidity == number(mailbox.uidvalidity) && known.modseq >= mailbox.modseq.unsigned_abs();
         is_fresh.then_some(known)

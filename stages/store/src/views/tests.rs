@@ -86,9 +86,33 @@ async fn act(node: &Node, mailbox: i64, act: Act, mails: &mut u32, model: &mut M
             model.retain(|uid, (flags, _)| !uids.contains(uid) || (only_deleted && *flags & 8 == 0));
             node.change(1, Change::Expunge { account: 1, mailbox, uids, only_deleted }).await.unwrap();
         }
-        Act::Forget => node.views.0.kept.clear(),
+        Act::Forget => {
+            node.views.0.kept.clear();
+            node.views.0.looked_at.lock().unwrap().clear();
+        }
         Act::Look => {}
     }
+}
+
+/// However many have a mailbox open that is too large to be kept, it is in memory once.
+#[tokio::test]
+async fn a_view_that_somebody_has_is_shared_though_it_is_not_kept() {
+    let folder = tempfile::tempdir().unwrap();
+    let node = open(folder.path());
+    node.deliver(delivery(0)).await.unwrap();
+    let flags = async || {
+        let (_, view) = node.view(1, "INBOX").await.unwrap().unwrap();
+        (view.messages.get(0).unwrap().flags, view)
+    };
+    let (_, somebodys) = flags().await;
+    node.views.0.kept.clear();
+    // Who reads it anew sees what nobody was told of.
+    let database = rusqlite::Connection::open(node.shard(1).packs.with_file_name("shard.db")).unwrap();
+    database.execute("UPDATE messages SET flags = 2", []).unwrap();
+    assert_eq!(flags().await.0, 0);
+    drop(somebodys);
+    node.views.0.kept.clear();
+    assert_eq!(flags().await.0, 2);
 }
 
 proptest! {

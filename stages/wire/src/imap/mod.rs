@@ -35,6 +35,6 @@ pub use question::{
     flags,
 };
 pub use readable::Readable;
-pub use rows::Rows;
+pub use rows::{Rows, WeakRows};
 pub use search::{Criteria, Wanted};
 pub use session::ImapSession;

@@ -3,7 +3,7 @@
 
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use super::question::MessageRow;
 
@@ -16,6 +16,17 @@ const OVERHEAD: usize = 64;
 /// Messages by UID. A copy shares them.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Rows(Arc<Vec<Piece>>);
+
+/// Messages, as long as anybody has them.
+#[derive(Debug, Clone)]
+pub struct WeakRows(Weak<Vec<Piece>>);
+
+impl WeakRows {
+    /// The messages; none if nobody has them any more.
+    pub fn upgrade(&self) -> Option<Rows> {
+        self.0.upgrade().map(Rows)
+    }
+}
 
 /// The messages of one stretch of UIDs; there is at least one.
 #[derive(Debug, Clone, Eq)]
@@ -54,6 +65,11 @@ impl Rows {
     /// How many there are.
     pub fn len(&self) -> usize {
         self.0.last().map_or(0, |piece| piece.before + piece.rows.len())
+    }
+
+    /// The same, for who does not keep them.
+    pub fn downgrade(&self) -> WeakRows {
+        WeakRows(Arc::downgrade(&self.0))
     }
 
     /// Whether there are none.
