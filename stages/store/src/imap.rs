@@ -1,6 +1,7 @@
 //! IMAP over the storage.
 
 mod append;
+mod changing;
 mod fetching;
 mod mailboxes;
 mod search;
@@ -11,14 +12,15 @@ use std::sync::Arc;
 
 use directory::Account;
 use runtime::driver::Backend;
-use wire::imap::{Answer, FlagMode, ImapSession, Question, View};
+use wire::imap::{Answer, ImapSession, Question, View};
 
+use self::changing::Flagging;
 use self::fetching::Ahead;
 use crate::logins::{Attempt, Login, Logins, Seat};
 use crate::node::Node;
-use crate::shard::{self, Change, FlagChange, StoreError, Watch};
+use crate::shard::{Change, Watch};
 use crate::texts::{Held, Texts};
-use crate::views::{self, number};
+use crate::views;
 
 /// Answers one session.
 pub(crate) struct Reading {
@@ -104,11 +106,6 @@ impl Reading {
         Ok(Answer::View(view))
     }
 
-    async fn change(&self, account: i64, change: Change) -> anyhow::Result<Answer> {
-        self.node.change(account, change).await?;
-        Ok(Answer::Done)
-    }
-
     async fn ask(&mut self, question: Question) -> anyhow::Result<Answer> {
         if let Question::Login { user, password } = &question {
             return self.login(user, password.reveal()).await;
@@ -124,26 +121,10 @@ impl Reading {
             (Question::Copy { uids, to, how }, Some(mailbox)) => self.copy(account, mailbox, uids, to, how).await,
             (Question::View(name), _) => self.view(account, name).await,
             (Question::Flags { uids, how, flags, keywords, unchanged_since }, Some(mailbox)) => {
-                let how = match how {
-                    FlagMode::Set => shard::FlagMode::Set,
-                    FlagMode::Add => shard::FlagMode::Add,
-                    FlagMode::Remove => shard::FlagMode::Remove,
-                };
-                let change = FlagChange { how, flags, keywords };
-                let unchanged_since = unchanged_since.map(|modseq| i64::try_from(modseq).unwrap_or(i64::MAX));
-                match self
-                    .node
-                    .change(account, Change::Flags { mailbox, uids: wide(uids), change, unchanged_since })
-                    .await
-                {
-                    Err(StoreError::TooManyKeywords) => Ok(Answer::Refused),
-                    Err(StoreError::Modified(uids)) => Ok(Answer::Modified(uids.into_iter().map(number).collect())),
-                    changed => Ok(changed.map(|_| Answer::Done)?),
-                }
+                let flagging = Flagging { how, flags, keywords, unchanged_since };
+                self.flag(account, mailbox, uids, flagging).await
             }
-            (Question::Expunge(uids), Some(mailbox)) => {
-                self.change(account, Change::Expunge { account, mailbox, uids: wide(uids), only_deleted: true }).await
-            }
+            (Question::Expunge(uids), Some(mailbox)) => self.expunge(account, mailbox, uids).await,
             (Question::Search { criteria, asked }, Some(mailbox)) => {
                 self.search(account, mailbox, criteria, asked).await
             }
