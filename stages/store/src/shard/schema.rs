@@ -12,7 +12,7 @@ use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
 
 /// Raised with every change of the tables.
-const VERSION: i64 = 3;
+pub(crate) const VERSION: i64 = 3;
 /// Pages of a connection's cache, in KiB, negative as SQLite wants it.
 const CACHE: i64 = -4096;
 
