@@ -7,7 +7,6 @@ use imap_types::sequence::SequenceSet;
 
 use super::ImapSession;
 use super::job::{Job, Running, UidForm};
-use crate::imap::encode;
 use crate::imap::question::{Answer, MessageRow, Question, View};
 use crate::imap::set::{self, Set};
 
@@ -135,16 +134,9 @@ impl ImapSession {
                 self.put_vanished(gone, known.uids.as_ref());
                 let uids = known.uids.map(|uids| self.set_of_uids(&uids));
                 let is_asked = |row: &&MessageRow| uids.as_ref().is_none_or(|uids| uids.contains(row.uid));
-                let mut lines = String::new();
-                for (index, row) in self.messages().iter().enumerate() {
-                    if row.modseq > known.modseq && is_asked(&row) {
-                        let flags = encode::flags(row.flags, &row.keywords);
-                        let (number, uid, modseq) = (index + 1, row.uid, row.modseq);
-                        lines.push_str(&format!("* {number} FETCH (UID {uid} FLAGS {flags} MODSEQ ({modseq}))\r\n"));
-                    }
-                }
-                self.put(lines);
-                self.done(&running.tag, &end);
+                let rows = self.messages().iter().filter(|row| row.modseq > known.modseq);
+                let changed = rows.filter(is_asked).map(|row| row.uid).collect();
+                self.tell_flags(running.tag, changed, end);
             }
             Since::Fetched { set, items, modseq } => {
                 self.put_vanished(gone, Some(&set));

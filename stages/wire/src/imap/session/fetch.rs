@@ -32,6 +32,8 @@ pub(super) struct Fetching {
     load: u64,
     /// What has come and is not sent.
     ready: VecDeque<(u32, Source)>,
+    /// How the command ends, if it is no FETCH.
+    end: Option<String>,
 }
 
 impl ImapSession {
@@ -52,7 +54,7 @@ impl ImapSession {
             items.push(Item::Flags);
         }
         let need = fetch::need(&items);
-        let fetching = Fetching { left: uids.into(), items, need, load: SMALL_LOAD, ready: VecDeque::new() };
+        let fetching = Fetching { left: uids.into(), items, need, load: SMALL_LOAD, ready: VecDeque::new(), end: None };
         self.running = Some(Running { tag, name: "FETCH", job: Job::Fetch(fetching), refreshing: false });
         if !unseen.is_empty() {
             self.question = Some(Question::Flags {
@@ -62,6 +64,14 @@ impl ImapSession {
                 keywords: Vec::new(),
                 unchanged_since: None,
             });
+        }
+    }
+
+    /// Tells of flags as FETCH does, in portions; then a command ends.
+    pub(super) fn tell_flags(&mut self, tag: String, uids: Vec<u32>, end: String) {
+        self.fetch_these(tag, uids, vec![Item::Uid, Item::Flags, Item::ModSeq]);
+        if let Some(Running { job: Job::Fetch(fetching), .. }) = &mut self.running {
+            fetching.end = Some(end);
         }
     }
 
@@ -84,7 +94,10 @@ impl ImapSession {
                 return self.done(&running.tag, &format!("NO {why}"));
             }
         } else if fetching.left.is_empty() {
-            return self.finish_with_news(running);
+            return match fetching.end.take() {
+                Some(end) => self.done(&running.tag, &end),
+                None => self.finish_with_news(running),
+            };
         } else {
             match fetching.need {
                 Need::Row => {

@@ -106,6 +106,29 @@ fn what_went_is_told_by_uid_with_qresync() {
     );
 }
 
+/// Nobody has all of a large mailbox written at once for a client that may take it slowly.
+#[test]
+fn what_has_changed_is_told_in_portions() {
+    let (mut session, mut world) = (session(), World::new());
+    let row = world.rows[0].clone();
+    world.modseq = 9;
+    world.rows = (1..=5000).map(|uid| MessageRow { uid, modseq: 9, ..row.clone() }).collect();
+    run(&mut session, &mut world, b"1 LOGIN alice secret\r\n2 ENABLE QRESYNC\r\n", usize::MAX);
+    session.input(b"3 SELECT INBOX (QRESYNC (7 1))\r\n");
+    let (mut most, mut heard) = (0, 0);
+    let end = loop {
+        most = most.max(session.output.len());
+        match session.next() {
+            Step::Output(bytes) if bytes.starts_with(b"3 ") => break bytes,
+            Step::Output(bytes) => heard += usize::from(bytes.ends_with(b" FLAGS () MODSEQ (9))\r\n")),
+            Step::Ask(question) => session.answer(world.answer(question)),
+            _ => panic!("it did not end"),
+        }
+    };
+    assert_eq!((heard, &end[..]), (5000, &b"3 OK [READ-WRITE] SELECT done\r\n"[..]));
+    assert!(most < 1100, "{most} lines were written at once");
+}
+
 /// Whatever two sessions change by turns, what each is told adds up to the mailbox.
 fn follow(told: &mut Vec<u32>, heard: &str) {
     for line in heard.lines() {
