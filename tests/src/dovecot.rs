@@ -25,11 +25,14 @@ impl Dovecot {
         let folder = tempfile::tempdir().unwrap();
         let imap = free_port();
         let path = folder.path().display();
-        // Mail belongs to `nobody`, and all connections come from one address.
+        // Mail belongs to `nobody`, and all connections come from one address. Without the index of its mailboxes, which
+        // sessions that create and select at the same time lock in different orders: the kernel finds the deadlock
+        // (EDEADLK), and Dovecot ends the session that meets it.
         let settings = format!(
             "base_dir = {path}/run\nstate_dir = {path}/state\nlog_path = {path}/log\nprotocols = imap\n\
              listen = 127.0.0.1\nssl = no\ndisable_plaintext_auth = no\nfirst_valid_uid = 0\n\
              mail_location = sdbox:~/sdbox\nmail_uid = nobody\nmail_gid = nogroup\nmail_max_userip_connections = 0\n\
+             mailbox_list_index = no\n\
              passdb {{\n  driver = static\n  args = nopassword=y\n}}\n\
              userdb {{\n  driver = static\n  args = home={path}/mail/%u\n}}\n\
              service imap-login {{\n  chroot =\n  inet_listener imap {{\n    port = {imap}\n  }}\n  \
@@ -49,6 +52,15 @@ impl Dovecot {
         wait_for("Dovecot", || TcpStream::connect(("127.0.0.1", imap)).is_ok());
         dovecot
     }
+
+    /// Whether a process of Dovecot's has ended itself because it found a mistake of its own.
+    pub fn panicked(&self) -> bool {
+        self.log().contains(" Panic: ")
+    }
+
+    fn log(&self) -> String {
+        fs::read_to_string(self.folder.path().join("log")).unwrap_or_default()
+    }
 }
 
 impl Drop for Dovecot {
@@ -56,7 +68,7 @@ impl Drop for Dovecot {
         let _ = killpg(Pid::from_raw(i32::try_from(self.master.id()).unwrap()), Signal::SIGKILL);
         let _ = self.master.wait();
         if std::thread::panicking() {
-            let log = fs::read_to_string(self.folder.path().join("log")).unwrap_or_default();
+            let log = self.log();
             let last: Vec<&str> = log.lines().rev().take(10).collect();
             eprintln!("--- Dovecot, last lines first\n{}", last.join("\n"));
         }
