@@ -2,7 +2,7 @@
 //!
 //! They fail closed: a mail that was kept by a chain's word and is in no mailbox is lost, whatever the reason.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use serde_json::{Value, json};
 
@@ -29,6 +29,8 @@ pub(crate) enum Place {
     Inbox,
     /// Among the junk.
     Junk,
+    /// In a mailbox into which no mail is delivered.
+    Elsewhere,
     /// In the quarantine.
     Held,
 }
@@ -38,8 +40,8 @@ pub(crate) enum Place {
 pub(crate) struct Copy {
     /// Where.
     pub(crate) place: Place,
-    /// What it is now.
-    pub(crate) digest: blake3::Hash,
+    /// What it is now; none when its mark does not say so.
+    pub(crate) digest: Option<blake3::Hash>,
 }
 
 #[derive(Debug, Clone)]
@@ -54,6 +56,8 @@ struct Sent {
 pub(crate) struct Books {
     sent: HashMap<String, Sent>,
     found: HashMap<(String, String), Vec<Copy>>,
+    /// Everybody to whom something could have been sent: who got nothing may have what is another's.
+    people: BTreeSet<String>,
     /// Replies that were no, and how often.
     pub(crate) replies: BTreeMap<String, u64>,
 }
@@ -79,7 +83,7 @@ pub(crate) struct Verdict {
     pub(crate) doubled: u64,
     /// Not as they were sent.
     pub(crate) altered: u64,
-    /// Refused, or sent to somebody else, and in a mailbox all the same.
+    /// Refused, or sent to somebody else, or for another mailbox, and there all the same.
     pub(crate) stray: u64,
     /// Viruses in mailboxes.
     pub(crate) infected: u64,
@@ -116,14 +120,17 @@ impl Books {
         }
     }
 
-    /// How many copies were kept and are not found yet.
-    pub(crate) fn missing(&self) -> usize {
-        let fates = self.sent.iter().flat_map(|(id, sent)| sent.fates.iter().map(move |(to, fate)| (id, to, fate)));
-        fates.filter(|(id, to, fate)| **fate == Fate::Kept && !self.is_found(id, to)).count()
-    }
-
-    fn is_found(&self, id: &str, to: &str) -> bool {
-        self.found.contains_key(&(id.to_owned(), to.to_owned()))
+    /// Who waits for how many copies that were kept and have not been seen.
+    pub(crate) fn missing(&self, seen: &HashSet<(String, String)>) -> HashMap<String, usize> {
+        let mut missing = HashMap::new();
+        for (id, sent) in &self.sent {
+            for (to, fate) in &sent.fates {
+                if *fate == Fate::Kept && !seen.contains(&(id.clone(), to.clone())) {
+                    *missing.entry(to.clone()).or_default() += 1;
+                }
+            }
+        }
+        missing
     }
 
     /// How it stands.
@@ -143,51 +150,35 @@ impl Books {
         verdict
     }
 
-    /// The books as lines: mail, digest, kind, recipient, fate.
-    pub(crate) fn to_lines(&self) -> String {
-        let mut lines: Vec<String> = Vec::new();
-        for (id, sent) in &self.sent {
-            for (to, fate) in &sent.fates {
-                lines.push(format!("{id}\t{}\t{:?}\t{to}\t{fate:?}\n", sent.digest.to_hex(), sent.kind));
-            }
-        }
-        lines.sort();
-        lines.concat()
+    /// What stands of a mail for one recipient, as a line: mail, digest, kind, recipient, fate.
+    pub(crate) fn line(&self, id: &str, to: &str) -> String {
+        let Some((sent, fate)) = self.sent.get(id).and_then(|sent| Some((sent, sent.fates.get(to)?))) else {
+            return String::new();
+        };
+        format!("{id}\t{}\t{:?}\t{to}\t{fate:?}\n", sent.digest.to_hex(), sent.kind)
     }
 
-    /// The books of an earlier run.
-    ///
-    /// # Errors
-    /// The line that is none.
-    pub(crate) fn from_lines(lines: &str) -> Result<Self, String> {
-        let mut books = Self::default();
-        for line in lines.lines() {
-            let mut parts = line.split('\t');
-            let mut next = || parts.next().unwrap_or_default();
-            let (id, digest, kind, to, fate) = (next(), next(), next(), next(), next());
-            let digest = blake3::Hash::from_hex(digest).map_err(|_| line.to_owned())?;
-            let kind = match kind {
-                "Plain" => Kind::Plain,
-                "Spam" => Kind::Spam,
-                "Virus" => Kind::Virus,
-                _ => return Err(line.to_owned()),
-            };
-            let fate = match fate {
-                "Kept" => Fate::Kept,
-                "Refused" => Fate::Refused,
-                "Unsent" => Fate::Unsent,
-                _ => return Err(line.to_owned()),
-            };
-            books.begin(id, digest, kind, [to.to_owned()]);
-            books.end(id, to, fate);
-        }
-        Ok(books)
+    /// Notes what such a line says. A later line of the same mail and recipient is the one that holds.
+    pub(crate) fn read(&mut self, line: &str) -> Option<()> {
+        let mut parts = line.split('\t');
+        let (id, digest, kind) = (parts.next()?, parts.next()?, parts.next()?);
+        let (to, fate, None) = (parts.next()?, parts.next()?, parts.next()) else { return None };
+        let digest = blake3::Hash::from_hex(digest).ok()?;
+        let kind = [Kind::Plain, Kind::Spam, Kind::Virus].into_iter().find(|known| format!("{known:?}") == kind)?;
+        let fate = [Fate::Unsent, Fate::Kept, Fate::Refused].into_iter().find(|known| format!("{known:?}") == fate)?;
+        self.begin(id, digest, kind, [to.to_owned()]);
+        self.end(id, to, fate);
+        Some(())
     }
 
-    /// Everybody to whom something was sent.
-    pub(crate) fn people(&self) -> Vec<String> {
-        let people = self.sent.values().flat_map(|sent| sent.fates.keys().cloned());
-        people.collect::<std::collections::BTreeSet<_>>().into_iter().collect()
+    /// Somebody whose mailboxes are to be read, whether or not anything was sent there.
+    pub(crate) fn person(&mut self, address: &str) {
+        self.people.insert(address.to_owned());
+    }
+
+    /// Everybody whose mailboxes are to be read.
+    pub(crate) fn people(&self) -> BTreeSet<String> {
+        self.sent.values().flat_map(|sent| sent.fates.keys().cloned()).chain(self.people.iter().cloned()).collect()
     }
 
     /// How many mails were sent to how many recipients in all.
@@ -197,8 +188,12 @@ impl Books {
 }
 
 impl Verdict {
-    /// Whether the chain has kept its word.
+    /// Whether the chain has given its word, and kept it. Where no mail was taken or refused, nothing is proved.
     pub(crate) fn is_good(&self) -> bool {
+        self.delivered + self.held + self.refused > 0 && self.is_kept()
+    }
+
+    fn is_kept(&self) -> bool {
         [self.lost, self.doubled, self.altered, self.stray, self.infected] == [0; 5]
     }
 
@@ -214,12 +209,12 @@ impl Verdict {
                 self.stray += 1;
                 self.example(format!("{name} was refused, and is in a mailbox"));
             }
-            (fate, [first, more @ ..]) => {
-                match first.place {
-                    Place::Held => self.held += 1,
-                    Place::Inbox | Place::Junk => self.delivered += 1,
-                }
-                self.junk += u64::from(first.place == Place::Junk);
+            (fate, [_, more @ ..]) => {
+                let best = copies.iter().map(|copy| copy.place).min();
+                let is_held = best == Some(Place::Held);
+                self.held += u64::from(is_held);
+                self.delivered += u64::from(!is_held);
+                self.junk += u64::from(best == Some(Place::Junk));
                 self.unheard += u64::from(*fate == Fate::Unsent);
                 if !more.is_empty() {
                     self.doubled += 1;
@@ -227,7 +222,11 @@ impl Verdict {
                 }
             }
         }
-        if copies.iter().any(|copy| copy.digest != sent.digest) {
+        if *fate != Fate::Refused && copies.iter().any(|copy| copy.place == Place::Elsewhere) {
+            self.stray += 1;
+            self.example(format!("{name} is in another mailbox than INBOX and Junk"));
+        }
+        if copies.iter().any(|copy| copy.digest != Some(sent.digest)) {
             self.altered += 1;
             self.example(format!("{name} was altered"));
         }
@@ -262,7 +261,7 @@ mod tests {
     const GOOD: &[u8] = b"as sent";
 
     fn copy(place: Place, body: &[u8]) -> Copy {
-        Copy { place, digest: blake3::hash(body) }
+        Copy { place, digest: (!body.is_empty()).then(|| blake3::hash(body)) }
     }
 
     /// One mail to a@x with this fate, and what was found of it.
@@ -282,31 +281,26 @@ mod tests {
         let told = verdict.to_json();
         let names = told.as_object().unwrap().iter().filter(|(_, value)| value.as_u64().is_some_and(|count| count > 0));
         assert_eq!(names.map(|(name, _)| name.as_str()).collect::<Vec<_>>().join(" "), want);
-        assert_eq!((verdict.is_good(), verdict.examples.is_empty()), (good, good), "{verdict:?}");
+        assert_eq!((verdict.is_good(), verdict.is_kept(), verdict.examples.is_empty()), (good, kept(want), kept(want)));
         // What the books say is the same after they were written and read.
-        let again = Books::from_lines(&books(Kind::Plain, fate, copies).to_lines()).unwrap();
-        assert_eq!(
-            again.to_lines(),
-            books(Kind::Plain, Fate::Unsent, &[]).to_lines().replace("Unsent", again_fate(&again))
-        );
+        let (written, mut again) = (books(Kind::Plain, fate, copies), Books::default());
+        again.read(written.line("r.1", "a@x").trim_end()).unwrap();
+        assert_eq!(again.line("r.1", "a@x"), written.line("r.1", "a@x"));
     }
 
-    fn again_fate(books: &Books) -> &'static str {
-        match books.sent["r.1"].fates["a@x"] {
-            Fate::Kept => "Kept",
-            Fate::Refused => "Refused",
-            Fate::Unsent => "Unsent",
-        }
+    fn kept(want: &str) -> bool {
+        !["lost", "doubled", "altered", "stray", "infected"].iter().any(|breach| want.contains(breach))
     }
 
     #[test]
     fn every_way_it_can_stand() {
-        use Place::{Held, Inbox, Junk};
+        use Place::{Elsewhere, Held, Inbox, Junk};
         check(Fate::Kept, &[("a@x", Inbox, GOOD)], true, "delivered");
         check(Fate::Kept, &[("a@x", Junk, GOOD)], true, "delivered junk");
         check(Fate::Kept, &[("a@x", Held, GOOD)], true, "held");
         check(Fate::Refused, &[], true, "refused");
-        check(Fate::Unsent, &[], true, "unsent");
+        // Nothing was lost; but neither was anything proved.
+        check(Fate::Unsent, &[], false, "unsent");
         check(Fate::Unsent, &[("a@x", Inbox, GOOD)], true, "delivered unheard");
         check(Fate::Kept, &[], false, "lost");
         check(Fate::Kept, &[("a@x", Inbox, GOOD), ("a@x", Inbox, GOOD)], false, "delivered doubled");
@@ -314,7 +308,12 @@ mod tests {
         check(Fate::Unsent, &[("a@x", Inbox, GOOD), ("a@x", Inbox, GOOD)], false, "delivered doubled unheard");
         check(Fate::Kept, &[("a@x", Inbox, b"as it came")], false, "altered delivered");
         check(Fate::Kept, &[("a@x", Held, b"as it came")], false, "altered held");
+        check(Fate::Kept, &[("a@x", Inbox, b"")], false, "altered delivered");
         check(Fate::Refused, &[("a@x", Inbox, GOOD)], false, "stray");
+        check(Fate::Refused, &[("a@x", Held, GOOD)], false, "stray");
+        check(Fate::Refused, &[("a@x", Elsewhere, GOOD)], false, "stray");
+        check(Fate::Kept, &[("a@x", Elsewhere, GOOD)], false, "delivered stray");
+        check(Fate::Kept, &[("a@x", Inbox, GOOD), ("a@x", Elsewhere, GOOD)], false, "delivered doubled stray");
         check(Fate::Kept, &[("b@x", Inbox, GOOD)], false, "lost stray");
         check(Fate::Kept, &[("a@x", Inbox, GOOD), ("b@x", Inbox, GOOD)], false, "delivered stray");
     }
@@ -323,7 +322,7 @@ mod tests {
     fn a_virus_belongs_in_no_mailbox() {
         let verdict = |place| books(Kind::Virus, Fate::Kept, &[("a@x", place, GOOD)]).verdict();
         assert!(verdict(Place::Held).is_good());
-        for place in [Place::Inbox, Place::Junk] {
+        for place in [Place::Inbox, Place::Junk, Place::Elsewhere] {
             assert_eq!((verdict(place).is_good(), verdict(place).infected), (false, 1));
         }
     }
@@ -333,15 +332,28 @@ mod tests {
         let mut books = books(Kind::Plain, Fate::Kept, &[("a@x", Place::Inbox, GOOD)]);
         books.found("other.1", "a@x", copy(Place::Inbox, b""));
         assert!(books.verdict().is_good());
-        assert_eq!(books.missing(), 0);
         books.found.clear();
-        assert_eq!((books.missing(), books.verdict().lost), (1, 1));
+        assert_eq!(books.verdict().lost, 1);
     }
 
     #[test]
-    fn books_that_are_none() {
-        for bad in ["a", "r.1\txx\tPlain\ta@x\tKept", "r.1\t\tPlain\ta@x\tKept"] {
-            assert!(Books::from_lines(bad).is_err());
+    fn what_is_missing_is_what_was_kept() {
+        for (fate, want) in [(Fate::Kept, 1), (Fate::Refused, 0), (Fate::Unsent, 0)] {
+            let books = books(Kind::Plain, fate, &[]);
+            assert_eq!(books.missing(&HashSet::new()).values().sum::<usize>(), want);
+            assert!(books.missing(&[("r.1".to_owned(), "a@x".to_owned())].into()).is_empty());
+        }
+    }
+
+    #[test]
+    fn lines_that_are_none() {
+        let digest = blake3::hash(GOOD).to_hex();
+        let line = format!("r.1\t{digest}\tPlain\ta@x\tKept");
+        assert!(Books::default().read(&line).is_some());
+        for bad in
+            ["a", "r.1\txx\tPlain\ta@x\tKept", "r.1\t\tPlain\ta@x\tKept", &line[..line.len() - 1], &format!("{line}\t")]
+        {
+            assert!(Books::default().read(bad).is_none(), "{bad}");
         }
     }
 }

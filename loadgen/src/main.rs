@@ -5,6 +5,7 @@
 mod accounts;
 mod books;
 mod imap;
+mod ledger;
 mod mails;
 mod mark;
 mod measure;

@@ -1,13 +1,15 @@
 //! The proof: every mailbox is read back, and each copy goes into the books.
 //!
-//! It is patient with mail on its way and with servers that are just being started, and gives up only when for a while
-//! nothing more has come.
+//! First it is patient: it looks for marks only, where something is missing, until nothing is, or nothing more comes. Then
+//! everything is read once, whole: what was there and is no more is lost. It reads also who was sent nothing, and mailboxes
+//! into which nothing is delivered. A mailbox of which not everything could be read was not read.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use anyhow::{Context as _, bail, ensure};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
@@ -19,6 +21,8 @@ use crate::mark::Span;
 const PAUSE: Duration = Duration::from_millis(300);
 /// Accounts that are read at once.
 const AT_ONCE: usize = 8;
+/// The field by which held mail says for whom it is.
+const HELD_FOR: &str = "X-Chainmail-Held-For: ";
 
 /// How mailboxes are read.
 #[derive(Debug, Clone)]
@@ -31,105 +35,201 @@ pub(crate) struct Readers {
     pub(crate) quarantine: Option<(String, String)>,
     /// It is over when for so long nothing more has come.
     pub(crate) settle: Duration,
-    /// When nothing is missing, one more look after so long finds what came twice.
+    /// When nothing is missing, so long is waited for what may come twice.
     pub(crate) linger: Duration,
     /// What digests are of.
     pub(crate) span: Span,
 }
 
-/// An account that is read, and how far each of its mailboxes was.
+/// An account that is read, and how far each of its mailboxes was looked at.
 #[derive(Debug, Clone)]
 struct Account {
     address: String,
     password: String,
     is_quarantine: bool,
-    /// The next UID of INBOX and Junk.
-    next: [u32; 2],
+    /// The next UID of INBOX and Junk, whose numbers hold for so long (RFC 3501 section 2.3.1.1).
+    next: [(u32, u32); 2],
+}
+
+/// How much of an account is read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Depth {
+    /// The marks that are new in INBOX and Junk.
+    Marks,
+    /// Every message of every mailbox.
+    Whole,
 }
 
 /// A copy, as it goes into the books: mail, recipient, copy.
 type Found = (String, String, Copy);
+/// What came of reading an account.
+type Read = (Account, anyhow::Result<Vec<Found>>);
 
-/// Reads all mailboxes into the books until nothing is missing, or nothing more comes. Says which could not be read.
+/// Reads all mailboxes into the books. Says which could not be read.
 pub(crate) async fn prove(readers: &Readers, books: &Mutex<Books>) -> Vec<String> {
-    let people = lock(books).people();
-    let quarantine = readers.quarantine.clone();
-    let person = |address| Account { address, password: readers.password.clone(), is_quarantine: false, next: [1; 2] };
-    let mut accounts: Vec<Account> = people.into_iter().map(person).collect();
-    accounts.extend(quarantine.map(|(address, password)| Account {
-        address,
-        password,
-        is_quarantine: true,
-        next: [1; 2],
-    }));
-    let (mut last_new, mut missing, mut last_look) = (Instant::now(), usize::MAX, false);
+    let readers = Arc::new(readers.clone());
+    let accounts = accounts(&readers, &lock(books));
+    settle(&readers, books, accounts.clone()).await;
+    tokio::time::sleep(readers.linger).await;
+    let (mut waiting, mut last_new) = (accounts, Instant::now());
     loop {
-        let unread = round(readers, books, &mut accounts).await;
-        let now_missing = lock(books).missing();
-        if now_missing < missing {
-            (last_new, missing) = (Instant::now(), now_missing);
+        let before = waiting.len();
+        let mut unread = Vec::new();
+        for (account, found) in round(&readers, waiting, Depth::Whole).await {
+            match found {
+                Ok(found) => {
+                    let mut books = lock(books);
+                    found.into_iter().for_each(|(id, to, copy)| books.found(&id, &to, copy));
+                }
+                Err(error) => unread.push((account, error)),
+            }
         }
-        let is_complete = missing == 0 && unread.is_empty();
-        if last_look || last_new.elapsed() > readers.settle {
-            return unread.into_iter().map(|(who, why)| format!("{who}: {why}")).collect();
+        if unread.len() < before {
+            last_new = Instant::now();
         }
-        last_look = is_complete;
-        tokio::time::sleep(if is_complete { readers.linger } else { PAUSE }).await;
+        if unread.is_empty() || last_new.elapsed() > readers.settle {
+            return unread.into_iter().map(|(account, why)| format!("{}: {why:#}", account.address)).collect();
+        }
+        waiting = unread.into_iter().map(|(account, _)| account).collect();
+        tokio::time::sleep(PAUSE).await;
     }
 }
 
-/// Reads what is new in every account. Gives those that could not be read, and why.
-async fn round(readers: &Readers, books: &Mutex<Books>, accounts: &mut Vec<Account>) -> HashMap<String, String> {
-    let (mut reading, mut unread, mut waiting) = (JoinSet::new(), HashMap::new(), std::mem::take(accounts));
-    let readers = Arc::new(readers.clone());
+fn accounts(readers: &Readers, books: &Books) -> Vec<Account> {
+    let account = |address: String, password: &str, is_quarantine| {
+        let password = password.to_owned();
+        Account { address, password, is_quarantine, next: Default::default() }
+    };
+    let people = books.people().into_iter().map(|address| account(address, &readers.password, false));
+    let held = readers.quarantine.iter().map(|(address, password)| account(address.clone(), password, true));
+    people.chain(held).collect()
+}
+
+/// Looks for marks until nothing is missing, or for a while nothing more has come.
+async fn settle(readers: &Arc<Readers>, books: &Mutex<Books>, mut accounts: Vec<Account>) {
+    let (mut seen, mut last_new, mut least) = (HashSet::new(), Instant::now(), usize::MAX);
+    loop {
+        let missing = lock(books).missing(&seen);
+        let count = missing.values().sum();
+        if count < least {
+            (last_new, least) = (Instant::now(), count);
+        }
+        if count == 0 || last_new.elapsed() > readers.settle {
+            return;
+        }
+        // Who misses nothing is left in peace: a login costs the chain more than a mail does.
+        let is_wanted = |account: &Account| account.is_quarantine || missing.contains_key(&account.address);
+        let (wanted, mut others): (Vec<_>, Vec<_>) = accounts.into_iter().partition(is_wanted);
+        for (account, found) in round(readers, wanted, Depth::Marks).await {
+            seen.extend(found.into_iter().flatten().map(|(id, to, _)| (id, to)));
+            others.push(account);
+        }
+        accounts = others;
+        tokio::time::sleep(PAUSE).await;
+    }
+}
+
+/// Reads each of the accounts.
+async fn round(readers: &Arc<Readers>, mut waiting: Vec<Account>, depth: Depth) -> Vec<Read> {
+    let (mut reading, mut names, mut done) = (JoinSet::new(), HashMap::new(), Vec::new());
     loop {
         while reading.len() < AT_ONCE
             && let Some(mut account) = waiting.pop()
         {
-            let readers = Arc::clone(&readers);
-            reading.spawn(async move {
-                let found = Arc::new(Mutex::new(Vec::new()));
-                let before = account.next;
-                let read = read(&readers, &mut account, &found).await;
-                if read.is_err() {
-                    // What was read of an account that broke off is read again, and counted once.
-                    account.next = before;
-                }
-                (account, read.map(|()| std::mem::take(&mut *lock(&found))))
+            let (readers, before) = (Arc::clone(readers), account.clone());
+            let task = reading.spawn(async move {
+                let found = read(&readers, &mut account, depth).await;
+                (account, found)
             });
+            names.insert(task.id(), before);
         }
-        let Some(done) = reading.join_next().await else { return unread };
-        let Ok((account, found)) = done else { continue };
-        match found {
-            Ok(found) => {
-                let mut books = lock(books);
-                found.into_iter().for_each(|(id, to, copy): Found| books.found(&id, &to, copy));
+        match reading.join_next_with_id().await {
+            None => return done,
+            // What was read of an account that broke off is read again, and counted once.
+            Some(Ok((id, (account, found)))) => {
+                let before = names.remove(&id).filter(|_| found.is_err());
+                done.push((before.unwrap_or(account), found));
             }
-            Err(error) => drop(unread.insert(account.address.clone(), format!("{error:#}"))),
+            Some(Err(error)) => {
+                let panicked = anyhow::anyhow!("reading it panicked");
+                done.extend(names.remove(&error.id()).map(|account| (account, Err(panicked))));
+            }
         }
-        accounts.push(account);
     }
 }
 
-async fn read(readers: &Readers, account: &mut Account, found: &Mutex<Vec<Found>>) -> anyhow::Result<()> {
+async fn read(readers: &Readers, account: &mut Account, depth: Depth) -> anyhow::Result<Vec<Found>> {
     let mut imap = Imap::login(readers.server, &account.address, &account.password).await?;
-    for (index, (mailbox, place)) in [("INBOX", Place::Inbox), ("Junk", Place::Junk)].into_iter().enumerate() {
-        if imap.examine(mailbox).await?.is_none_or(|exists| exists == 0) {
-            continue;
+    let mut found = Vec::new();
+    if depth == Depth::Marks {
+        for (index, mailbox) in ["INBOX", "Junk"].into_iter().enumerate() {
+            marks(&mut imap, readers, account, index, mailbox, &mut found).await?;
         }
-        let (from, mut next) = (account.next[index], account.next[index]);
-        let each = |response: Response| {
-            // The last message comes whatever number is asked for.
-            let Some(uid) = response.uid().filter(|uid| *uid >= from) else { return };
-            let Some(mail) = response.literals.first() else { return };
-            next = next.max(uid + 1);
-            lock(found).extend(copy(readers.span, mail, account.is_quarantine, &account.address, place));
+        return Ok(found);
+    }
+    let mailboxes = imap.mailboxes().await?;
+    ensure!(mailboxes.iter().any(|name| name.eq_ignore_ascii_case("INBOX")), "there is no INBOX");
+    for mailbox in mailboxes {
+        let place = match mailbox.as_str() {
+            _ if account.is_quarantine => Place::Held,
+            "Junk" => Place::Junk,
+            name if name.eq_ignore_ascii_case("INBOX") => Place::Inbox,
+            _ => Place::Elsewhere,
         };
-        let done = imap.command(&format!("UID FETCH {from}:* (UID BODY.PEEK[])"), each).await?;
-        if !done {
-            anyhow::bail!("{mailbox} could not be read");
+        whole(&mut imap, readers, account, &mailbox, place, &mut found).await?;
+    }
+    Ok(found)
+}
+
+/// The marks that are new in a mailbox.
+async fn marks(
+    imap: &mut Imap,
+    readers: &Readers,
+    account: &mut Account,
+    index: usize,
+    mailbox: &str,
+    found: &mut Vec<Found>,
+) -> anyhow::Result<()> {
+    let Some(opened) = imap.examine(mailbox).await?.filter(|opened| opened.exists > 0) else { return Ok(()) };
+    let (validity, next) = account.next[index];
+    let from = if validity == opened.validity { next.max(1) } else { 1 };
+    let mut next = from;
+    let each = |response: Response| {
+        // The last message comes whatever number is asked for.
+        let Some(uid) = response.uid().filter(|uid| *uid >= from) else { return };
+        let Some(mail) = response.literals.first() else { return };
+        next = next.max(uid + 1);
+        found.extend(copy(readers.span, mail, account.is_quarantine, &account.address, Place::Inbox));
+    };
+    let fields = "BODY.PEEK[HEADER.FIELDS (X-Chainmail-Held-For X-Loadgen)]";
+    ensure!(imap.command(&format!("UID FETCH {from}:* (UID {fields})"), each).await?, "{mailbox} could not be read");
+    account.next[index] = (opened.validity, next);
+    Ok(())
+}
+
+/// Every message of a mailbox.
+async fn whole(
+    imap: &mut Imap,
+    readers: &Readers,
+    account: &Account,
+    mailbox: &str,
+    place: Place,
+    found: &mut Vec<Found>,
+) -> anyhow::Result<()> {
+    let opened = imap.examine(mailbox).await?.with_context(|| format!("{mailbox} cannot be opened"))?;
+    if opened.exists == 0 {
+        return Ok(());
+    }
+    let mut read = 0;
+    let each = |response: Response| {
+        if let Some(mail) = response.literals.first() {
+            read += 1;
+            found.extend(copy(readers.span, mail, account.is_quarantine, &account.address, place));
         }
-        account.next[index] = next;
+    };
+    let is_done = imap.command("UID FETCH 1:* (UID BODY.PEEK[])", each).await?;
+    if !is_done || read < opened.exists {
+        bail!("of {} messages in {mailbox}, {read} could be read", opened.exists);
     }
     Ok(())
 }
@@ -137,14 +237,17 @@ async fn read(readers: &Readers, account: &mut Account, found: &Mutex<Vec<Found>
 /// What a message is to the books.
 fn copy(span: Span, mail: &[u8], is_quarantine: bool, owner: &str, place: Place) -> Option<Found> {
     let mark = span.find(mail)?;
-    let copy = |place| Copy { place, digest: mark.digest };
-    if !is_quarantine {
-        return Some((mark.id.clone(), owner.to_owned(), copy(place)));
-    }
-    let field = b"X-Chainmail-Held-For: ";
-    let at = memchr::memmem::find(mail, field)? + field.len();
+    let held_for = if is_quarantine { held_for(mail) } else { None };
+    // Held mail that does not say for whom is the quarantine's own: it strayed there.
+    let to = held_for.unwrap_or_else(|| owner.to_owned());
+    Some((mark.id, to, Copy { place, digest: mark.digest }))
+}
+
+/// For whom a mail is held, as the chain has written it before the mail.
+fn held_for(mail: &[u8]) -> Option<String> {
+    let at = memchr::memmem::find(mail, HELD_FOR.as_bytes())? + HELD_FOR.len();
     let end = memchr::memchr(b'\r', &mail[at..])? + at;
-    Some((mark.id.clone(), String::from_utf8_lossy(&mail[at..end]).into_owned(), copy(Place::Held)))
+    Some(String::from_utf8_lossy(&mail[at..end]).to_lowercase())
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
@@ -154,19 +257,200 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
-    use super::*;
-    use crate::mark::mark;
+    use std::collections::BTreeMap;
 
-    #[test]
-    fn held_mail_counts_for_whom_it_was() {
-        let (mail, digest) = mark(Span::Whole, "r.1", b"Subject: a\r\n\r\nb\r\n");
-        let found = |front: &str, is_quarantine| {
-            copy(Span::Whole, &[front.as_bytes(), &mail].concat(), is_quarantine, "owner@x", Place::Inbox)
+    use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
+    use tokio::net::{TcpListener, TcpStream};
+
+    use super::*;
+    use crate::books::{Fate, Verdict};
+    use crate::mark::mark;
+    use crate::mix::Kind;
+
+    /// A store with mailboxes as they are, and what it does wrong.
+    #[derive(Default)]
+    struct Store {
+        mailboxes: BTreeMap<(&'static str, &'static str), Vec<Vec<u8>>>,
+        /// Who may not log in, so often.
+        shut: (&'static str, usize),
+        /// So many whole messages are broken off in the middle.
+        cut: usize,
+        /// The last message of each mailbox cannot be read, and nothing is said about that.
+        silent: bool,
+        /// What was there is no more once all marks were seen.
+        forgets: bool,
+    }
+
+    impl Store {
+        /// What is answered, and whether the connection goes on.
+        fn answer(&mut self, user: &mut String, opened: &mut String, line: &str) -> (String, bool) {
+            let (tag, command) = line.split_once(' ').unwrap();
+            let word = |at| command.split('"').nth(at).unwrap_or_default().to_owned();
+            let key = |(user, mailbox): (&str, &str)| {
+                let keys = self.mailboxes.keys();
+                keys.copied().find(|key| *key == (user, mailbox))
+            };
+            let ok = |untagged: &str| (format!("{untagged}{tag} OK done\r\n"), true);
+            match command.split(' ').next().unwrap() {
+                "LOGIN" => {
+                    *user = word(1);
+                    if *user == self.shut.0 && self.shut.1 > 0 {
+                        self.shut.1 -= 1;
+                        return (format!("{tag} NO not now\r\n"), true);
+                    }
+                    ok("")
+                }
+                "LIST" => {
+                    if self.forgets {
+                        self.mailboxes.clear();
+                    }
+                    let own = self.mailboxes.keys().filter(|(owner, name)| owner == user && *name != "INBOX");
+                    let own: String = own.map(|(_, name)| format!("* LIST () \"/\" \"{name}\"\r\n")).collect();
+                    ok(&format!("* LIST () \"/\" INBOX\r\n{own}"))
+                }
+                "EXAMINE" => {
+                    *opened = word(1);
+                    let count = key((user, opened)).map_or(0, |key| self.mailboxes[&key].len());
+                    ok(&format!("* {count} EXISTS\r\n* OK [UIDVALIDITY 1] a\r\n"))
+                }
+                "UID" => {
+                    let Some(key) = key((user, opened)) else { return ok("") };
+                    let is_whole = command.contains("BODY.PEEK[]");
+                    let mails = &self.mailboxes[&key];
+                    let count = mails.len() - usize::from(is_whole && self.silent);
+                    let mut fetched = String::new();
+                    for (index, mail) in mails.iter().enumerate().take(count) {
+                        let (uid, mail) = (index + 1, std::str::from_utf8(mail).unwrap());
+                        fetched += &format!("* {uid} FETCH (UID {uid} BODY[] {{{}}}\r\n{mail})\r\n", mail.len());
+                    }
+                    if is_whole && self.cut > 0 {
+                        self.cut -= 1;
+                        return (fetched[..fetched.len() - 5].to_owned(), false);
+                    }
+                    ok(&fetched)
+                }
+                _ => panic!("{line}"),
+            }
+        }
+    }
+
+    async fn serve(store: Arc<Mutex<Store>>, stream: TcpStream) {
+        let mut stream = BufReader::new(stream);
+        let (mut user, mut opened, mut line) = (String::new(), String::new(), String::new());
+        stream.get_mut().write_all(b"* OK here\r\n").await.unwrap();
+        while stream.read_line(&mut line).await.is_ok_and(|read| read > 0) {
+            let (answer, goes_on) = lock(&store).answer(&mut user, &mut opened, line.trim_end());
+            stream.get_mut().write_all(answer.as_bytes()).await.unwrap();
+            if !goes_on {
+                return;
+            }
+            line.clear();
+        }
+    }
+
+    /// Two mails were kept, for a@x and b@x; c@x was sent nothing. What is said of this store, and who was not read.
+    async fn prove_with(store: Store, settle: Duration) -> (Verdict, Vec<String>) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let readers = Readers {
+            server: listener.local_addr().unwrap(),
+            password: "p".into(),
+            quarantine: Some(("q@x".into(), "p".into())),
+            settle,
+            linger: Duration::ZERO,
+            span: Span::Whole,
         };
-        let copy = |place| Copy { place, digest };
-        assert_eq!(found("A: b\r\n", false), Some(("r.1".into(), "owner@x".into(), copy(Place::Inbox))));
-        let held = "X-Chainmail-Held: virus\r\nX-Chainmail-Held-For: a@x\r\n";
-        assert_eq!(found(held, true), Some(("r.1".into(), "a@x".into(), copy(Place::Held))));
-        assert_eq!(found("A: b\r\n", true), None);
+        let mut books = Books::default();
+        books.person("c@x");
+        for (id, to) in [("r.1", "a@x"), ("r.2", "b@x")] {
+            books.begin(id, mark(Span::Whole, id, TEXT).1, Kind::Plain, [to.to_owned()]);
+            books.end(id, to, Fate::Kept);
+        }
+        let (store, books) = (Arc::new(Mutex::new(store)), Mutex::new(books));
+        let mut connections = JoinSet::new();
+        let unread = tokio::select! {
+            unread = prove(&readers, &books) => unread,
+            _ = async {
+                loop {
+                    let (stream, _) = listener.accept().await.unwrap();
+                    connections.spawn(serve(Arc::clone(&store), stream));
+                }
+            } => vec![],
+        };
+        let verdict = lock(&books).verdict();
+        (verdict, unread)
+    }
+
+    /// Time for what comes right; none for what does not.
+    const LONG: Duration = Duration::from_secs(60);
+    const SHORT: Duration = Duration::from_millis(100);
+    const TEXT: &[u8] = b"Subject: a\r\n\r\nb\r\n";
+
+    fn mail(front: &str, id: &str) -> Vec<u8> {
+        [front.as_bytes(), &mark(Span::Whole, id, TEXT).0].concat()
+    }
+
+    fn store(more: &[(&'static str, &'static str, Vec<u8>)]) -> Store {
+        let mut store = Store::default();
+        let both = [("a@x", "INBOX", mail("A: b\r\n", "r.1")), ("b@x", "Junk", mail("A: b\r\n", "r.2"))];
+        for (user, mailbox, mail) in both.iter().chain(more) {
+            store.mailboxes.entry((user, mailbox)).or_default().push(mail.clone());
+        }
+        store
+    }
+
+    #[track_caller]
+    fn told(verdict: &Verdict) -> String {
+        let told = verdict.to_json();
+        let names = told.as_object().unwrap().iter().filter(|(_, value)| value.as_u64().is_some_and(|count| count > 0));
+        names.map(|(name, count)| format!("{name} {count}")).collect::<Vec<_>>().join(", ")
+    }
+
+    #[tokio::test]
+    async fn what_is_found_where() {
+        let held = "X-Chainmail-Held: virus\r\nX-Chainmail-Held-For: B@x\r\n";
+        for (more, want) in [
+            (vec![], "delivered 2, junk 1"),
+            (vec![("a@x", "INBOX", mail("", "r.1"))], "delivered 2, doubled 1, junk 1"),
+            (vec![("a@x", "Archive", mail("", "r.1"))], "delivered 2, doubled 1, junk 1, stray 1"),
+            (vec![("q@x", "INBOX", mail(held, "r.2"))], "delivered 2, doubled 1, junk 1"),
+            // Somebody to whom nothing was sent, and the quarantine without a word for whom.
+            (vec![("c@x", "INBOX", mail("", "r.1"))], "delivered 2, junk 1, stray 1"),
+            (vec![("c@x", "Sent", mail("", "r.1"))], "delivered 2, junk 1, stray 1"),
+            (vec![("q@x", "INBOX", mail("", "r.2"))], "delivered 2, junk 1, stray 1"),
+            // Mail of others, and of other runs.
+            (vec![("c@x", "INBOX", mail("", "s.1")), ("a@x", "INBOX", TEXT.to_vec())], "delivered 2, junk 1"),
+        ] {
+            let (verdict, unread) = prove_with(store(&more), LONG).await;
+            assert_eq!((told(&verdict).as_str(), unread.len()), (want, 0), "{more:?}");
+        }
+        let mut held_only = store(&[("q@x", "INBOX", mail(held, "r.2"))]);
+        held_only.mailboxes.remove(&("b@x", "Junk"));
+        assert_eq!(told(&prove_with(held_only, LONG).await.0), "delivered 1, held 1");
+    }
+
+    #[tokio::test]
+    async fn a_mailbox_that_is_not_read_whole_is_not_read() {
+        // Twice is what a server does that is being started anew.
+        for (shut, cut) in [(("c@x", 2), 0), (("a@x", 2), 0), (("", 0), 2)] {
+            let (verdict, unread) = prove_with(Store { shut, cut, ..store(&[]) }, LONG).await;
+            assert_eq!((told(&verdict).as_str(), unread), ("delivered 2, junk 1", vec![]), "{shut:?} {cut}");
+        }
+        for (shut, cut, silent, want) in [
+            (("c@x", usize::MAX), 0, false, 1),
+            (("q@x", usize::MAX), 0, false, 1),
+            (("a@x", usize::MAX), 0, false, 1),
+            (("", 0), usize::MAX, false, 2),
+            (("", 0), 0, true, 2),
+        ] {
+            let (verdict, unread) = prove_with(Store { shut, cut, silent, ..store(&[]) }, SHORT).await;
+            assert_eq!(unread.len(), want, "{shut:?} {cut} {silent}: {unread:?}");
+            assert!(verdict.doubled == 0, "what was read in vain counted: {verdict:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn what_was_seen_and_is_no_more_is_lost() {
+        let (verdict, unread) = prove_with(Store { forgets: true, ..store(&[]) }, LONG).await;
+        assert_eq!((verdict.delivered, verdict.lost, unread.len()), (0, 2, 0), "{verdict:?}");
     }
 }

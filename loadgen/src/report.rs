@@ -43,6 +43,9 @@ impl Proof {
              infected {infected}: {}\n",
             if self.is_good() { "good" } else { "BROKEN" }
         );
+        if [delivered, held, refused] == [0; 3] {
+            text.push_str("  nothing was taken or refused: nothing is proved\n");
+        }
         for example in self.verdict.examples.iter().chain(self.unread.iter().take(REPLIES)) {
             let _ = writeln!(text, "  {example}");
         }
@@ -117,12 +120,14 @@ mod tests {
 
     #[test]
     fn a_mailbox_that_was_not_read_proves_nothing() {
-        let good = Proof { verdict: Verdict::default(), unread: Vec::new() };
+        let good = Proof { verdict: Verdict { delivered: 1, ..Verdict::default() }, unread: Vec::new() };
         assert!(good.is_good() && good.to_text().contains(": good\n"));
         let blind = Proof { unread: vec!["a@x: away".into()], ..good.clone() };
         assert!(!blind.is_good() && blind.to_text().contains("BROKEN\n  a@x: away\n"));
         assert_eq!(blind.to_json()["good"], json!(false));
-        let lost = Proof { verdict: Verdict { lost: 1, ..Verdict::default() }, unread: Vec::new() };
+        let nothing = Proof { verdict: Verdict { unsent: 1, ..Verdict::default() }, unread: Vec::new() };
+        assert!(!nothing.is_good() && nothing.to_text().contains("nothing is proved"));
+        let lost = Proof { verdict: Verdict { lost: 1, delivered: 1, ..Verdict::default() }, unread: Vec::new() };
         assert!(!lost.is_good());
     }
 

@@ -1,6 +1,8 @@
 //! `loadgen run`: sends, watches, reads back, and tells.
 
+use std::collections::HashSet;
 use std::net::SocketAddr;
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -12,6 +14,7 @@ use tokio::task::JoinSet;
 
 use crate::accounts::addresses;
 use crate::books::Books;
+use crate::ledger::Ledger;
 use crate::mails::{self, Mails};
 use crate::mark::Span;
 use crate::mix::{Composer, Mix, Shares};
@@ -100,7 +103,10 @@ pub(crate) struct Options {
     /// Only watch, and read nothing back: `loadgen verify` does that later.
     #[arg(long, requires = "ledger")]
     pub(crate) verify_later: bool,
-    /// Write what was sent, and what became of it, for `loadgen verify`.
+    /// What may not change behind a mail's mark.
+    #[arg(long, value_enum, default_value_t = Span::Whole)]
+    pub(crate) unchanged: Span,
+    /// Write what is sent, and what is answered, for `loadgen verify`; also when loadgen is killed.
     #[arg(long)]
     pub(crate) ledger: Option<PathBuf>,
     /// Tell it as JSON.
@@ -118,20 +124,40 @@ pub(crate) struct Options {
 /// Runs. Whether the chain has kept its word, or nothing was read back.
 ///
 /// # Errors
-/// When something is wrong with the options, or a file.
+/// When something is wrong with the options, or a file, or it was interrupted twice.
 pub(crate) async fn run(options: Options) -> anyhow::Result<bool> {
     let seed = options.shares.seed.unwrap_or_else(rand::random);
-    let readers = options.reading.readers();
+    let readers = options.reading.readers(options.unchanged);
     let run = Arc::new(prepare(&options, seed, readers.as_ref())?);
     eprintln!("run {}, seed {seed}", run.mails.run);
-    let mut watchers = JoinSet::new();
-    if let Some(readers) = &readers {
-        for person in run.people.iter().take(options.watch) {
-            watchers.spawn(watch(Arc::clone(&run), readers.clone(), person.clone(), options.watch_every));
+    tokio::select! {
+        done = work(&options, seed, readers.as_ref(), &run) => done,
+        () = interrupted(&run) => bail!("interrupted: `loadgen verify` can read back, if there is a ledger"),
+    }
+}
+
+/// The first ctrl-C ends the sending; this is over with the second.
+async fn interrupted(run: &Run) {
+    if tokio::signal::ctrl_c().await.is_ok() {
+        run.queue.end();
+        eprintln!("no new mails; waiting for the last words, and reading back. Once more to give up");
+        if tokio::signal::ctrl_c().await.is_ok() {
+            return;
         }
     }
-    send(&options, &run).await?;
-    let proof = match &readers {
+    std::future::pending().await
+}
+
+async fn work(options: &Options, seed: u64, readers: Option<&Readers>, run: &Arc<Run>) -> anyhow::Result<bool> {
+    let mut watchers = JoinSet::new();
+    if let Some(readers) = readers {
+        for person in run.people.iter().take(options.watch) {
+            watchers.spawn(watch(Arc::clone(run), readers.clone(), person.clone(), options.watch_every));
+        }
+    }
+    send(options, run).await?;
+    run.ledger.end()?;
+    let proof = match readers {
         Some(readers) if !options.verify_later => {
             let unread = proof::prove(readers, &run.books).await;
             Some(Proof { verdict: run.books().verdict(), unread })
@@ -140,9 +166,6 @@ pub(crate) async fn run(options: Options) -> anyhow::Result<bool> {
     };
     watchers.abort_all();
     let (books, measured) = (run.books(), run.measure.so_far());
-    if let Some(path) = &options.ledger {
-        std::fs::write(path, books.to_lines()).with_context(|| format!("writing {}", path.display()))?;
-    }
     if let Some(path) = &options.plot {
         let picture = plot::svg(&format!("run {}, seed {seed}", run.mails.run), &measured);
         std::fs::write(path, picture).with_context(|| format!("writing {}", path.display()))?;
@@ -155,21 +178,45 @@ pub(crate) async fn run(options: Options) -> anyhow::Result<bool> {
     Ok(proof.is_none_or(|proof| proof.is_good()))
 }
 
-fn prepare(options: &Options, seed: u64, readers: Option<&Readers>) -> anyhow::Result<Run> {
-    let people = match (options.to.as_slice(), options.people) {
-        (to @ [_, ..], 0) => to.to_vec(),
-        ([], people) if people > 0 => addresses(people, &options.domain),
-        _ => bail!("recipients are named by --to, or numbered by --people"),
-    };
-    if options.profile == Profile::Burst && options.rate.is_none() {
+/// Whether the options can be followed together.
+fn fit_together(options: &Options) -> anyhow::Result<()> {
+    let is_burst = options.profile == Profile::Burst;
+    if is_burst && options.rate.is_none() {
         bail!("--profile burst needs --rate: ten times as fast as possible is not faster");
     }
-    if options.rate.is_some_and(|rate| rate.is_nan() || rate <= 0.0) {
-        bail!("--rate must be above 0");
+    if is_burst && (options.burst > options.burst_every || options.burst_every.is_zero()) {
+        bail!("--burst must not be longer than --burst-every");
+    }
+    if options.rate.is_some_and(|rate| !RATES.contains(&rate)) {
+        bail!("--rate must be from {} to {}", RATES.start(), RATES.end());
     }
     if options.shares.listed > 0.0 && options.listed_source.is_none() {
         bail!("--listed needs --listed-source");
     }
+    Ok(())
+}
+
+/// Mails a second that can be counted: from one in three hours to more than a machine can send.
+const RATES: RangeInclusive<f64> = 1e-4..=1e7;
+
+/// The recipients, each once: whoever is there twice would get mail twice. In small letters, as the chain knows them.
+fn people(options: &Options) -> anyhow::Result<Vec<String>> {
+    let people: Vec<String> = match (options.to.as_slice(), options.people) {
+        (to @ [_, ..], 0) => to.iter().map(|to| to.to_lowercase()).collect(),
+        ([], people) if people > 0 => addresses(people, &options.domain.to_lowercase()),
+        _ => bail!("recipients are named by --to, or numbered by --people"),
+    };
+    let quarantine = options.reading.quarantine.iter().map(|address| address.to_lowercase());
+    let mut known: HashSet<String> = quarantine.collect();
+    match people.iter().find(|person| !known.insert((*person).clone())) {
+        Some(twice) => bail!("{twice} is given twice"),
+        None => Ok(people),
+    }
+}
+
+fn prepare(options: &Options, seed: u64, readers: Option<&Readers>) -> anyhow::Result<Run> {
+    fit_together(options)?;
+    let people = people(options)?;
     let mut shares = options.shares.clone();
     if options.profile == Profile::Slow {
         shares.slow = 1.0;
@@ -178,8 +225,9 @@ fn prepare(options: &Options, seed: u64, readers: Option<&Readers>) -> anyhow::R
     let now = runtime::clock::now().0;
     let date = mail_parser::DateTime::from_timestamp(i64::try_from(now / 1000)?).to_rfc822();
     let mails = Mails {
-        run: format!("{now:x}"),
-        span: readers.map_or(Span::Whole, |readers| readers.span),
+        // Two that begin at once are two.
+        run: format!("{now:x}{:04x}", rand::random::<u16>()),
+        span: options.unchanged,
         composer: Composer::new(seed, &shares, date)?,
         mix: Mix::new(seed, count, shares),
         files: options.folder.as_deref().map(mails::files).transpose()?.unwrap_or_default(),
@@ -188,6 +236,9 @@ fn prepare(options: &Options, seed: u64, readers: Option<&Readers>) -> anyhow::R
     let (rate, profile, every, burst) = (options.rate, options.profile, options.burst_every, options.burst);
     let usual = if options.time.is_some() { u64::MAX } else { 1000 };
     let limit = Limit { mails: options.mails.unwrap_or(usual), time: options.time };
+    let ledger = Ledger::begin(options.ledger.as_deref(), options.unchanged, &people)?;
+    let mut books = Books::default();
+    people.iter().for_each(|person| books.person(person));
     let watched = people.iter().take(if readers.is_some() { options.watch } else { 0 });
     Ok(Run {
         awaited: Awaited::new(watched.cloned()),
@@ -203,7 +254,8 @@ fn prepare(options: &Options, seed: u64, readers: Option<&Readers>) -> anyhow::R
         sources: Sources::new(options.source, options.listed_source),
         retries: Retries { first: options.retry, most: RETRY_MOST, give_up_after: options.give_up_after },
         per_connection: options.per_connection,
-        books: Mutex::new(Books::default()),
+        books: Mutex::new(books),
+        ledger,
         measure: Default::default(),
     })
 }
@@ -226,10 +278,6 @@ async fn send(options: &Options, run: &Arc<Run>) -> anyhow::Result<()> {
                 Some(done) => failed = failed.and(done.context("a sender panicked").and_then(|done| done)),
             },
             _ = second.tick() => tell(&bar, run),
-            _ = tokio::signal::ctrl_c() => {
-                run.queue.end();
-                bar.println("no new mails; waiting for the last words, and reading back");
-            }
         }
     }
     bar.finish_and_clear();
@@ -252,4 +300,54 @@ fn tell(bar: &ProgressBar, run: &Run) {
     bar.set_position(kept + refused);
     let waiting = run.queue.deferred();
     bar.set_message(format!("{rate}/s, {kept} kept, {refused} refused, {deferred} put off, {waiting} waiting"));
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Alone {
+        #[command(flatten)]
+        options: Options,
+    }
+
+    fn prepared(arguments: &str) -> anyhow::Result<Vec<String>> {
+        let options = Alone::try_parse_from(["run"].into_iter().chain(arguments.split_whitespace()))?.options;
+        let readers = options.reading.readers(options.unchanged);
+        prepare(&options, 1, readers.as_ref()).map(|run| run.people)
+    }
+
+    #[test]
+    fn who_gets_mail() {
+        assert_eq!(prepared("--people 2 --domain X.example").unwrap(), ["u00000@x.example", "u00001@x.example"]);
+        assert_eq!(prepared("--to A@x --to b@x").unwrap(), ["a@x", "b@x"]);
+        // Half of its mail would seem to be doubled.
+        for bad in ["", "--people 2 --to a@x", "--to a@x --to A@x", "--to q@x --quarantine Q@x"] {
+            assert!(prepared(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn options_that_do_not_fit() {
+        for (options, good) in [
+            ("--rate 10 --profile burst", true),
+            ("--profile burst", false),
+            ("--rate 10 --profile burst --burst 5s --burst-every 4s", false),
+            ("--rate 10 --profile burst --burst 0s --burst-every 0s", false),
+            ("--rate 0", false),
+            ("--rate nan", false),
+            ("--rate 1e300", false),
+            ("--listed 0.5", false),
+            ("--listed 0.5 --listed-source 127.64.0.0/10", true),
+            ("--spam 1.1", false),
+            ("--slow nan", false),
+            ("--verify-later", false),
+        ] {
+            assert_eq!(prepared(&format!("--people 2 {options}")).is_ok(), good, "{options}");
+        }
+    }
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::books::{Books, Fate};
+use crate::ledger::Ledger;
 use crate::mails::{Mail, Mails};
 use crate::measure::Measure;
 use crate::queue::{Letter, Queue};
@@ -50,6 +51,8 @@ pub(crate) struct Run {
     pub(crate) per_connection: u32,
     /// What was said.
     pub(crate) books: Mutex<Books>,
+    /// The same, on disk.
+    pub(crate) ledger: Ledger,
     /// How long it took.
     pub(crate) measure: Measure,
     /// Mails that a reader waits for.
@@ -108,6 +111,10 @@ impl Run {
         let to: Vec<&str> = numbers.iter().map(|number| self.people[*number as usize].as_str()).collect();
         if letter.attempts == 0 {
             self.books().begin(&mail.id, mail.digest, mail.kind, to.iter().map(|to| (*to).to_owned()));
+            if !self.write(mail, &numbers) {
+                self.queue.end();
+                return self.queue.done();
+            }
             self.awaited.begin(&mail.id, &to, letter.due);
             self.measure.note(|measured| measured.late.note(letter.due.elapsed()));
         }
@@ -146,6 +153,14 @@ impl Run {
         }
     }
 
+    /// Writes how a mail stands for these recipients into the ledger. Whether it stands there.
+    fn write(&self, mail: &Mail, numbers: &[u32]) -> bool {
+        let books = self.books();
+        let lines: String = numbers.iter().map(|number| books.line(&mail.id, &self.people[*number as usize])).collect();
+        drop(books);
+        self.ledger.note(&lines)
+    }
+
     /// Notes what was said, and gives the recipients for whom nothing final was.
     fn note(&self, letter: &Letter, mail: &Mail, numbers: &[u32], words: &[Word]) -> Vec<u32> {
         let now = Instant::now();
@@ -171,6 +186,9 @@ impl Run {
             }
         }
         drop(books);
+        if !self.write(mail, numbers) {
+            self.queue.end();
+        }
         self.measure.note(|measured| {
             if kept {
                 measured.kept(after, latency, mail.stuffed.len());

@@ -171,8 +171,11 @@ impl Connection {
         let last = if data.code == 354 {
             self.body(if words.contains(&Word::Kept) { body } else { b".\r\n" }, slow).await?;
             self.reply().await?
-        } else {
+        } else if data.code >= 400 {
             data.clone()
+        } else {
+            // Nothing was sent that could have been taken.
+            return Err(Trouble::Broken(format!("no reply to DATA: {} {}", data.code, data.text)));
         };
         let last = last.word();
         words.iter_mut().filter(|word| **word == Word::Kept).for_each(|word| *word = last.clone());
@@ -392,6 +395,7 @@ mod tests {
             ("220 a|250 b|250 m|550 no|451 wait", Ok(vec![never("550 no"), later("451 wait")])),
             ("220 a|250-b/250 PIPELINING|250 m|550 no|550 no|554 none", Ok(vec![never("550 no"); 2])),
             ("220 a|250-b/250 PIPELINING|250 m|550 no|550 no|354 d|554 none", Ok(vec![never("550 no"); 2])),
+            ("220 a|250 b|250 m|250 r|250 r|250 kept", Err(Trouble::Broken("no reply to DATA: 250 kept".into()))),
             ("220 a|250 b|451 wait", Ok(vec![later("451 wait"); 2])),
             ("554 no", Err(Trouble::Said(Reply { code: 554, text: "no".into() }))),
             ("220 a|250 b|421 bye", Err(Trouble::Said(Reply { code: 421, text: "bye".into() }))),

@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use clap::Args;
 
-use crate::books::Books;
+use crate::ledger::{self, Earlier};
 use crate::mark::Span;
 use crate::proof::{self, Readers};
 use crate::report::Proof;
@@ -31,12 +31,9 @@ pub(crate) struct Reading {
     /// What is missing is waited for, until for so long nothing more has come.
     #[arg(long, default_value = "30s", value_parser = humantime::parse_duration)]
     pub(crate) settle: Duration,
-    /// When nothing is missing, one more look after so long finds what came twice.
+    /// Before the last look so long is waited for what may come twice.
     #[arg(long, default_value = "2s", value_parser = humantime::parse_duration)]
     pub(crate) linger: Duration,
-    /// What may not change behind the mark.
-    #[arg(long, value_enum, default_value_t = Span::Whole)]
-    pub(crate) unchanged: Span,
 }
 
 /// What is read back.
@@ -53,15 +50,15 @@ pub(crate) struct Options {
 
 impl Reading {
     /// The readers, if anything is to be read back.
-    pub(crate) fn readers(&self) -> Option<Readers> {
+    pub(crate) fn readers(&self, span: Span) -> Option<Readers> {
         let password = self.quarantine_password.as_ref().unwrap_or(&self.password);
         Some(Readers {
             server: self.imap?,
             password: self.password.clone(),
-            quarantine: self.quarantine.clone().map(|address| (address, password.clone())),
+            quarantine: self.quarantine.as_ref().map(|address| (address.to_lowercase(), password.clone())),
             settle: self.settle,
             linger: self.linger,
-            span: self.unchanged,
+            span,
         })
     }
 }
@@ -71,11 +68,13 @@ impl Reading {
 /// # Errors
 /// When the ledger cannot be read.
 pub(crate) async fn verify(options: Options) -> anyhow::Result<bool> {
-    let readers = options.reading.readers().context("--imap says where mailboxes are read")?;
     let path = options.ledger.display();
-    let lines = std::fs::read_to_string(&options.ledger).with_context(|| format!("reading {path}"))?;
-    let books =
-        Books::from_lines(&lines).map_err(|line| anyhow::anyhow!("{path} holds a line that is none: {line}"))?;
+    let text = std::fs::read_to_string(&options.ledger).with_context(|| format!("reading {path}"))?;
+    let Earlier { books, span, is_whole } = ledger::read(&text).with_context(|| format!("reading {path}"))?;
+    let readers = options.reading.readers(span).context("--imap says where mailboxes are read")?;
+    if !is_whole {
+        eprintln!("this run was killed: what stands in its ledger is proved");
+    }
     let books = Mutex::new(books);
     let unread = proof::prove(&readers, &books).await;
     let verdict = books.lock().map_err(|_| anyhow::anyhow!("reading back has panicked"))?.verdict();

@@ -55,12 +55,13 @@ pub(crate) async fn watch(run: Arc<Run>, readers: Readers, person: String, every
 
 async fn look(run: &Run, readers: &Readers, person: &str, every: Duration, seen: &mut u32) -> anyhow::Result<()> {
     let mut imap = Imap::login(readers.server, person, &readers.password).await?;
-    let mut exists = imap.examine("INBOX").await?.unwrap_or(0);
+    let mut exists = imap.examine("INBOX").await?.map_or(0, |opened| opened.exists);
     loop {
         if exists > *seen {
             let mut came = Vec::new();
             let each = |response: Response| came.extend(response.literals);
-            imap.command(&format!("FETCH {}:{exists} ({MARK_ONLY})", *seen + 1), each).await?;
+            let is_read = imap.command(&format!("FETCH {}:{exists} ({MARK_ONLY})", *seen + 1), each).await?;
+            anyhow::ensure!(is_read, "what is new cannot be read");
             for mark in came.iter().filter_map(|literal| run.mails.span.find(literal)) {
                 if let Some(due) = run.awaited.came(&mark.id, person) {
                     run.measure.note(|measured| measured.to_mailbox.note(due.elapsed()));

@@ -4,6 +4,8 @@ use std::fs::File;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use serde_json::Value;
 
 use crate::chain::{Chain, chainmail};
@@ -32,6 +34,12 @@ impl Running {
         command.args(["--smtp", &format!("127.0.0.1:{}", chain.smtp)]);
         let child = command.stdin(Stdio::null()).stdout(File::create(&told).unwrap()).spawn().unwrap();
         Self(Some(child), told)
+    }
+
+    /// Tells it to begin no more mails, as ctrl-C does: it waits for the last words, and reads back.
+    pub fn interrupt(&self) {
+        let child = self.0.as_ref().unwrap();
+        kill(Pid::from_raw(i32::try_from(child.id()).unwrap()), Signal::SIGINT).unwrap();
     }
 
     /// Waits for its end: whether it found the chain true to its word, and what it told.

@@ -1,6 +1,7 @@
 //! The load generator against a whole chain: it proves what is true, and says so when it is not.
 #![allow(clippy::unwrap_used)]
 
+use std::collections::BTreeMap;
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::TcpStream;
 
@@ -46,20 +47,23 @@ fn loadgen_proves_a_chain_that_is_killed() {
     let clamd = Clamd::start();
     let mut chain = Chain::start_parts(&clamd);
     with_people(&chain);
-    let run = Running::start(&chain, &[&MIX[..], &["--mails", "600", "--rate", "60", "--connections", "12"]].concat());
+    // It sends for as long as something is killed, however long that takes.
+    let load = ["--for", "1h", "--rate", "60", "--connections", "12", "--seed", "1", "--watch", "10"];
+    let run = Running::start(&chain, &[&MIX[..], &load[..]].concat());
     for part in ["store", "accept", "nats", "deliver", "accept", "store", "scan"] {
         let before = stored(&chain);
         wait_for("mail to flow", || stored(&chain) >= before + 20);
         chain.kill(part);
         chain.start(part);
     }
+    run.interrupt();
     let (good, told) = run.end();
     assert!(good, "{told}");
     let proof = &told["proof"];
     let all: u64 = ["delivered", "held", "refused", "unsent"].iter().map(|name| count(proof, name)).sum();
     assert_eq!(all, count(&told, "copies"), "{told}");
-    assert!(count(proof, "delivered") > 500 && count(proof, "refused") + count(proof, "held") > 5, "{told}");
-    assert!(count(&told, "deferred") > 0 && count(&told["to_mailbox"], "count") > 20, "{told}");
+    assert!(count(proof, "delivered") > 100 && count(proof, "refused") + count(proof, "held") > 0, "{told}");
+    assert!(count(&told, "deferred") > 0 && count(&told["to_mailbox"], "count") > 0, "{told}");
     chain.settles();
 }
 
@@ -135,4 +139,34 @@ fn loadgen_says_what_was_done_to_mailboxes() {
     send(two, &mail);
     let (good, told) = verify(&chain, "ledger");
     assert!(!good && [count(&told, "doubled"), count(&told, "stray")] == [1, 1], "{told}");
+}
+
+/// Somebody who was sent only what is in the INBOX, and was kept.
+fn with_kept_mail(chain: &Chain, ledger: &str) -> String {
+    let ledger = std::fs::read_to_string(chain.folder().join(ledger)).unwrap();
+    let fields = |line: &str| line.split('\t').map(str::to_owned).collect::<Vec<_>>();
+    let lines = ledger.lines().map(fields).filter(|fields| fields.len() == 5);
+    let last: BTreeMap<_, _> = lines.map(|line| ((line[3].clone(), line[0].clone()), line)).collect();
+    let is_kept = |person: &str| {
+        let mut own = last.values().filter(|line| line[3] == person);
+        own.all(|line| line[4] == "Kept" && line[2] == "Plain") && !chain.read(person).is_empty()
+    };
+    last.keys().map(|(person, _)| person.clone()).find(|person| is_kept(person)).expect("most mail is plain and kept")
+}
+
+#[test]
+fn what_a_killed_loadgen_has_sent_can_be_proved() {
+    let clamd = Clamd::start();
+    let chain = Chain::start_all(&clamd);
+    with_people(&chain);
+    let load = ["--for", "1h", "--rate", "40", "--ledger", "ledger", "--seed", "3"];
+    let run = Running::start(&chain, &[&MIX[..], &load[..]].concat());
+    wait_for("mail to flow", || chain.log("all").matches("settled").count() > 200);
+    drop(run);
+    chain.settles();
+    let (good, told) = verify(&chain, "ledger");
+    assert!(good && count(&told, "delivered") > 20, "{told}");
+    take(&chain, &with_kept_mail(&chain, "ledger"));
+    let (good, told) = verify(&chain, "ledger");
+    assert!(!good && count(&told, "lost") == 1, "{told}");
 }

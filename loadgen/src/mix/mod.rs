@@ -31,19 +31,19 @@ pub(crate) struct Shares {
     #[arg(long, default_value_t = 1.0)]
     pub(crate) sigma: f64,
     /// Share of mails with an attachment of 0.3 to 10 MB.
-    #[arg(long, default_value_t = 0.02)]
+    #[arg(long, default_value_t = 0.02, value_parser = share)]
     pub(crate) attachments: f64,
     /// Share of spam.
-    #[arg(long, default_value_t = 0.1)]
+    #[arg(long, default_value_t = 0.1, value_parser = share)]
     pub(crate) spam: f64,
     /// Share of mails with the EICAR test file.
-    #[arg(long, default_value_t = 0.005)]
+    #[arg(long, default_value_t = 0.005, value_parser = share)]
     pub(crate) virus: f64,
     /// Share of mails that come from addresses of --listed-source.
-    #[arg(long, default_value_t = 0.0)]
+    #[arg(long, default_value_t = 0.0, value_parser = share)]
     pub(crate) listed: f64,
     /// Share of mails that are part of a storm: the same mail to one after the other.
-    #[arg(long, default_value_t = 0.1)]
+    #[arg(long, default_value_t = 0.1, value_parser = share)]
     pub(crate) repeat: f64,
     /// Mails of a storm.
     #[arg(long, default_value_t = 50)]
@@ -51,8 +51,8 @@ pub(crate) struct Shares {
     /// Recipients of every mail. If not given, 92 % have one, 7 % two to five, 1 % up to a hundred.
     #[arg(long)]
     pub(crate) recipients: Option<usize>,
-    /// Share of mails whose bytes trickle; --profile slow makes it all.
-    #[arg(long, default_value_t = 0.0)]
+    /// Share of mails whose bytes trickle; --profile slow makes it all. They have no attachments.
+    #[arg(long, default_value_t = 0.0, value_parser = share)]
     pub(crate) slow: f64,
     /// A folder of texts, from which the words come instead of from our own lists.
     #[arg(long)]
@@ -124,6 +124,8 @@ impl Mix {
         let attached = random.random_bool(shares.attachments);
         let attachment = attached.then(|| log_uniform(&mut random, 300_000.0..=10_000_000.0));
         let (listed, slow) = (random.random_bool(shares.listed), random.random_bool(shares.slow));
+        // At 2 KB a second an attachment would take hours.
+        let attachment = attachment.filter(|_| !slow);
         let to = if is_storm {
             let base = draw(self.seed, "base", first).random_range(0..self.people);
             let step = u32::try_from(number - first).unwrap_or(0);
@@ -140,6 +142,12 @@ impl Mix {
         let count = count.clamp(1, self.people as usize);
         rand::seq::index::sample(random, self.people as usize, count).into_iter().map(|index| index as u32).collect()
     }
+}
+
+/// A share is from 0 to 1.
+fn share(text: &str) -> Result<f64, String> {
+    let share: f64 = text.parse().map_err(|_| format!("{text} is no number"))?;
+    if (0.0..=1.0).contains(&share) { Ok(share) } else { Err("a share is from 0 to 1".to_owned()) }
 }
 
 fn kind(random: &mut StdRng, shares: &Shares) -> Kind {
