@@ -1,13 +1,14 @@
 //! Pack files: bodies, one behind the other, only ever appended.
 //!
-//! A record is written and synced before the rows that name it are committed, and what was written is never cut off: what
-//! no row names is dead. A pack that is mostly dead is rewritten: what lives in it is copied to the current one, and its
+//! A record is written before the rows that name it are committed, and synced before or, for small batches, kept in the
+//! database until it is (see `redo.rs`). What was written is never cut off: what no row names is dead. A pack that is mostly dead is rewritten: what lives in it is copied to the current one, and its
 //! file goes. A damaged record is an error that names file and offset, and costs that record only.
 
 mod unpacker;
 
 pub(crate) use unpacker::Unpacker;
 
+use std::cell::RefCell;
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::FileExt as _;
@@ -15,6 +16,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
 use bytes::{BufMut as _, Bytes, BytesMut};
+use zstd::bulk::Compressor;
 
 /// What each record begins with.
 const MAGIC: [u8; 4] = *b"CmB1";
@@ -39,7 +41,7 @@ pub(crate) struct Place {
 
 /// The record of a body.
 pub(crate) fn record(body: &[u8], digest: &[u8; 32]) -> Bytes {
-    let packed = if body.len() < SMALLEST { None } else { zstd::bulk::compress(body, LEVEL).ok() };
+    let packed = if body.len() < SMALLEST { None } else { compress(body) };
     let (form, stored) = match &packed {
         Some(packed) if packed.len() < body.len() => (1, packed.as_slice()),
         _ => (0, body),
@@ -52,6 +54,14 @@ pub(crate) fn record(body: &[u8], digest: &[u8; 32]) -> Bytes {
     record.put_slice(digest);
     record.put_slice(stored);
     record.freeze()
+}
+
+/// With a compressor for each thread: to make one costs as much as to compress a small mail.
+fn compress(body: &[u8]) -> Option<Vec<u8>> {
+    thread_local! {
+        static COMPRESSOR: RefCell<Option<Compressor<'static>>> = RefCell::new(Compressor::new(LEVEL).ok());
+    }
+    COMPRESSOR.with_borrow_mut(|compressor| compressor.as_mut()?.compress(body).ok())
 }
 
 /// The file of a pack.
@@ -95,7 +105,7 @@ fn load(folder: &Path, place: Place, digest: &[u8; 32]) -> anyhow::Result<(Bytes
         .and_then(|file| file.read_exact_at(&mut record, u64::try_from(place.offset).unwrap_or(u64::MAX)))
         .with_context(named)?;
     let record = Bytes::from(record);
-    let body = unpack(&record).with_context(named)?;
+    let body = self::body(&record).with_context(named)?;
     if blake3::hash(&body).as_bytes() != digest {
         bail!("{} is damaged", named());
     }
@@ -110,7 +120,8 @@ fn checked_length(place: Place) -> anyhow::Result<usize> {
     Ok(usize::try_from(place.length)?)
 }
 
-fn unpack(record: &Bytes) -> anyhow::Result<Bytes> {
+/// The body of a record.
+pub(crate) fn body(record: &Bytes) -> anyhow::Result<Bytes> {
     match parse(record)? {
         (false, ..) => Ok(record.slice(HEAD..)),
         (true, length, stored) => Ok(zstd::bulk::decompress(stored, length)?.into()),
@@ -145,8 +156,10 @@ pub(crate) struct Current {
     file: File,
     /// Where the next record goes: behind everything that a row may name.
     pub(crate) length: i64,
+    /// Bytes before that which are not synced.
+    pub(crate) unsynced: i64,
     /// The last append failed: this handle is not trusted any more.
-    is_suspect: bool,
+    pub(crate) is_suspect: bool,
 }
 
 impl Current {
@@ -174,13 +187,33 @@ impl Current {
             Ok((file, length))
         };
         let (file, length) = open().with_context(|| format!("opening {}", path.display()))?;
-        Ok(Self { folder: folder.to_owned(), number, file, length: i64::try_from(length)?, is_suspect: false })
+        let (folder, length) = (folder.to_owned(), i64::try_from(length)?);
+        Ok(Self { folder, number, file, length, unsynced: 0, is_suspect: false })
     }
 
     /// Appends what was gathered, and syncs. After an error nothing was appended: the next records go where these would
     /// have gone. Once this has succeeded the records stay, even if the rows that name them are not committed: a commit
     /// that failed may turn out to be there after a crash.
     pub(crate) fn append(&mut self, records: &[u8]) -> anyhow::Result<()> {
+        self.write(records)?;
+        self.is_suspect = true;
+        self.file.sync_data()?;
+        self.is_suspect = false;
+        self.length += i64::try_from(records.len())?;
+        self.unsynced = 0;
+        Ok(())
+    }
+
+    /// Appends what was gathered, for readers to find. It is on the disk with a later `append`.
+    pub(crate) fn append_unsynced(&mut self, records: &[u8]) -> anyhow::Result<()> {
+        self.write(records)?;
+        let written = i64::try_from(records.len())?;
+        self.length += written;
+        self.unsynced += written;
+        Ok(())
+    }
+
+    fn write(&mut self, records: &[u8]) -> anyhow::Result<()> {
         if self.is_suspect {
             let length = self.length;
             *self = Self::open(&self.folder, self.number)?;
@@ -189,9 +222,7 @@ impl Current {
         let at = u64::try_from(self.length)?;
         self.is_suspect = true;
         self.file.write_all_at(records, at)?;
-        self.file.sync_data()?;
         self.is_suspect = false;
-        self.length += i64::try_from(records.len())?;
         Ok(())
     }
 
@@ -271,6 +302,6 @@ mod tests {
     fn an_absurd_length_is_an_error() {
         let mut record = record(&[b'x'; 1000], &digest(b"")).to_vec();
         record[13..21].copy_from_slice(&(1_u64 << 40).to_le_bytes());
-        assert!(unpack(&record.into()).unwrap_err().to_string().contains("too long"));
+        assert!(body(&record.into()).unwrap_err().to_string().contains("too long"));
     }
 }

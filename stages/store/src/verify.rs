@@ -11,7 +11,7 @@ use rusqlite::{Connection, OptionalExtension as _, Row, params};
 
 use crate::node::shard_folders;
 use crate::pack::{self, Place};
-use crate::shard::{DELETED, SEEN, marks, reader, schema};
+use crate::shard::{DELETED, SEEN, marks, reader, redo, schema};
 
 /// Rows of bodies that are asked for at once.
 const ROWS: u32 = 1000;
@@ -223,6 +223,9 @@ fn damage(database: &Connection, packs: &Path, body: &Named) -> anyhow::Result<O
             None => return Ok(None),
             Some(again) if again.digest != body.digest => return Ok(None),
             Some(again) if again.place != place => place = again.place,
+            Some(_) if redo::holds(database, place, &body.digest)? => {
+                return Ok(Some(error.context("to be written again when the node starts")));
+            }
             Some(_) => return Ok(Some(error)),
         }
     }
@@ -332,6 +335,17 @@ mod tests {
         pack.set_len(4 * 153 - 1).unwrap();
         let last = "000001.pack at offset 459: failed to fill whole buffer (no message needs it)";
         check(&folder, &["000001.pack at offset 153 is damaged", "offset 306: it is not a record", last]);
+        let mut lines = Vec::new();
+        let mut all = || {
+            lines.clear();
+            verify(&folder.path().join("store"), |line| lines.push(line.to_owned())).unwrap();
+            lines.clone()
+        };
+        let again = "shard-001: to be written again when the node starts: the body in ";
+        assert!(all().iter().all(|line| line.starts_with(again)), "{lines:#?}");
+        let database = Connection::open(folder.path().join("store/shard-001/shard.db")).unwrap();
+        database.execute("DELETE FROM redo", []).unwrap();
+        assert!(all().iter().all(|line| line.starts_with("shard-001: the body in ")), "{lines:#?}");
     }
 
     #[tokio::test]

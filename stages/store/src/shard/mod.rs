@@ -12,6 +12,7 @@ mod outlines;
 mod placing;
 mod portions;
 pub(crate) mod reader;
+pub(crate) mod redo;
 pub(crate) mod schema;
 mod search;
 mod sound;

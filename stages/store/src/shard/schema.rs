@@ -120,6 +120,12 @@ CREATE TABLE outlines (
 CREATE TRIGGER outlines_go AFTER DELETE ON bodies BEGIN
     DELETE FROM outlines WHERE body = old.id;
 END;
+-- Records that lie in their packs, but may not be on the disk there: see redo.rs.
+CREATE TABLE redo (
+    pack INTEGER NOT NULL,
+    offset INTEGER NOT NULL,
+    records BLOB NOT NULL
+);
 ";
 
 /// From version 1. It did not say when something was delivered: that is remembered from this moment on, so nothing is
@@ -153,7 +159,8 @@ fn third() -> &'static str {
      CREATE TABLE outlines (body INTEGER PRIMARY KEY, outline BLOB NOT NULL);
      CREATE TRIGGER outlines_go AFTER DELETE ON bodies BEGIN
          DELETE FROM outlines WHERE body = old.id;
-     END;"
+     END;
+     CREATE TABLE redo (pack INTEGER NOT NULL, offset INTEGER NOT NULL, records BLOB NOT NULL);"
 }
 
 /// From version 2. There the mailboxes of an account had one UIDVALIDITY between them, which must not be once they can be

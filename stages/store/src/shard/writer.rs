@@ -1,4 +1,4 @@
-//! A shard's one writer: takes what waits, appends the bodies, syncs the pack, commits the rows, and only then says so.
+//! A shard's one writer: takes what waits, appends the bodies, commits the rows, all of it synced, and only then says so.
 //!
 //! When the pack or the commit fails, the whole batch fails, and nothing is half kept.
 
@@ -19,6 +19,7 @@ use super::notices::{self, Notices};
 use super::outlines::{self, Late};
 use super::placing::{Limits, Placed, Placing};
 use super::reader::place;
+use super::redo;
 use super::sound::Sound;
 use super::sweep::{self, Sweep};
 use super::{Admission, Change, Delivery, Kept, Settings, StoreError, Why};
@@ -74,7 +75,9 @@ impl Writer {
         let last: Option<i64> = database.query_row("SELECT max(pack) FROM bodies", [], |row| row.get(0))?;
         // First what must go, or the last of it would be opened, written to, and removed.
         sweep::finish(&database, &settings.packs())?;
+        redo::replay(&database, &settings.packs())?;
         let pack = Current::open_last(&settings.packs(), last.unwrap_or(1))?;
+        database.execute("DELETE FROM redo", [])?;
         let now = Instant::now();
         let (sound, forget_at) = (Sound::new(now), now + FORGET_EVERY);
         Ok(Self { settings, database, pack, sound, forget_at, notices, has_doomed: true })
@@ -156,16 +159,16 @@ impl Writer {
 
     fn try_work(&mut self, batch: Vec<Command>, answers: &mut Answers, records: &mut BytesMut) -> anyhow::Result<()> {
         self.sound.age(Instant::now());
+        let packs = self.settings.packs();
         let mut senders = batch.into_iter();
-        let transaction = self.database.transaction();
-        let transaction = match transaction {
+        let replayed = if self.pack.is_suspect { redo::replay(&self.database, &packs) } else { Ok(()) };
+        let transaction = match replayed.and_then(|()| self.database.transaction().context("beginning a transaction")) {
             Ok(transaction) => transaction,
             Err(error) => {
                 refuse_all(&mut senders, answers);
-                return Err(error).context("beginning a transaction");
+                return Err(error);
             }
         };
-        let packs = self.settings.packs();
         let mut gathering = Gathering {
             transaction: &transaction,
             now: clock::now(),
@@ -190,7 +193,7 @@ impl Writer {
             }
         }
         if !gathering.records.is_empty() {
-            self.pack.append(gathering.records).context("appending to the pack")?;
+            redo::append(&mut self.pack, &transaction, gathering.records, self.settings.pack)?;
         }
         let (sound, is_doomed) = (gathering.sound, gathering.is_doomed);
         let changed = notices::changed(&transaction)?;
@@ -414,8 +417,39 @@ mod tests {
     }
 
     fn open(folder: &tempfile::TempDir) -> Writer {
+        open_with(folder, 10)
+    }
+
+    fn open_with(folder: &tempfile::TempDir, pack: i64) -> Writer {
         let (delivered_for, folder) = (Duration::from_secs(86_400), folder.path().to_owned());
-        Writer::open(Settings { folder, number: 0, batch: 9, pack: 10, delivered_for }, Notices::default()).unwrap()
+        Writer::open(Settings { folder, number: 0, batch: 9, pack, delivered_for }, Notices::default()).unwrap()
+    }
+
+    /// The rows are on the disk, and of the pack nothing is.
+    #[test]
+    fn a_loss_of_power_costs_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut writer = open_with(&folder, 1 << 20);
+        writer.work(vec![delivery(1)]);
+        let (path, digest) = (pack::path(&writer.settings.packs(), 1), *blake3::hash(b"body").as_bytes());
+        let record = std::fs::read(&path).unwrap();
+        assert_eq!(record, pack::record(b"body", &digest));
+        drop(writer);
+        std::fs::write(&path, b"").unwrap();
+        let mut writer = open_with(&folder, 1 << 20);
+        assert_eq!(std::fs::read(&path).unwrap(), record);
+        let left = "SELECT count(*) FROM redo";
+        assert_eq!(writer.database.query_row(left, [], |row| row.get::<_, i64>(0)), Ok(0));
+        // As after a sync that failed: the kernel has forgotten what it was to write.
+        writer.work(vec![work(Work::Change(Change::Mailboxes { account: 1 }))]);
+        writer.sound = Sound::new(Instant::now());
+        std::fs::write(&path, b"").unwrap();
+        writer.work(vec![delivery(2)]);
+        let again = std::fs::read(&path).unwrap();
+        writer.pack.is_suspect = true;
+        std::fs::write(&path, b"").unwrap();
+        writer.work(vec![delivery(3)]);
+        assert!(std::fs::read(&path).unwrap().starts_with(&again));
     }
 
     /// More mails come in a minute than are forgotten in one go.
