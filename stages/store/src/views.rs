@@ -167,10 +167,11 @@ fn messages(snapshot: &Connection, mailbox: &Mailbox, known: Option<&View>) -> r
     let mut marks = marks::since(snapshot, mailbox.id, since)?;
     let new = reader::messages(snapshot, mailbox.id, known.uidnext.into(), &mut marks)?;
     let gone: Vec<u32> = reader::gone(snapshot, mailbox.id, since)?.into_iter().map(number).collect();
-    let changed = marks.into_iter().filter_map(|(uid, mark)| {
-        let (_, row) = known.messages.find(number(uid))?;
-        let keywords = words(&mark.keywords);
-        Some(MessageRow { flags: mark.flags, keywords, modseq: mark.modseq.unsigned_abs(), ..row.clone() })
+    let uids: Vec<u32> = marks.keys().copied().map(number).collect();
+    let changed = known.messages.each(&uids).filter_map(|(_, row)| {
+        let mark = marks.get(&row.uid.into())?;
+        let keywords = if *mark.keywords == *row.keywords { Arc::clone(&row.keywords) } else { words(&mark.keywords) };
+        Some(MessageRow { flags: mark.flags, keywords, modseq: mark.modseq.unsigned_abs(), ..*row })
     });
     Ok(known.messages.with(changed.chain(new.into_iter().map(row)), &gone))
 }

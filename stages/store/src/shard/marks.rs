@@ -35,9 +35,9 @@ pub(super) fn around(connection: &Connection, mailbox: i64, uid: i64) -> rusqlit
     let block = uid >> BITS;
     let found: Option<Vec<u8>> =
         connection.prepare_cached(sql)?.query_row(params![mailbox, block], |row| row.get(0)).optional()?;
-    let mut marks = Marks::new();
-    decode(block, &found.unwrap_or_default(), &mut marks)?;
-    Ok(marks)
+    let mut marks = Vec::new();
+    decode(block, &found.unwrap_or_default(), |uid, mark| marks.push((uid, mark)))?;
+    Ok(marks.into_iter().collect())
 }
 
 /// What was marked after this MODSEQ.
@@ -45,12 +45,12 @@ pub(crate) fn since(connection: &Connection, mailbox: i64, modseq: i64) -> rusql
     let sql = "SELECT block, marks FROM marks WHERE mailbox = ? AND modseq > ?";
     let mut statement = connection.prepare_cached(sql)?;
     let mut rows = statement.query([mailbox, modseq])?;
-    let mut marks = Marks::new();
+    let mut marks = Vec::new();
     while let Some(row) = rows.next()? {
-        decode(row.get(0)?, row.get_ref(1)?.as_blob()?, &mut marks)?;
+        let later = |uid, mark: Mark| marks.extend((mark.modseq > modseq).then_some((uid, mark)));
+        decode(row.get(0)?, row.get_ref(1)?.as_blob()?, later)?;
     }
-    marks.retain(|_, mark| mark.modseq > modseq);
-    Ok(marks)
+    Ok(marks.into_iter().collect())
 }
 
 /// Writes the block in which a UID lies.
@@ -79,12 +79,12 @@ fn encode(marks: &Marks) -> Vec<u8> {
     block
 }
 
-fn decode(block: i64, mut bytes: &[u8], marks: &mut Marks) -> rusqlite::Result<()> {
+fn decode(block: i64, mut bytes: &[u8], mut found: impl FnMut(i64, Mark)) -> rusqlite::Result<()> {
     while !bytes.is_empty() {
         let (uid, mark) = take(block, &mut bytes).ok_or_else(|| {
             rusqlite::Error::FromSqlConversionFailure(1, Type::Blob, "a block of marks breaks off".into())
         })?;
-        marks.insert(uid, mark);
+        found(uid, mark);
     }
     Ok(())
 }
@@ -131,13 +131,13 @@ mod tests {
             let mark = |(flags, keywords, modseq)| Mark { flags, keywords, modseq };
             let marks: Marks = marks.into_iter().map(|(uid, what)| (uid, mark(what))).collect();
             let mut again = Marks::new();
-            decode(2, &encode(&marks), &mut again).unwrap();
+            decode(2, &encode(&marks), |uid, mark| drop(again.insert(uid, mark))).unwrap();
             prop_assert_eq!(again, marks);
         }
 
         #[test]
         fn no_bytes_make_it_panic(bytes: Vec<u8>) {
-            let _ = decode(0, &bytes, &mut Marks::new());
+            let _ = decode(0, &bytes, |_, _| {});
         }
     }
 }

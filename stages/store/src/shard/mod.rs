@@ -157,13 +157,16 @@ pub enum FlagMode {
 impl FlagChange {
     /// The flags and keywords after the change; keywords are kept apart by spaces. None if there would be too many.
     fn apply(&self, flags: i64, keywords: &str) -> Option<(i64, String)> {
-        let mut words: Vec<&str> = keywords.split(' ').filter(|word| !word.is_empty()).collect();
-        let named = |word: &str| self.keywords.iter().any(|keyword| keyword.eq_ignore_ascii_case(word));
         let flags = match self.how {
             FlagMode::Set => self.flags,
             FlagMode::Add => flags | self.flags,
             FlagMode::Remove => flags & !self.flags,
         };
+        if self.keywords.is_empty() && self.how != FlagMode::Set {
+            return Some((flags, keywords.to_owned()));
+        }
+        let mut words: Vec<&str> = keywords.split(' ').filter(|word| !word.is_empty()).collect();
+        let named = |word: &str| self.keywords.iter().any(|keyword| keyword.eq_ignore_ascii_case(word));
         match self.how {
             FlagMode::Set => words = self.keywords.iter().map(String::as_str).collect(),
             FlagMode::Add => {

@@ -1,7 +1,5 @@
 //! How values are written in responses: strings, dates, flags.
 
-use std::fmt::Write as _;
-
 use bytes::{BufMut as _, BytesMut};
 
 /// A quoted string is kept to this; longer values go out as literals.
@@ -84,17 +82,13 @@ pub(super) fn date_time(millis: i64) -> String {
 
 /// The flags of a message as a list.
 pub(super) fn flags(bits: i64, keywords: &str) -> String {
-    let mut list = String::from("(");
-    for (bit, name) in super::question::flags::NAMES {
-        if bits & bit != 0 {
-            let _ = write!(list, "{name} ");
-        }
+    let named = super::question::flags::NAMES.into_iter().filter(|(bit, _)| bits & bit != 0).map(|(_, name)| name);
+    let mut list = String::with_capacity(64);
+    for name in named.chain(keywords.split(' ').filter(|keyword| !keyword.is_empty())) {
+        list.push(if list.is_empty() { '(' } else { ' ' });
+        list.push_str(name);
     }
-    for keyword in keywords.split(' ').filter(|keyword| !keyword.is_empty()) {
-        let _ = write!(list, "{keyword} ");
-    }
-    let mut list = list.trim_end().to_owned();
-    list.push(')');
+    list.push_str(if list.is_empty() { "()" } else { ")" });
     list
 }
 

@@ -95,6 +95,12 @@ impl Rows {
         Some((piece.before + at, &piece.rows[at]))
     }
 
+    /// The messages with these UIDs, which are in order, and their indices. One look goes on where the last one ended.
+    pub fn each<'a>(&'a self, uids: &'a [u32]) -> impl Iterator<Item = (usize, &'a MessageRow)> {
+        let mut cursor = Cursor { pieces: &self.0, at: 0 };
+        uids.iter().filter_map(move |uid| cursor.to(*uid))
+    }
+
     /// The index of the first message with this UID or a higher one.
     pub fn lower(&self, uid: u32) -> usize {
         let at = self.0.partition_point(|piece| piece.key() < uid / PIECE);
@@ -126,8 +132,14 @@ impl Rows {
     #[must_use]
     pub fn with(&self, changed: impl IntoIterator<Item = MessageRow>, gone: &[u32]) -> Self {
         let mut edits: BTreeMap<u32, (Vec<MessageRow>, Vec<u32>)> = BTreeMap::new();
-        for row in changed {
-            edits.entry(row.uid / PIECE).or_default().0.push(row);
+        let mut changed = changed.into_iter().peekable();
+        while let Some(row) = changed.next() {
+            let key = row.uid / PIECE;
+            let here = &mut edits.entry(key).or_default().0;
+            here.push(row);
+            while let Some(row) = changed.next_if(|row| row.uid / PIECE == key) {
+                here.push(row);
+            }
         }
         for uid in gone {
             edits.entry(uid / PIECE).or_default().1.push(*uid);
@@ -183,15 +195,46 @@ impl FromIterator<MessageRow> for Rows {
     }
 }
 
-fn edited(old: &[MessageRow], changed: Vec<MessageRow>, gone: &[u32]) -> Vec<MessageRow> {
-    let mut rows = old.to_vec();
-    for row in changed {
-        match rows.binary_search_by_key(&row.uid, |row| row.uid) {
-            Ok(at) => rows[at] = row,
-            Err(at) => rows.insert(at, row),
+/// Where the last look at messages ended.
+struct Cursor<'a> {
+    /// The piece of that message, and those behind it.
+    pieces: &'a [Piece],
+    /// Its place in the piece.
+    at: usize,
+}
+
+impl<'a> Cursor<'a> {
+    /// The message with this UID, which is not lower than the last one that was asked for.
+    fn to(&mut self, uid: u32) -> Option<(usize, &'a MessageRow)> {
+        let key = uid / PIECE;
+        if self.pieces.first()?.key() < key {
+            self.pieces = &self.pieces[self.pieces.partition_point(|piece| piece.key() < key)..];
+            self.at = 0;
         }
+        let piece = self.pieces.first()?;
+        // Nearly always it is the next one.
+        self.at += piece.rows[self.at..].iter().take_while(|row| row.uid < uid).count();
+        let row = piece.rows.get(self.at).filter(|row| row.uid == uid)?;
+        Some((piece.before + self.at, row))
     }
-    rows.retain(|row| !gone.contains(&row.uid));
+}
+
+fn edited(old: &[MessageRow], mut changed: Vec<MessageRow>, gone: &[u32]) -> Vec<MessageRow> {
+    // What was changed twice is as it was last.
+    changed.sort_by_key(|row| row.uid);
+    changed.reverse();
+    changed.dedup_by_key(|row| row.uid);
+    let mut rows = Vec::with_capacity(old.len() + changed.len());
+    for row in old {
+        while let Some(new) = changed.pop_if(|new| new.uid < row.uid) {
+            rows.push(new);
+        }
+        rows.push(changed.pop_if(|new| new.uid == row.uid).unwrap_or_else(|| row.clone()));
+    }
+    rows.extend(changed.into_iter().rev());
+    if !gone.is_empty() {
+        rows.retain(|row| !gone.contains(&row.uid));
+    }
     rows
 }
 

@@ -1,5 +1,7 @@
 //! What has changed in the selected mailbox since the client was last told.
 
+use std::fmt::Write as _;
+
 use bytes::{BufMut as _, BytesMut};
 
 use super::ImapSession;
@@ -84,17 +86,21 @@ impl How<'_> {
     /// RFC 7162 section 3.2: with QRESYNC each such response has the UID; section 3.1.3: MODSEQ is told also of what is
     /// stored in silence.
     fn put_row(&self, index: usize, row: &MessageRow, lines: &mut BytesMut) {
-        let mut items = Vec::with_capacity(3);
+        // Writing into memory does not fail.
+        let _ = write!(lines, "* {} FETCH ", index + 1);
+        let mut before = "(";
         if self.uid == UidForm::Uid || self.tells.vanished {
-            items.push(format!("UID {}", row.uid));
+            let _ = write!(lines, "{before}UID {}", row.uid);
+            before = " ";
         }
         if !self.silent || self.told.binary_search(&row.uid).is_err() {
-            items.push(format!("FLAGS {}", encode::flags(row.flags, &row.keywords)));
+            let _ = write!(lines, "{before}FLAGS {}", encode::flags(row.flags, &row.keywords));
+            before = " ";
         }
         if self.tells.modseq {
-            items.push(format!("MODSEQ ({})", row.modseq));
+            let _ = write!(lines, "{before}MODSEQ ({})", row.modseq);
         }
-        lines.put_slice(format!("* {} FETCH ({})\r\n", index + 1, items.join(" ")).as_bytes());
+        lines.put_slice(b")\r\n");
     }
 }
 
@@ -102,10 +108,12 @@ impl How<'_> {
 /// sequence numbers must stand still (RFC 3501 section 7.4.1).
 fn changes(old: &mut Rows, new: Rows, how: &How<'_>) -> BytesMut {
     let (mut gone, mut changed, mut lines) = (Vec::new(), Vec::new(), BytesMut::new());
+    let mut told = how.told.iter().peekable();
     old.compare(&new, |was, is| match (was, is) {
         (Some(was), None) => gone.push(was),
         (Some((_, was)), Some((_, is))) if how.differs(was, is) => {
-            if how.told.binary_search(&is.uid).is_err() {
+            while told.next_if(|told| **told < is.uid).is_some() {}
+            if told.peek() != Some(&&is.uid) {
                 changed.push(is.uid);
             }
         }
@@ -122,7 +130,9 @@ fn changes(old: &mut Rows, new: Rows, how: &How<'_>) -> BytesMut {
         changed.extend(how.told);
         changed.sort_unstable();
     }
-    for (index, row) in changed.iter().filter(|uid| new.find(**uid).is_some()).filter_map(|uid| next.find(*uid)) {
+    // Those that are gone are told as gone.
+    let there: Vec<u32> = new.each(&changed).map(|(_, row)| row.uid).collect();
+    for (index, row) in next.each(&there) {
         how.put_row(index, row, &mut lines);
     }
     if next.len() > before {
