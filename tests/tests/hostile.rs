@@ -2,14 +2,14 @@
 //! and the next client is served.
 #![allow(clippy::unwrap_used)]
 
-use std::io::Write as _;
+use std::io::{Read as _, Write as _};
 use std::net::{Shutdown, TcpStream};
 use std::time::Duration;
 
 use rand::rngs::StdRng;
 use rand::{RngCore as _, SeedableRng as _};
 use serde_json::json;
-use tests::chain::{Chain, Clamd};
+use tests::chain::{Chain, Clamd, wait_for};
 use tests::clients::Smtp;
 
 /// What a process may grow by under one such sender, in bytes.
@@ -165,6 +165,27 @@ fn who_says_nothing_is_told_so() {
     is_served(&chain);
     chain.settles();
     chain.books(&[("accepted", 1)]);
+}
+
+/// Whether the gate and accept share a process or a connection: who sends and sends hears why it is over.
+#[test]
+fn the_last_word_reaches_who_does_not_listen() {
+    let clamd = Clamd::start();
+    for chain in [Chain::start_all(&clamd), Chain::start_parts(&clamd)] {
+        wait_for("accept", || Smtp::try_connect(chain.smtp).is_ok());
+        let stream = TcpStream::connect(("127.0.0.1", chain.smtp)).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        let (mut says, mut hears, mut heard) = (stream.try_clone().unwrap(), stream, Vec::new());
+        let sender = std::thread::spawn(move || while says.write_all(&b"NONSENSE\r\n".repeat(500)).is_ok() {});
+        // What comes behind the last word is of no interest.
+        let _ = hears.read_to_end(&mut heard);
+        let heard = String::from_utf8_lossy(&heard);
+        let last = heard.lines().last().unwrap();
+        assert!(last.starts_with("421 4.7.0 "), "{last}");
+        let _ = hears.shutdown(Shutdown::Both);
+        sender.join().unwrap();
+        is_served(&chain);
+    }
 }
 
 #[test]

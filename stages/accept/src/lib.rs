@@ -22,6 +22,7 @@ use proto::NodeName;
 use runtime::bodies::Bodies;
 use runtime::broker::Broker;
 use runtime::driver::Terms;
+use runtime::handover::Handover;
 use runtime::listener::{self, Room, Settings};
 use runtime::tasks::Tasks;
 use tokio_rustls::TlsAcceptor;
@@ -57,11 +58,12 @@ pub struct Surroundings {
     pub tasks: Tasks,
 }
 
-/// Opens the journal, listens, and starts everything that accept does. Gives the journal, for the books.
+/// Opens the journal, listens, and starts everything that accept does. Gives the journal, for the books, and the way in
+/// for a gate of this process.
 ///
 /// # Errors
 /// When the journal cannot be opened or an address cannot be had.
-pub fn start(config: Config, around: Surroundings) -> anyhow::Result<Journal> {
+pub fn start(config: Config, around: Surroundings) -> anyhow::Result<(Journal, Handover)> {
     let (journal, recovery) = Journal::open(config.journal.clone(), around.node.as_str(), runtime::clock::now())?;
     tracing::info!(
         pending = recovery.pending,
@@ -107,7 +109,9 @@ pub fn start(config: Config, around: Surroundings) -> anyhow::Result<Journal> {
     tasks.spawn_vital("peers", peers::talk(Arc::clone(&intake), tasks.clone()));
     tasks.spawn_vital("refill", rounds::refill(Arc::clone(&intake), tasks.clone()));
     let desk = Desk { intake, directory: around.directory, budget, terms };
+    let at_once = desk.clone();
+    let handover = Handover::new(settings.clone(), tasks.clone(), move |handed| at_once.clone().take_over(handed));
     let serve = move |stream, peer| desk.clone().serve(stream, peer);
     tasks.spawn_vital("accept", listener::run(settings, sockets, tasks.clone(), serve));
-    Ok(journal)
+    Ok((journal, handover))
 }

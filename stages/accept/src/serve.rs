@@ -1,4 +1,5 @@
-//! One connection: the PROXY header of the gate, then the dialogue, whose questions are answered here.
+//! One connection: the PROXY header of the gate, or what a gate of this process says itself, then the dialogue, whose
+//! questions are answered here.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -8,6 +9,7 @@ use bytes::{Bytes, BytesMut};
 use directory::{Directory, Receives};
 use proto::GateFacts;
 use runtime::driver::{Backend, Conversation, Terms, drive};
+use runtime::handover::Handed;
 use tokio::io::AsyncReadExt as _;
 use tokio::net::TcpStream;
 use wire::proxy::Header;
@@ -41,7 +43,7 @@ struct Clerk {
 }
 
 impl Desk {
-    /// Serves one connection to its end.
+    /// Serves one connection of a gate to its end.
     pub(crate) async fn serve(self, mut stream: TcpStream, from: SocketAddr) {
         if !self.intake.config.gates.contains(&from.ip().to_canonical()) {
             tracing::warn!(%from, "not a gate; see stages.accept.gates");
@@ -59,12 +61,27 @@ impl Desk {
             tracing::warn!(%from, %error, "the gate's facts cannot be read");
             GateFacts::default()
         });
+        self.talk(&mut Conversation::Clear(stream), address, gate, rest).await;
+    }
+
+    /// Serves a client that a gate of this process has handed over. Accept has the last word, and sees to it that it is
+    /// heard.
+    pub(crate) async fn take_over(mut self, handed: Handed) {
+        let tasks = self.terms.tasks.clone();
+        self.terms.idle = self.terms.idle.min(handed.idle);
+        self.terms.stalled = self.terms.stalled.min(handed.idle);
+        let mut client = Conversation::Clear(handed.client);
+        self.talk(&mut client, handed.address, handed.facts, Bytes::new()).await;
+        client.linger(&tasks).await;
+    }
+
+    async fn talk(self, client: &mut Conversation, address: SocketAddr, gate: GateFacts, first: Bytes) {
         let tls = if self.terms.tls.is_some() { Tls::Offered } else { Tls::Unavailable };
         let session = SmtpSession::new(self.intake.hostname.clone(), self.intake.config.limits.clone(), tls);
         let terms = self.terms.clone();
         let peer = Peer { address, tls: String::new(), gate };
         let mut clerk = Clerk { desk: self, peer, share: None, most: 0, told: None };
-        if let Err(error) = drive(Conversation::Clear(stream), session, &mut clerk, &terms, rest).await {
+        if let Err(error) = drive(client, session, &mut clerk, &terms, first).await {
             tracing::debug!(client = %address, %error, "the connection broke off");
         }
     }

@@ -10,6 +10,7 @@ use proto::{NodeName, subjects};
 use runtime::admin::{self, Readiness};
 use runtime::bodies::Bodies;
 use runtime::broker::Broker;
+use runtime::handover::Handover;
 use runtime::tasks::{Tasks, termination};
 use runtime::worker::{self, Place, Workshop};
 use runtime::{Stage, streams, telemetry, tls};
@@ -120,7 +121,7 @@ async fn start(
     );
     let watch = nats::watch(process.broker.clone(), child, process.readiness.clone(), process.tasks.clone());
     process.tasks.spawn("broker", watch);
-    let journal = if process.runs(Part::Accept) { Some(process.accept()?) } else { None };
+    let (journal, handover) = if process.runs(Part::Accept) { Some(process.accept()?) } else { None }.unzip();
     process.tasks.spawn_vital(
         "reports",
         reports::answer(process.broker.clone(), process.config.node.clone(), journal, process.tasks.clone()),
@@ -139,7 +140,7 @@ async fn start(
         process.store()?;
     }
     if process.runs(Part::Gate) {
-        gate::start(process.config.gate.clone(), process.tasks.clone())?;
+        gate::start(process.config.gate.clone(), handover, process.tasks.clone())?;
     }
     Ok(())
 }
@@ -162,7 +163,7 @@ impl Process {
         Workshop { broker: self.broker.clone(), bodies: self.bodies.clone(), tasks: self.tasks.clone() }
     }
 
-    fn accept(&self) -> anyhow::Result<Journal> {
+    fn accept(&self) -> anyhow::Result<(Journal, Handover)> {
         let around = accept::Surroundings {
             hostname: self.config.hostname.clone(),
             node: self.config.node.clone(),

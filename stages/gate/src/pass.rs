@@ -1,4 +1,5 @@
-//! Passing a connection through to an accept node, or refusing it. Nothing is read of the mail.
+//! Passing a connection through to an accept node, or handing it over to the one of this process, or refusing it. Nothing
+//! is read of the mail.
 
 use std::io;
 use std::net::SocketAddr;
@@ -6,6 +7,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use proto::{GateFacts, Listing};
+use runtime::handover::{Handed, Handover};
+use runtime::linger::linger;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use wire::proxy::Header;
@@ -17,10 +20,6 @@ use crate::Gate;
 const CONNECT: Duration = Duration::from_secs(2);
 /// A refused client may take so long to read why.
 const REFUSED: Duration = Duration::from_secs(10);
-/// A client that goes on sending to a node that has said its last word may take so long to hear it.
-const LINGER: Duration = Duration::from_secs(5);
-/// And so long when a shutdown has begun: enough for a round trip, and far below the grace.
-const LINGER_AT_END: Duration = Duration::from_secs(1);
 /// Bytes under way in one direction of a connection.
 const BUFFER: usize = 8 * 1024;
 
@@ -35,47 +34,50 @@ pub(crate) async fn refuse(gate: &Gate, mut client: TcpStream, peer: SocketAddr,
         if said[..count].to_ascii_uppercase().starts_with(b"QUIT") {
             client.write_all(&Reply::bye().encode()).await?;
         }
-        client.shutdown().await?;
-        linger(gate, &mut client).await;
+        linger(&mut client, &gate.tasks).await;
         io::Result::Ok(())
     })
     .await;
 }
 
-/// Connects to an accept node, says who the client is, and copies both ways until both are done.
+/// An accept node.
+enum Node<'a> {
+    /// In this process.
+    Here(&'a Handover),
+    /// Behind this connection.
+    There(TcpStream),
+}
+
+/// Finds an accept node, says who the client is, and copies both ways until both are done.
 pub(crate) async fn through(gate: &Gate, mut client: TcpStream, peer: SocketAddr, facts: GateFacts) -> io::Result<()> {
-    let Some(mut node) = connect(gate).await else {
-        tracing::warn!("no accept node can be reached; clients are told to come again");
-        client.write_all(b"421 4.3.2 Service not available; try again later\r\n").await?;
-        client.shutdown().await?;
-        linger(gate, &mut client).await;
-        return Ok(());
+    let mut node = match next(gate).await {
+        Some(Node::There(node)) => node,
+        Some(Node::Here(accept)) => {
+            accept.serve(handed(gate, client, peer, facts)).await;
+            return Ok(());
+        }
+        None => {
+            tracing::warn!("no accept node can be reached; clients are told to come again");
+            client.write_all(b"421 4.3.2 Service not available; try again later\r\n").await?;
+            linger(&mut client, &gate.tasks).await;
+            return Ok(());
+        }
     };
     let header = Header { addresses: Some((peer, client.local_addr()?)), facts: facts.encode() };
     node.write_all(&header.encode()).await?;
     let passed = both_ways(&mut client, &mut node, gate.config.idle).await;
     drop(node);
     if !matches!(&passed, Err(error) if error.kind() == io::ErrorKind::TimedOut) {
-        linger(gate, &mut client).await;
+        linger(&mut client, &gate.tasks).await;
     }
     passed
 }
 
-/// Reads on from a client that has been told the last word, until it closes. To close a connection on which something has
-/// come that nobody has read is to take back what was written last.
-async fn linger(gate: &Gate, client: &mut TcpStream) {
-    let mut nowhere = tokio::io::sink();
-    let patience = async {
-        tokio::select! {
-            () = tokio::time::sleep(LINGER) => return,
-            () = gate.tasks.stopping() => {}
-        }
-        tokio::time::sleep(LINGER_AT_END).await;
-    };
-    tokio::select! {
-        () = patience => {}
-        _ = tokio::io::copy(client, &mut nowhere) => {}
-    }
+/// What accept would read out of the header.
+fn handed(gate: &Gate, client: TcpStream, peer: SocketAddr, facts: GateFacts) -> Handed {
+    let address = SocketAddr::new(peer.ip().to_canonical(), peer.port());
+    let facts = if Header::carries(&facts.encode()) { facts } else { GateFacts::default() };
+    Handed { client, address, facts, idle: gate.config.idle }
 }
 
 /// Copies both ways until the node is done. What it says last must reach the client; what the client says to a node that is
@@ -112,16 +114,20 @@ async fn silence(moved: &AtomicU64, idle: Duration) {
     }
 }
 
-async fn connect(gate: &Gate) -> Option<TcpStream> {
+/// The node whose turn it is, or the first behind it that is there.
+async fn next(gate: &Gate) -> Option<Node<'_>> {
     let nodes = &gate.config.accept;
     let first = gate.turn.fetch_add(1, Ordering::Relaxed);
     for offset in 0..nodes.len() {
         let node = nodes[(first.wrapping_add(offset)) % nodes.len()];
+        if let Some(accept) = gate.here.as_ref().filter(|accept| accept.is_at(node)) {
+            return Some(Node::Here(accept));
+        }
         match tokio::time::timeout(CONNECT, TcpStream::connect(node)).await {
             Ok(Ok(stream)) => {
                 // Small replies must not wait for each other.
                 let _ = stream.set_nodelay(true);
-                return Some(stream);
+                return Some(Node::There(stream));
             }
             Ok(Err(error)) => tracing::debug!(%node, %error, "an accept node does not answer"),
             Err(_) => tracing::debug!(%node, "an accept node does not answer in time"),
@@ -172,6 +178,7 @@ mod tests {
 
     use runtime::config::Section;
     use runtime::dns;
+    use runtime::listener::{Room, Settings};
     use runtime::tasks::Tasks;
     use serde_json::json;
     use tokio::net::{TcpListener, TcpSocket};
@@ -183,7 +190,7 @@ mod tests {
         let settings = json!({"accept": accept, "resolver": "127.0.0.1:9"});
         let config = Config::read(Section::root(settings, Rc::default()));
         let resolver = dns::resolver(config.resolver, config.deadline).unwrap();
-        Gate { config, resolver, turn: AtomicUsize::new(0), tasks: Tasks::default() }
+        Gate { config, resolver, turn: AtomicUsize::new(0), here: None, tasks: Tasks::default() }
     }
 
     async fn listener() -> (TcpListener, SocketAddr) {
@@ -365,5 +372,86 @@ mod tests {
         let listing = Listing { zone: "bl.example".into(), code: "127.0.0.2".into(), weight: 1.0, text: String::new() };
         let ((), heard) = tokio::join!(refuse(&gate, ours, peer, &listing), flood(client));
         assert!(heard.starts_with("554 "), "{heard}");
+    }
+
+    /// An accept stage of this process at that address, which tells each client who it is.
+    fn here(address: SocketAddr, tasks: &Tasks) -> Handover {
+        let room = Room::new(1, 1);
+        let settings = Settings { name: "test", addresses: vec![address], room, busy: b"421 busy\r\n" };
+        let stops = tasks.clone();
+        Handover::new(settings, tasks.clone(), move |mut handed: Handed| {
+            let tasks = stops.clone();
+            async move {
+                let told = format!("220 {} {}\r\n", handed.address, handed.facts.unknown.join(","));
+                handed.client.write_all(told.as_bytes()).await.unwrap();
+                linger(&mut handed.client, &tasks).await;
+            }
+        })
+    }
+
+    /// Nobody listens, and the client is served.
+    #[tokio::test]
+    async fn a_client_is_handed_over_within_the_process() {
+        let (_kept, nobody) = nobody();
+        let mut gate = gate(&[nobody]);
+        gate.here = Some(here(nobody, &gate.tasks));
+        let (client, ours) = connection().await;
+        let peer = client.local_addr().unwrap();
+        let facts = GateFacts { unknown: vec!["bl.example".into()], ..GateFacts::default() };
+        let passed = through(&gate, ours, peer, facts);
+        let (passed, heard) = tokio::join!(passed, flood(client));
+        passed.unwrap();
+        assert_eq!(heard, format!("220 {peer} bl.example\r\n"));
+    }
+
+    #[tokio::test]
+    async fn the_turn_goes_round_all_the_same() {
+        let (listener, there) = listener().await;
+        let (_kept, nobody) = nobody();
+        let mut gate = gate(&[nobody, there]);
+        gate.here = Some(here(nobody, &gate.tasks));
+        for turn in 0..4 {
+            if turn % 2 == 0 {
+                let (passed, heard) = pass(&gate, flood, async {}).await;
+                passed.unwrap();
+                assert!(heard.starts_with("220 127.0.0.1:"), "{heard}");
+            } else {
+                let node = async { taken(&listener).await.write_all(b"220 there\r\n").await.unwrap() };
+                let (passed, heard) = pass(&gate, hear, node).await;
+                passed.unwrap();
+                assert_eq!(heard, "220 there\r\n");
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn nothing_is_handed_over_in_a_shutdown() {
+        let (_kept, nobody) = nobody();
+        let mut gate = gate(&[nobody]);
+        gate.here = Some(here(nobody, &gate.tasks));
+        gate.tasks.stop();
+        let (passed, heard) = pass(&gate, flood, async {}).await;
+        passed.unwrap();
+        assert!(heard.starts_with("421 4.3.2 "), "{heard}");
+    }
+
+    /// The gate's place is given back by the end of the whole.
+    #[tokio::test]
+    async fn a_client_that_is_handed_over_keeps_its_place() {
+        let (_kept, nobody) = nobody();
+        let mut gate = gate(&[nobody]);
+        gate.here = Some(here(nobody, &gate.tasks));
+        let (mut client, ours) = connection().await;
+        let peer = client.local_addr().unwrap();
+        let passed = through(&gate, ours, peer, GateFacts::default());
+        tokio::pin!(passed);
+        let mut heard = String::new();
+        tokio::select! {
+            _ = &mut passed => panic!("its place was given back"),
+            read = client.read_to_string(&mut heard) => { read.unwrap(); }
+        }
+        assert!(futures::poll!(&mut passed).is_pending());
+        drop(client);
+        passed.await.unwrap();
     }
 }

@@ -20,6 +20,7 @@ use tokio_rustls::server::TlsStream;
 use wire::session::{Farewell, Session, Step};
 
 use self::line::Line;
+use crate::linger::linger;
 use crate::tasks::Tasks;
 
 /// Bytes read at once. An idle connection has no room set aside for them.
@@ -85,7 +86,13 @@ impl Conversation {
         let Self::Clear(stream) = std::mem::replace(self, Self::Gone) else {
             return Err(io::Error::other("TLS has begun already"));
         };
-        let stream = tokio::time::timeout(limit, tls.accept(stream)).await.map_err(|_| timed_out())??;
+        let accepted =
+            tokio::time::timeout(limit, tls.accept(stream).into_fallible()).await.map_err(|_| timed_out())?;
+        let stream = accepted.map_err(|(error, stream)| {
+            // The peer may yet have to hear why.
+            *self = Self::Clear(stream);
+            error
+        })?;
         let (_, session) = stream.get_ref();
         let version = session.protocol_version().and_then(|version| version.as_str()).unwrap_or("TLS").to_owned();
         let suite = session.negotiated_cipher_suite().and_then(|suite| suite.suite().as_str()).unwrap_or("?");
@@ -148,6 +155,15 @@ impl Conversation {
             Self::Gone => Ok(()),
         };
     }
+
+    /// Reads on behind the last word, for a bounded time: where no gate in front does so.
+    pub async fn linger(&mut self, tasks: &Tasks) {
+        match self {
+            Self::Clear(stream) => linger(stream, tasks).await,
+            Self::Tls(stream) => linger(stream.get_mut().0, tasks).await,
+            Self::Gone => {}
+        }
+    }
 }
 
 /// Drives `session` until either side is done. `first` is what was read from the peer already (behind a PROXY header).
@@ -155,7 +171,7 @@ impl Conversation {
 /// # Errors
 /// Whatever the socket says when the peer breaks off, or a time limit that it ran into.
 pub async fn drive<S: Session, B: Backend<S>>(
-    socket: Conversation,
+    socket: &mut Conversation,
     mut session: S,
     backend: &mut B,
     terms: &Terms,
@@ -189,7 +205,7 @@ pub async fn drive<S: Session, B: Backend<S>>(
             }
             Step::Close => {
                 flush(&mut line, &mut output, terms).await?;
-                line.socket.close().await;
+                tokio::time::timeout(terms.stalled, line.socket.close()).await.map_err(|_| timed_out())?;
                 return Ok(());
             }
         }
@@ -208,7 +224,7 @@ impl Waits {
     /// Writes what is to be said, and waits until there is something to do.
     async fn wait<S: Session, B: Backend<S>>(
         &mut self,
-        line: &mut Line,
+        line: &mut Line<'_>,
         output: &mut BytesMut,
         session: &mut S,
         backend: &mut B,
@@ -241,7 +257,7 @@ impl Waits {
 }
 
 /// What is small is gathered, to be sent together.
-async fn gather(line: &mut Line, output: &mut BytesMut, bytes: &[u8], terms: &Terms) -> io::Result<()> {
+async fn gather(line: &mut Line<'_>, output: &mut BytesMut, bytes: &[u8], terms: &Terms) -> io::Result<()> {
     if output.len() + bytes.len() > WRITE {
         flush(line, output, terms).await?;
     }
@@ -270,7 +286,7 @@ struct Ear<'a> {
 impl Ear<'_> {
     async fn listen<S: Session, B: Backend<S>>(
         self,
-        line: &mut Line,
+        line: &mut Line<'_>,
         session: &mut S,
         backend: &mut B,
         terms: &Terms,
@@ -302,7 +318,7 @@ impl Ear<'_> {
     }
 }
 
-async fn flush(line: &mut Line, output: &mut BytesMut, terms: &Terms) -> io::Result<()> {
+async fn flush(line: &mut Line<'_>, output: &mut BytesMut, terms: &Terms) -> io::Result<()> {
     if !output.is_empty() {
         line.write(output, terms.stalled).await?;
         output.clear();
@@ -317,7 +333,15 @@ fn timed_out() -> io::Error {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+    use std::sync::Arc;
+
+    use rustls_pki_types::CertificateDer;
+    use rustls_pki_types::pem::PemObject as _;
+    use tokio::io::{AsyncRead, AsyncWrite};
     use tokio::net::TcpListener;
+    use tokio_rustls::TlsConnector;
+    use tokio_rustls::rustls::crypto::ring;
+    use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 
     use super::*;
 
@@ -435,7 +459,7 @@ mod tests {
         client.write_all(say).await.unwrap();
         let theirs = terms.clone();
         let drive = async move {
-            drive(Conversation::Clear(server), session, &mut Upper, &theirs, Bytes::from_static(b"x")).await
+            drive(&mut Conversation::Clear(server), session, &mut Upper, &theirs, Bytes::from_static(b"x")).await
         };
         let read = async {
             let mut heard = vec![0; 1 + say.len()];
@@ -502,9 +526,9 @@ mod tests {
         let (server, _) = listener.accept().await.unwrap();
         let mut meddler = Meddler(client);
         let first = Bytes::from_static(b"a");
-        let server = Conversation::Clear(server);
+        let mut server = Conversation::Clear(server);
         let session = Echo { marks: true, ..Echo::default() };
-        drive(server, session, &mut meddler, &terms(5_000), first).await.unwrap();
+        drive(&mut server, session, &mut meddler, &terms(5_000), first).await.unwrap();
         let mut heard = String::new();
         meddler.0.read_to_string(&mut heard).await.unwrap();
         assert_eq!(heard, "a!b");
@@ -542,7 +566,8 @@ mod tests {
         });
         then(&terms);
         let (session, mut backend, first) = (Echo::default(), Upper, Bytes::new());
-        let driven = drive(Conversation::Clear(server), session, &mut backend, &terms, first);
+        let mut server = Conversation::Clear(server);
+        let driven = drive(&mut server, session, &mut backend, &terms, first);
         tokio::time::timeout(Duration::from_secs(10), driven).await.ok()
     }
 
@@ -570,7 +595,8 @@ mod tests {
         let terms = terms(5_000);
         let session = Echo { curious: true, ..Echo::default() };
         let mut backend = Tells(0);
-        let drive = drive(Conversation::Clear(server), session, &mut backend, &terms, Bytes::new());
+        let mut server = Conversation::Clear(server);
+        let drive = drive(&mut server, session, &mut backend, &terms, Bytes::new());
         let read = async {
             let mut heard = [0; 3];
             client.read_exact(&mut heard).await.unwrap();
@@ -603,7 +629,7 @@ mod tests {
         let (server, _) = listener.accept().await.unwrap();
         let terms = terms(200);
         let session = Echo { curious: true, ..Echo::default() };
-        drive(Conversation::Clear(server), session, &mut Chatty, &terms, Bytes::new()).await.unwrap();
+        drive(&mut Conversation::Clear(server), session, &mut Chatty, &terms, Bytes::new()).await.unwrap();
         let mut heard = String::new();
         client.read_to_string(&mut heard).await.unwrap();
         assert_eq!(heard, "late");
@@ -616,9 +642,11 @@ mod tests {
         let (server, _) = listener.accept().await.unwrap();
         let terms = terms(5_000);
         let (session, mut backend) = (Echo::default(), Upper);
-        let drive = drive(Conversation::Clear(server), session, &mut backend, &terms, Bytes::new());
+        let mut server = Conversation::Clear(server);
+        let drive = drive(&mut server, session, &mut backend, &terms, Bytes::new());
         let talk = async {
-            let mut line = Line::new(Conversation::Clear(client));
+            let mut client = Conversation::Clear(client);
+            let mut line = Line::new(&mut client);
             line.write(b"az", terms.stalled).await.unwrap();
             let mut heard = Vec::new();
             for (say, want) in [("", "AZ"), ("b", "AZB"), ("cq", "AZBCQ")] {
@@ -645,5 +673,78 @@ mod tests {
         assert!(flooded(terms.clone(), |_| {}).await.is_some(), "its life had no end");
         let terms = Terms { life: Duration::from_secs(60), ..terms };
         assert!(flooded(terms, |terms| terms.tasks.stop()).await.is_some(), "it did not hear of the shutdown");
+    }
+
+    /// What a client hears that sends and sends, and waits for nothing.
+    async fn flood(client: impl AsyncRead + AsyncWrite, say: u8) -> Vec<u8> {
+        let (mut read, mut write) = tokio::io::split(client);
+        let mut heard = Vec::new();
+        let flood = async { while write.write_all(&[say; 4096]).await.is_ok() {} };
+        tokio::select! {
+            () = flood => {}
+            () = async { read.read_to_end(&mut heard).await.map(drop).unwrap_or_default() } => {}
+        }
+        heard
+    }
+
+    fn tls() -> (TlsAcceptor, TlsConnector) {
+        let folder = tempfile::tempdir().unwrap();
+        let config = crate::tls::Config { certificate: folder.path().join("c"), key: folder.path().join("k") };
+        let acceptor = crate::tls::acceptor(&config, &["localhost".to_owned()]).unwrap();
+        let mut roots = RootCertStore::empty();
+        roots.add(CertificateDer::from_pem_file(&config.certificate).unwrap()).unwrap();
+        let client = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()));
+        let client = client.with_safe_default_protocol_versions().unwrap().with_root_certificates(roots);
+        (acceptor, TlsConnector::from(Arc::new(client.with_no_client_auth())))
+    }
+
+    async fn both_ends() -> (TcpStream, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let (client, accepted) = tokio::join!(TcpStream::connect(listener.local_addr().unwrap()), listener.accept());
+        (client.unwrap(), accepted.unwrap().0)
+    }
+
+    /// Ends a conversation behind `q`, with a client that says nothing else.
+    async fn last_word(mut server: Conversation, client: impl AsyncRead + AsyncWrite) {
+        let terms = terms(5_000);
+        let serve = async {
+            drive(&mut server, Echo::default(), &mut Upper, &terms, Bytes::new()).await.unwrap();
+            server.linger(&terms.tasks).await;
+            drop(server);
+        };
+        let ((), heard) = tokio::join!(serve, flood(client, b'q'));
+        assert_eq!(heard, b"Q");
+    }
+
+    #[tokio::test]
+    async fn a_last_word_reaches_a_client_that_goes_on_sending() {
+        let (client, server) = both_ends().await;
+        last_word(Conversation::Clear(server), client).await;
+    }
+
+    #[tokio::test]
+    async fn a_last_word_reaches_it_under_tls() {
+        let (client, server) = both_ends().await;
+        let (acceptor, connector) = tls();
+        let mut server = Conversation::Clear(server);
+        let name = "localhost".try_into().unwrap();
+        let (served, client) =
+            tokio::join!(server.start_tls(&acceptor, Duration::from_secs(5)), connector.connect(name, client));
+        served.unwrap();
+        last_word(server, client.unwrap()).await;
+    }
+
+    /// Who does not speak TLS hears that in an alert (RFC 8446 section 6).
+    #[tokio::test]
+    async fn a_handshake_that_fails_has_a_last_word_too() {
+        let (client, server) = both_ends().await;
+        let mut server = Conversation::Clear(server);
+        let serve = async {
+            server.start_tls(&tls().0, Duration::from_secs(5)).await.unwrap_err();
+            server.linger(&Tasks::default()).await;
+            drop(server);
+        };
+        let ((), heard) = tokio::join!(serve, flood(client, b'q'));
+        assert_eq!(heard.first(), Some(&21));
     }
 }

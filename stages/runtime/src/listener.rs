@@ -21,7 +21,7 @@ use crate::telemetry;
 const BACKLOG: i32 = 1024;
 
 /// How long a peer that is turned away may take to read why.
-const FAREWELL: Duration = Duration::from_millis(500);
+pub(crate) const FAREWELL: Duration = Duration::from_millis(500);
 
 /// What a listener is called, where it listens, and how many it serves.
 #[derive(Debug, Clone)]
@@ -50,7 +50,7 @@ impl Room {
         Self { most, most_per_network, open: Arc::default() }
     }
 
-    fn take(&self, name: &'static str, address: IpAddr) -> Result<Place, &'static str> {
+    pub(crate) fn take(&self, name: &'static str, address: IpAddr) -> Result<Place, &'static str> {
         let network = network(address);
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         if open.all >= self.most {
@@ -78,7 +78,7 @@ struct Open {
 }
 
 /// A place among the open connections; giving it back is dropping it.
-struct Place {
+pub(crate) struct Place {
     open: Arc<Mutex<Open>>,
     network: IpAddr,
     name: &'static str,

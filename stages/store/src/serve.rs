@@ -112,17 +112,17 @@ impl Desk {
     }
 
     async fn pop3(self, stream: TcpStream, peer: SocketAddr, begin: Begin) {
-        let Some((conversation, tls, cleartext)) = self.begin(stream, peer, begin).await else { return };
+        let Some((mut conversation, tls, cleartext)) = self.begin(stream, peer, begin).await else { return };
         let session = pop3::Pop3Session::new(pop3::Limits::default(), tls, cleartext);
         let mut maildrop = Maildrop::new(self.node, self.logins, self.texts, peer.ip());
-        told(peer, drive(conversation, session, &mut maildrop, &self.terms, Bytes::new()).await);
+        told(peer, drive(&mut conversation, session, &mut maildrop, &self.terms, Bytes::new()).await);
     }
 
     async fn imap(self, stream: TcpStream, peer: SocketAddr, begin: Begin) {
-        let Some((conversation, tls, cleartext)) = self.begin(stream, peer, begin).await else { return };
+        let Some((mut conversation, tls, cleartext)) = self.begin(stream, peer, begin).await else { return };
         let session = imap::ImapSession::new(self.limits, tls, cleartext);
         let mut reading = Reading::new(self.node, self.logins, self.texts, peer.ip());
-        told(peer, drive(conversation, session, &mut reading, &self.terms, Bytes::new()).await);
+        told(peer, drive(&mut conversation, session, &mut reading, &self.terms, Bytes::new()).await);
     }
 }
 

@@ -39,6 +39,11 @@ pub enum ProxyError {
 }
 
 impl Header {
+    /// Whether facts are short enough for a header.
+    pub fn carries(facts: &[u8]) -> bool {
+        facts.len() + 64 <= LENGTH_MOST
+    }
+
     /// The header's bytes. Facts that would make it too long are left out: they are worth less than the mail.
     pub fn encode(&self) -> Bytes {
         let mut body = BytesMut::new();
@@ -65,7 +70,7 @@ impl Header {
         if self.addresses.is_some()
             && let Ok(length) = u16::try_from(self.facts.len())
             && length > 0
-            && self.facts.len() + 64 <= LENGTH_MOST
+            && Self::carries(&self.facts)
         {
             body.put_u8(FACTS);
             body.put_u16(length);

@@ -15,8 +15,8 @@ use super::{Conversation, READ, WRITE};
 const LEVEL: u32 = 2;
 
 /// A socket, and how it is packed.
-pub(super) struct Line {
-    pub(super) socket: Conversation,
+pub(super) struct Line<'a> {
+    pub(super) socket: &'a mut Conversation,
     packing: Option<Packing>,
 }
 
@@ -28,8 +28,8 @@ struct Packing {
     pack: Option<Compress>,
 }
 
-impl Line {
-    pub(super) fn new(socket: Conversation) -> Self {
+impl<'a> Line<'a> {
+    pub(super) fn new(socket: &'a mut Conversation) -> Self {
         Self { socket, packing: None }
     }
 
