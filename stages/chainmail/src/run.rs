@@ -71,12 +71,11 @@ pub(crate) async fn run(config: Config, part: Part) -> anyhow::Result<()> {
     let child = server.as_ref().map(NatsServer::child);
     let started = start(config, part, child, tasks.clone(), readiness.clone()).await;
     if started.is_ok() {
+        // Whoever sees that we are ready may end us in the same moment.
+        let signalled = termination()?;
         readiness.ready("start");
         tokio::select! {
-            signal = termination() => {
-                signal?;
-                tracing::info!("shutting down");
-            }
+            () = signalled => tracing::info!("shutting down"),
             () = tasks.stopping() => tracing::error!("something vital has ended; shutting down"),
         }
     }

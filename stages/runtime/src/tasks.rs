@@ -72,22 +72,24 @@ impl Tasks {
     }
 }
 
-/// Resolves at SIGTERM or SIGINT.
+/// Resolves at SIGTERM or SIGINT. The process listens for them from the call on: what comes before the first poll counts.
 ///
 /// # Errors
 /// When the process may not listen for signals.
-pub async fn termination() -> std::io::Result<()> {
+pub fn termination() -> std::io::Result<impl Future<Output = ()>> {
     use tokio::signal::unix::{SignalKind, signal};
     let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-    tokio::select! {
-        _ = term.recv() => {}
-        _ = int.recv() => {}
-    }
-    Ok(())
+    Ok(async move {
+        tokio::select! {
+            _ = term.recv() => {}
+            _ = int.recv() => {}
+        }
+    })
 }
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
     use super::*;
 
     #[tokio::test]
@@ -98,6 +100,13 @@ mod tests {
         assert!(!tasks.finished(Duration::from_millis(10)).await);
         tasks.stop();
         assert!(tasks.finished(Duration::from_secs(5)).await);
+    }
+
+    #[tokio::test]
+    async fn a_signal_before_it_is_waited_for_counts() {
+        let signalled = termination().unwrap();
+        nix::sys::signal::raise(nix::sys::signal::Signal::SIGTERM).unwrap();
+        signalled.await;
     }
 
     #[tokio::test]
