@@ -341,7 +341,13 @@ impl Chain {
     /// Checks the books: these counts, and that they balance.
     #[track_caller]
     pub fn books(&self, want: &[(&str, u64)]) {
-        let status = self.status().expect("the books are known");
+        // Who is asked has little time to answer: on a busy machine not all do, and then the books are not known in full.
+        let mut known = None;
+        wait_for("the books to be known", || {
+            known = self.status();
+            known.is_some()
+        });
+        let status = known.unwrap();
         assert_eq!(status["balanced"], true, "{status}");
         for (name, count) in want {
             assert_eq!(status[name], *count, "{name} in {status}");

@@ -130,7 +130,7 @@ impl Rbldnsd {
     pub fn start(zones: &[(&str, &str)]) -> Self {
         let folder = tempfile::tempdir().unwrap();
         open_to_all(folder.path());
-        let port = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let port = free_port();
         let mut command = Command::new(program("rbldnsd"));
         command.args(["-n", "-q", "-u", "nobody", "-w"]).arg(folder.path()).args(["-b", &format!("127.0.0.1/{port}")]);
         for (zone, data) in zones {

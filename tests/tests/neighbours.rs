@@ -139,6 +139,7 @@ fn lists_refuse_and_warn() {
     ]);
     let settings = [
         ("/stages/gate/ask_private", json!(true)),
+        ("/stages/gate/deadline", json!("10s")),
         ("/stages/gate/resolver", json!(format!("127.0.0.1:{}", lists.port))),
         (
             "/stages/gate/lists",

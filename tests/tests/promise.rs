@@ -51,7 +51,7 @@ fn a_mail_comes_through_byte_for_byte() {
 #[test]
 fn a_virus_is_refused_in_the_session() {
     let clamd = Clamd::start();
-    let chain = Chain::start_all(&clamd);
+    let chain = Chain::start_all_with(&clamd, &[("/stages/accept/verdict_wait", json!("1min"))]);
     let reply = Smtp::connect(&chain).send("s@elsewhere.example", &["alice@example.org"], &eicar());
     assert!(reply.starts_with("550 5.7.1 Message refused: virus found: Eicar"), "{reply}");
     chain.settles();
@@ -238,9 +238,16 @@ fn the_scanner_is_taken_away() {
     load.proves(&chain);
 }
 
-/// A rejected mail waits for its accept node to decide, and others are scanned meanwhile.
+/// A rejected mail waits for its accept node to decide, and others are scanned meanwhile. A worker that waited itself would
+/// be held up for ten seconds; a busy machine may be slow once, but not each time.
 #[test]
 fn accept_decides_nothing_for_a_while() {
+    let is_held_up = (0..3).all(|_| scanned_while_accept_is_stopped() > Duration::from_secs(8));
+    assert!(!is_held_up, "it waited each time");
+}
+
+/// How long a clean mail waits behind three that are rejected.
+fn scanned_while_accept_is_stopped() -> Duration {
     let clamd = Clamd::start();
     let settings = [("/stages/scan/work", json!({"workers": 2})), ("/stages/accept/verdict_wait", json!("100ms"))];
     let chain = Chain::start_parts_with(&clamd, &settings);
@@ -258,10 +265,11 @@ fn accept_decides_nothing_for_a_while() {
     let began = Instant::now();
     clamd.resume();
     wait_for("the clean mail", || chain.read("alice@example.org").len() == 1);
-    assert!(began.elapsed() < Duration::from_secs(8), "it waited for {:?}", began.elapsed());
+    let waited = began.elapsed();
     chain.signal("accept", Signal::SIGCONT);
     chain.settles();
     chain.books(&[("accepted", 4), ("held", 3), ("stored", 1)]);
+    waited
 }
 
 #[test]
@@ -271,36 +279,40 @@ fn a_stage_is_away_for_a_while() {
     let load = Load::start(&chain, 12);
     for part in ["store", "deliver", "scan"] {
         chain.kill(part);
-        std::thread::sleep(Duration::from_secs(2));
+        let before = load.so_far();
+        wait_for("mail to be kept meanwhile", || load.so_far() > before + 24);
         chain.start(part);
     }
     load.proves(&chain);
 }
 
-/// Scoring asks name servers that say nothing, and does so for one mail at a time: a process does so many mails a second,
-/// whatever the machine, and each further one adds as many.
+/// Scoring asks name servers that say nothing, and does so for one mail at a time: a process does ten mails a second, which
+/// is little for any machine, and each further one adds as many. A machine that is busy with other things for a while does
+/// not show it: then it is measured again.
 #[test]
 fn a_pool_is_doubled_and_halved_under_load() {
     let clamd = Clamd::start();
-    let settings = [("/stages/score/work", json!({"workers": 1})), ("/stages/score/deadline", json!("50ms"))];
+    let settings = [("/stages/score/work", json!({"workers": 1})), ("/stages/score/deadline", json!("100ms"))];
     let mut chain = Chain::start_parts_with(&clamd, &settings);
     let load = Load::start(&chain, 24);
     let rate = || {
         // What was begun under another number of processes is over by then.
-        let behind = load.so_far() + 60;
+        let behind = load.so_far() + 30;
         wait_for("mail to flow", || load.so_far() >= behind);
         let (begun, before) = (Instant::now(), load.so_far());
-        wait_for("mail to flow", || load.so_far() >= before + 100);
+        wait_for("mail to flow", || load.so_far() >= before + 40);
         (load.so_far() - before) as f64 / begun.elapsed().as_secs_f64()
     };
-    let one = rate();
-    chain.start_again("score");
-    let two = rate();
-    chain.stop("score");
-    let one_again = rate();
-    println!("{one:.1}/s, doubled {two:.1}/s, halved {one_again:.1}/s");
-    assert!(two > one * 1.5, "{one:.1}/s and, doubled, {two:.1}/s");
-    assert!(one_again < two / 1.5, "{two:.1}/s and, halved, {one_again:.1}/s");
+    let mut shows = || {
+        let one = rate();
+        chain.start_again("score");
+        let two = rate();
+        chain.stop("score");
+        let one_again = rate();
+        println!("{one:.1}/s, doubled {two:.1}/s, halved {one_again:.1}/s");
+        two > one * 1.4 && one_again < two / 1.4
+    };
+    assert!((0..5).any(|_| shows()), "five times it made no difference");
     load.proves(&chain);
 }
 
@@ -311,8 +323,9 @@ fn two_processes_share_a_stage() {
     chain.start_again("scan");
     chain.start_again("deliver");
     let load = Load::start(&chain, 12);
-    std::thread::sleep(Duration::from_secs(2));
+    wait_for("mail to flow", || load.so_far() > 20);
     chain.kill("scan");
-    std::thread::sleep(Duration::from_secs(2));
+    let before = load.so_far();
+    wait_for("mail to flow on", || load.so_far() > before + 20);
     load.proves(&chain);
 }
