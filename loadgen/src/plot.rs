@@ -11,6 +11,8 @@ const HEIGHT: f64 = 480.0;
 const LEFT: f64 = 70.0;
 const ACROSS: f64 = 800.0;
 const UP: f64 = 170.0;
+/// Figures on the axis of time, at most.
+const FIGURES: f64 = 12.0;
 
 /// A line: its name, its colour, its points by second.
 type Line = (&'static str, &'static str, Vec<(f64, f64)>);
@@ -53,14 +55,22 @@ fn panel(picture: &mut String, top: f64, end: f64, name: &str, lines: &[Line]) {
     let (across, up) = (|at: f64| LEFT + at / end * ACROSS, |value: f64| bottom - value / most * UP);
     let _ = writeln!(picture, "<text x=\"{LEFT}\" y=\"{}\">{name}</text>", top - 8.0);
     for step in 0..=4 {
-        let (value, at) = (most * f64::from(step) / 4.0, end * f64::from(step) / 4.0);
-        let (y, x) = (up(value), across(at));
+        let value = most * f64::from(step) / 4.0;
+        let y = up(value);
         let _ = writeln!(
             picture,
-            "<path d=\"M{LEFT} {y:.1}h{ACROSS}\" stroke=\"#ddd\"/><text x=\"{}\" y=\"{:.1}\" text-anchor=\"end\">{value}</text>\
-             <text x=\"{x:.1}\" y=\"{}\" text-anchor=\"middle\">{at:.0} s</text>",
+            "<path d=\"M{LEFT} {y:.1}h{ACROSS}\" stroke=\"#ddd\"/>\
+             <text x=\"{}\" y=\"{:.1}\" text-anchor=\"end\">{value}</text>",
             LEFT - 6.0,
-            y + 4.0,
+            y + 4.0
+        );
+    }
+    let step = step(end);
+    for at in (0..).map(|tick| f64::from(tick) * step).take_while(|at| *at <= end) {
+        let _ = writeln!(
+            picture,
+            "<text x=\"{:.1}\" y=\"{}\" text-anchor=\"middle\">{at:.0} s</text>",
+            across(at),
             bottom + 16.0
         );
     }
@@ -83,6 +93,12 @@ fn round_up(value: f64) -> f64 {
     [1.0, 2.0, 4.0, 10.0].map(|step| step * unit).into_iter().find(|step| *step >= value).unwrap_or(value)
 }
 
+/// Seconds from one figure to the next on the axis of time: whole ones, and not so many that they touch.
+fn step(end: f64) -> f64 {
+    let steps = [1.0, 2.0, 5.0, 10.0, 20.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0, 3600.0];
+    steps.into_iter().find(|step| end / step <= FIGURES).unwrap_or(end / FIGURES)
+}
+
 fn escaped(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;")
 }
@@ -102,7 +118,7 @@ mod tests {
         let picture = svg("a <b>", &measured);
         assert_eq!(picture.matches("<polyline").count(), 5);
         assert!(picture.contains("a &lt;b>") && picture.ends_with("</svg>\n"));
-        assert!(picture.lines().count() < 40 && !picture.contains("NaN"));
+        assert!(picture.lines().count() < 60 && !picture.contains("NaN"));
         assert!(!svg("nothing", &Measured::default()).contains("NaN"));
     }
 
@@ -110,6 +126,9 @@ mod tests {
     fn axes_end_with_round_figures() {
         for (value, want) in [(1.0, 1.0), (1.2, 2.0), (39.0, 40.0), (41.0, 100.0), (1000.0, 1000.0)] {
             assert!((round_up(value) - want).abs() < 1e-9, "{value}");
+        }
+        for (end, want) in [(1.0, 1.0), (7.0, 1.0), (13.0, 2.0), (300.0, 30.0), (86_400.0, 7200.0)] {
+            assert!((step(end) - want).abs() < 1e-9, "{end}");
         }
     }
 }
