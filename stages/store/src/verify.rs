@@ -153,7 +153,7 @@ fn counts(snapshot: &Connection, tell: &mut dyn FnMut(&str)) -> anyhow::Result<(
     while let Some(row) = mailboxes.next()? {
         let (id, name, account): (i64, String, i64) = (row.get(0)?, row.get(1)?, row.get(2)?);
         let counted: [i64; 4] = [row.get(3)?, row.get(4)?, row.get(5)?, row.get(6)?];
-        let mut marks = marks::since(snapshot, id, 0)?;
+        let mut marks = marks::since(snapshot, id, 0)?.into_iter().collect();
         let mut here = [0; 4];
         for message in reader::messages(snapshot, id, 0, &mut marks)? {
             here[0] += 1;

@@ -160,16 +160,19 @@ impl Views {
 /// The messages of a mailbox, by what has changed in a view that is known, or all of them.
 fn messages(snapshot: &Connection, mailbox: &Mailbox, known: Option<&View>) -> rusqlite::Result<Rows> {
     let Some(known) = known else {
-        let mut marks = marks::since(snapshot, mailbox.id, 0)?;
+        let mut marks = marks::since(snapshot, mailbox.id, 0)?.into_iter().collect();
         return Ok(reader::messages(snapshot, mailbox.id, 0, &mut marks)?.into_iter().map(row).collect());
     };
     let since = i64::try_from(known.modseq).unwrap_or(i64::MAX);
     let mut marks = marks::since(snapshot, mailbox.id, since)?;
-    let new = reader::messages(snapshot, mailbox.id, known.uidnext.into(), &mut marks)?;
+    let new = marks.partition_point(|(uid, _)| number(*uid) < known.uidnext);
+    let mut new = marks.split_off(new).into_iter().collect();
+    let new = reader::messages(snapshot, mailbox.id, known.uidnext.into(), &mut new)?;
     let gone: Vec<u32> = reader::gone(snapshot, mailbox.id, since)?.into_iter().map(number).collect();
-    let uids: Vec<u32> = marks.keys().copied().map(number).collect();
+    let uids: Vec<u32> = marks.iter().map(|(uid, _)| number(*uid)).collect();
+    let mut marks = marks.into_iter();
     let changed = known.messages.each(&uids).filter_map(|(_, row)| {
-        let mark = marks.get(&row.uid.into())?;
+        let (_, mark) = marks.find(|(uid, _)| number(*uid) == row.uid)?;
         let keywords = if *mark.keywords == *row.keywords { Arc::clone(&row.keywords) } else { words(&mark.keywords) };
         Some(MessageRow { flags: mark.flags, keywords, modseq: mark.modseq.unsigned_abs(), ..*row })
     });

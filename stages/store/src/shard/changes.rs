@@ -1,6 +1,6 @@
 //! What readers change: flags, and messages that go for good.
 
-use rusqlite::OptionalExtension as _;
+use rusqlite::{OptionalExtension as _, Row, Statement};
 
 use super::mailboxes::Done;
 use super::marks::{self, Mark, Marks};
@@ -14,6 +14,55 @@ pub(crate) const REMEMBERED: i64 = 100_000;
 pub(crate) const SEEN: i64 = 1;
 /// The flag by which a reader says what is to be expunged.
 pub(crate) const DELETED: i64 = 8;
+
+const AS_IT_CAME: &str = "SELECT flags, keywords, modseq FROM messages WHERE mailbox = ? AND uid = ?";
+
+/// The flags with which a message came; none if it is not there.
+fn as_it_came(read: &mut Statement<'_>, mailbox: i64, uid: i64) -> rusqlite::Result<Option<Mark>> {
+    let mark = |row: &Row<'_>| Ok(Mark { flags: row.get(0)?, keywords: row.get(1)?, modseq: row.get(2)? });
+    read.query_row([mailbox, uid], mark).optional()
+}
+
+/// A change of flags under way.
+struct Flagging<'a> {
+    change: &'a FlagChange,
+    unchanged_since: i64,
+    /// Of those that change.
+    modseq: i64,
+    count: u64,
+    unseen: i64,
+    deleted: i64,
+    result: Result<(), StoreError>,
+    /// Left as they were: they had changed.
+    modified: Vec<i64>,
+}
+
+impl<'a> Flagging<'a> {
+    fn new(change: &'a FlagChange, unchanged_since: i64, modseq: i64) -> Self {
+        let (count, unseen, deleted, result, modified) = (0, 0, 0, Ok(()), Vec::new());
+        Self { change, unchanged_since, modseq, count, unseen, deleted, result, modified }
+    }
+
+    /// Whether there is a difference.
+    fn apply(&mut self, uid: i64, mark: &mut Mark) -> bool {
+        if mark.modseq > self.unchanged_since {
+            self.modified.push(uid);
+            return false;
+        }
+        let Some((flags, keywords)) = self.change.apply(mark.flags, &mark.keywords) else {
+            self.result = Err(StoreError::TooManyKeywords);
+            return false;
+        };
+        if (flags, &keywords) == (mark.flags, &mark.keywords) {
+            return false;
+        }
+        self.unseen += (mark.flags & SEEN) - (flags & SEEN);
+        self.deleted += (flags & DELETED) / DELETED - (mark.flags & DELETED) / DELETED;
+        self.count += 1;
+        *mark = Mark { flags, keywords, modseq: self.modseq };
+        true
+    }
+}
 
 impl Gathering<'_> {
     pub(super) fn change(&mut self, change: &Change) -> rusqlite::Result<Result<u64, StoreError>> {
@@ -38,34 +87,31 @@ impl Gathering<'_> {
 
     fn flags(&self, mailbox: i64, uids: &[i64], change: &FlagChange, unchanged_since: i64) -> Done {
         let Some(modseq) = self.next_modseq(mailbox)? else { return Ok(Ok(0)) };
-        let (mut count, mut unseen, mut deleted, mut result, mut modified) = (0, 0, 0, Ok(()), Vec::new());
+        let mut flagging = Flagging::new(change, unchanged_since, modseq);
         let mut sorted = uids.to_vec();
         sorted.sort_unstable();
         sorted.dedup();
         for block in sorted.chunk_by(|one, other| marks::together(*one, *other)) {
-            let (mut marks, mut is_changed) = (marks::around(self.transaction, mailbox, block[0])?, false);
-            for (uid, mark) in self.as_they_are(mailbox, block, &marks)? {
-                if mark.modseq > unchanged_since {
-                    modified.push(uid);
-                    continue;
+            let mut marks = marks::around(self.transaction, mailbox, block[0])?;
+            let (before, mut new) = (flagging.count, Vec::new());
+            let mut read = self.transaction.prepare_cached(AS_IT_CAME)?;
+            let mut known = marks.iter_mut().peekable();
+            for uid in block {
+                while known.next_if(|(mark, _)| *mark < uid).is_some() {}
+                if let Some((_, mark)) = known.next_if(|(mark, _)| *mark == uid) {
+                    flagging.apply(*uid, mark);
+                } else if let Some(mut mark) = as_it_came(&mut read, mailbox, *uid)?
+                    && flagging.apply(*uid, &mut mark)
+                {
+                    new.push((*uid, mark));
                 }
-                let Some((flags, keywords)) = change.apply(mark.flags, &mark.keywords) else {
-                    result = Err(StoreError::TooManyKeywords);
-                    continue;
-                };
-                if (flags, &keywords) == (mark.flags, &mark.keywords) {
-                    continue;
-                }
-                unseen += (mark.flags & SEEN) - (flags & SEEN);
-                deleted += (flags & DELETED) / DELETED - (mark.flags & DELETED) / DELETED;
-                count += 1;
-                is_changed = true;
-                marks.insert(uid, Mark { flags, keywords, modseq });
             }
-            if is_changed {
+            marks.extend(new);
+            if flagging.count > before {
                 marks::write(self.transaction, mailbox, block[0], &marks)?;
             }
         }
+        let Flagging { count, unseen, deleted, mut result, modified, .. } = flagging;
         if count > 0 {
             let counts = "UPDATE mailboxes SET modseq = ?, unseen = unseen + ?, deleted = deleted + ? WHERE id = ?";
             self.transaction.prepare_cached(counts)?.execute([modseq, unseen, deleted, mailbox])?;
@@ -78,17 +124,12 @@ impl Gathering<'_> {
 
     /// These messages of one block, those that are still there.
     pub(super) fn as_they_are(&self, mailbox: i64, uids: &[i64], marks: &Marks) -> rusqlite::Result<Vec<(i64, Mark)>> {
-        let read = "SELECT flags, keywords, modseq FROM messages WHERE mailbox = ? AND uid = ?";
-        let mut read = self.transaction.prepare_cached(read)?;
+        let mut read = self.transaction.prepare_cached(AS_IT_CAME)?;
         let mut found = Vec::with_capacity(uids.len());
         for uid in uids {
             let mark = match marks.get(uid) {
                 Some(mark) => Some(mark.clone()),
-                None => read
-                    .query_row([mailbox, *uid], |row| {
-                        Ok(Mark { flags: row.get(0)?, keywords: row.get(1)?, modseq: row.get(2)? })
-                    })
-                    .optional()?,
+                None => as_it_came(&mut read, mailbox, *uid)?,
             };
             found.extend(mark.map(|mark| (*uid, mark)));
         }

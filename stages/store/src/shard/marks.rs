@@ -40,8 +40,8 @@ pub(super) fn around(connection: &Connection, mailbox: i64, uid: i64) -> rusqlit
     Ok(marks.into_iter().collect())
 }
 
-/// What was marked after this MODSEQ.
-pub(crate) fn since(connection: &Connection, mailbox: i64, modseq: i64) -> rusqlite::Result<Marks> {
+/// What was marked after this MODSEQ, by UID.
+pub(crate) fn since(connection: &Connection, mailbox: i64, modseq: i64) -> rusqlite::Result<Vec<(i64, Mark)>> {
     let sql = "SELECT block, marks FROM marks WHERE mailbox = ? AND modseq > ?";
     let mut statement = connection.prepare_cached(sql)?;
     let mut rows = statement.query([mailbox, modseq])?;
@@ -50,7 +50,8 @@ pub(crate) fn since(connection: &Connection, mailbox: i64, modseq: i64) -> rusql
         let later = |uid, mark: Mark| marks.extend((mark.modseq > modseq).then_some((uid, mark)));
         decode(row.get(0)?, row.get_ref(1)?.as_blob()?, later)?;
     }
-    Ok(marks.into_iter().collect())
+    marks.sort_by_key(|(uid, _)| *uid);
+    Ok(marks)
 }
 
 /// Writes the block in which a UID lies.

@@ -152,7 +152,7 @@ impl Reader {
     #[cfg(test)]
     pub(crate) async fn messages(&self, mailbox: i64) -> anyhow::Result<Vec<Message>> {
         self.ask(move |connection, _| {
-            let mut marks = marks::since(connection, mailbox, 0)?;
+            let mut marks = marks::since(connection, mailbox, 0)?.into_iter().collect();
             Ok(messages(connection, mailbox, 0, &mut marks)?)
         })
         .await
