@@ -11,6 +11,15 @@ pub(super) fn string(out: &mut BytesMut, value: &[u8]) {
     if value.len() > QUOTED_MOST || !value.iter().all(plain) {
         return literal(out, value);
     }
+    quoted(out, value);
+}
+
+/// A text without control characters for a client that reads UTF-8 between quotes (RFC 6855 section 3, RFC 9051 section 4.3).
+pub(super) fn text(out: &mut BytesMut, value: &str) {
+    quoted(out, value.as_bytes());
+}
+
+fn quoted(out: &mut BytesMut, value: &[u8]) {
     out.put_u8(b'"');
     for byte in value {
         if matches!(byte, b'"' | b'\\') {

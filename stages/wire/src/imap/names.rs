@@ -1,4 +1,5 @@
-//! Mailbox names: UTF-8 inside, modified UTF-7 on the wire (RFC 3501 section 5.1.3), and the wildcards of LIST.
+//! Mailbox names: UTF-8 inside; on the wire modified UTF-7 (RFC 3501 section 5.1.3), or UTF-8 for clients that have asked for
+//! that (RFC 6855, RFC 9051); and the wildcards of LIST.
 
 use std::collections::HashMap;
 
@@ -6,6 +7,9 @@ use base64::Engine as _;
 use base64::alphabet::IMAP_MUTF7;
 use base64::engine::GeneralPurpose;
 use base64::engine::general_purpose::NO_PAD;
+use bytes::BytesMut;
+
+use super::encode;
 
 const BASE64: GeneralPurpose = GeneralPurpose::new(&IMAP_MUTF7, NO_PAD);
 
@@ -13,6 +17,15 @@ const BASE64: GeneralPurpose = GeneralPurpose::new(&IMAP_MUTF7, NO_PAD);
 const LONGEST: usize = 512;
 /// Levels of a name.
 const LEVELS: usize = 32;
+
+/// How names are written on the wire.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Spelling {
+    /// In modified UTF-7.
+    Modified,
+    /// As they are.
+    Utf8,
+}
 
 /// Whether a mailbox may have this name: no empty levels, no wildcards, nothing that cannot be seen, and not too long.
 pub fn is_mailbox_name(name: &str) -> bool {
@@ -25,8 +38,15 @@ pub fn is_mailbox_name(name: &str) -> bool {
         && (name == "INBOX" || !name.eq_ignore_ascii_case("INBOX"))
 }
 
-/// The name as it goes over the wire.
-pub(super) fn encode(name: &str) -> String {
+/// Writes a name as it goes over the wire.
+pub(super) fn write(out: &mut BytesMut, name: &str, spelling: Spelling) {
+    match spelling {
+        Spelling::Modified => encode::string(out, modified(name).as_bytes()),
+        Spelling::Utf8 => encode::text(out, name),
+    }
+}
+
+fn modified(name: &str) -> String {
     let mut out = String::new();
     let mut shifted: Vec<u8> = Vec::new();
     let flush = |out: &mut String, shifted: &mut Vec<u8>| {
@@ -53,9 +73,12 @@ pub(super) fn encode(name: &str) -> String {
     out
 }
 
-/// The name that was meant; none if it is not modified UTF-7.
-pub(super) fn decode(wire: &[u8]) -> Option<String> {
+/// The name that was meant; none if it is not spelt so.
+pub(super) fn decode(wire: &[u8], spelling: Spelling) -> Option<String> {
     let mut rest = std::str::from_utf8(wire).ok()?;
+    if spelling == Spelling::Utf8 {
+        return Some(with_inbox(rest.to_owned()));
+    }
     let mut name = String::new();
     while let Some(at) = rest.find('&') {
         name.push_str(&rest[..at]);
@@ -174,15 +197,20 @@ mod tests {
             ("日本語", "&ZeVnLIqe-"),
             ("😀", "&2D3eAA-"),
         ] {
-            assert_eq!(encode(name), wire);
-            assert_eq!(decode(wire.as_bytes()).as_deref(), Some(name));
+            assert_eq!(modified(name), wire);
+            assert_eq!(decode(wire.as_bytes(), Spelling::Modified).as_deref(), Some(name));
         }
         for wire in ["&", "&AP", "&!!-", "&AA-"] {
-            assert_eq!(decode(wire.as_bytes()), None, "{wire}");
+            assert_eq!(decode(wire.as_bytes(), Spelling::Modified), None, "{wire}");
         }
-        assert_eq!(decode(b"inbox").as_deref(), Some("INBOX"));
-        assert_eq!(decode(b"inbox/x").as_deref(), Some("INBOX/x"));
-        assert_eq!(decode(b"inboxes").as_deref(), Some("inboxes"));
+        assert_eq!(decode("&AP/ü".as_bytes(), Spelling::Utf8).as_deref(), Some("&AP/ü"));
+        assert_eq!(decode(b"\xff", Spelling::Utf8), None);
+        let mut written = BytesMut::new();
+        write(&mut written, "a\"ü", Spelling::Utf8);
+        assert_eq!(&written[..], "\"a\\\"ü\"".as_bytes());
+        assert_eq!(decode(b"inbox", Spelling::Modified).as_deref(), Some("INBOX"));
+        assert_eq!(decode(b"inbox/x", Spelling::Utf8).as_deref(), Some("INBOX/x"));
+        assert_eq!(decode(b"inboxes", Spelling::Modified).as_deref(), Some("inboxes"));
     }
 
     #[test]

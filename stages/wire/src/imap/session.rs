@@ -14,6 +14,7 @@ mod login;
 mod mailboxes;
 mod manage;
 mod messages;
+mod naming;
 mod order;
 mod quota;
 mod search;
@@ -21,6 +22,7 @@ mod search;
 use std::collections::VecDeque;
 
 use bytes::{Bytes, BytesMut};
+use imap_codec::decode::Decoder as _;
 use imap_codec::fragmentizer::{FragmentInfo, Fragmentizer};
 use imap_codec::{AuthenticateDataCodec, CommandCodec};
 use imap_types::IntoStatic as _;
@@ -32,7 +34,7 @@ use self::append::Append;
 use self::compress::Compress;
 pub(super) use self::job::UidForm;
 use self::job::{Job, Running, Selected};
-use super::extended::search::Returns;
+use super::extended::{quoted, search::Returns};
 use super::question::{Answer, Limits, Question};
 use crate::session::{Cleartext, Farewell, Session, Step, Tls};
 
@@ -138,11 +140,18 @@ impl ImapSession {
         if let FragmentInfo::Line { announcement: Some(announcement), .. } = fragment {
             let most = if self.logged_in { self.limits.command } else { self.limits.stranger };
             let too_long = announcement.length > most || self.fragments.is_max_message_size_exceeded();
-            if self.logged_in && self.begin_append(announcement) {
+            // Inside IDLE nothing but DONE is a command.
+            let is_idle = self.idling.is_some();
+            if self.logged_in && !is_idle && self.begin_append(announcement) {
                 return true;
             }
             let tag = self.fragments.decode_tag().map_or("*".to_owned(), |tag| tag.inner().to_owned());
             match announcement.mode {
+                LiteralMode::Sync if is_idle => {
+                    self.fragments.skip_message();
+                    let tag = self.idling.take().unwrap_or_default();
+                    self.mistake(&tag, "DONE was expected");
+                }
                 LiteralMode::Sync if too_long => {
                     // The client waits for our word and sends the literal only after it: the place is kept.
                     self.fragments.skip_message();
@@ -191,14 +200,28 @@ impl ImapSession {
         if let Some(command) = self.read_extended() {
             return self.obey(command);
         }
-        let command = match self.fragments.decode_message(&CommandCodec::default()) {
-            Ok(command) => Ok(command.into_static()),
-            Err(_) => Err(self.fragments.decode_tag().map_or("*".to_owned(), |tag| tag.inner().to_owned())),
-        };
-        match command {
-            Ok(command) => self.obey(command),
-            Err(tag) => self.mistake(&tag, "the command cannot be read"),
+        match self.read() {
+            Some(command) => self.obey(command),
+            None => {
+                let tag = self.fragments.decode_tag().map_or("*".to_owned(), |tag| tag.inner().to_owned());
+                self.mistake(&tag, "the command cannot be read");
+            }
         }
+    }
+
+    fn read(&self) -> Option<Command<'static>> {
+        if self.is_whole()
+            && self.tells.utf8()
+            && let Some(message) = quoted::rid(self.fragments.message_bytes())
+        {
+            return decode(&message);
+        }
+        self.fragments.decode_message(&CommandCodec::default()).ok().map(|command| command.into_static())
+    }
+
+    /// Whether all of a command is there.
+    fn is_whole(&self) -> bool {
+        !self.fragments.is_max_message_size_exceeded() && !self.fragments.is_message_poisoned()
     }
 
     fn obey(&mut self, command: Command<'static>) {
@@ -229,6 +252,12 @@ impl ImapSession {
             body => self.after_login(tag, body),
         }
     }
+}
+
+/// Reads a command that is there as a whole.
+fn decode(message: &[u8]) -> Option<Command<'static>> {
+    let (rest, command) = CommandCodec::default().decode(message).ok()?;
+    rest.is_empty().then(|| command.into_static())
 }
 
 impl Session for ImapSession {

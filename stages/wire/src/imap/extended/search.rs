@@ -133,7 +133,7 @@ fn saved_keys(
 }
 
 /// The words of a command: atoms, quoted strings, literals with their announcement, and brackets each by itself.
-fn words(message: &[u8]) -> Vec<Range<usize>> {
+pub(super) fn words(message: &[u8]) -> Vec<Range<usize>> {
     let (mut words, mut at) = (Vec::new(), 0);
     while let Some(byte) = message.get(at) {
         let end = match byte {

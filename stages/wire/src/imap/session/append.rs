@@ -4,13 +4,13 @@
 //! is asked for before the client may send it. One that is refused is not sent, or read over without being kept if it comes
 //! in any case (LITERAL+); either way the place is kept.
 
-use super::ImapSession;
 use super::job::{Job, Running};
-use super::mailboxes::mailbox_name;
+use super::naming::{Ending, NO_NAME, good, wire};
+use super::{ImapSession, decode};
+use crate::imap::extended::quoted;
+use crate::imap::names::Spelling;
 use crate::imap::question::{Answer, Appended, No, Placed, Question, flags};
 use bytes::BytesMut;
-use imap_codec::CommandCodec;
-use imap_codec::decode::Decoder as _;
 use imap_codec::fragmentizer::{FragmentInfo, LiteralAnnouncement};
 use imap_types::command::CommandBody;
 use imap_types::core::LiteralMode;
@@ -25,6 +25,7 @@ const UTF8: &[u8] = b" UTF8 (~";
 #[derive(Debug)]
 pub(super) struct Append {
     tag: String,
+    /// Empty, if no mailbox can have it.
     name: String,
     flags: i64,
     keywords: Vec<String>,
@@ -45,7 +46,8 @@ pub(super) struct Append {
 impl ImapSession {
     /// Whether the literal that is announced is the message of an APPEND; then what follows is for [`Self::receive`].
     pub(super) fn begin_append(&mut self, announcement: LiteralAnnouncement) -> bool {
-        let Some(mut append) = read_head(self.fragments.message_bytes(), announcement) else { return false };
+        let head = self.fragments.message_bytes();
+        let Some(mut append) = read_head(head, announcement, self.spelling()) else { return false };
         self.fragments.skip_message();
         let (most, longest) = self.limits.keywords;
         append.refused = if append.size > self.limits.message {
@@ -53,7 +55,7 @@ impl ImapSession {
         } else if append.size == 0 {
             Some("NO an empty message is none".to_owned())
         } else if append.name.is_empty() {
-            Some("BAD the mailbox's name is not modified UTF-7".to_owned())
+            Some(NO_NAME.to_owned())
         } else if append.keywords.len() > most || append.keywords.iter().any(|word| word.len() > longest) {
             Some(format!("NO [LIMIT] at most {most} keywords of at most {longest} bytes"))
         } else {
@@ -179,10 +181,10 @@ impl ImapSession {
     }
 }
 
-pub(super) const TRY_CREATE: &str = "NO [TRYCREATE] there is no such mailbox";
+const TRY_CREATE: &str = "NO [TRYCREATE] there is no such mailbox";
 
 /// Reads an APPEND up to its message; none if that is something else, or the literal is not its message.
-fn read_head(head: &[u8], announcement: LiteralAnnouncement) -> Option<Append> {
+fn read_head(head: &[u8], announcement: LiteralAnnouncement, spelling: Spelling) -> Option<Append> {
     let (tag, command) = head.split_at_checked(memchr::memchr(b' ', head)? + 1)?;
     if !command.get(..7)?.eq_ignore_ascii_case(b"APPEND ") {
         return None;
@@ -194,12 +196,12 @@ fn read_head(head: &[u8], announcement: LiteralAnnouncement) -> Option<Append> {
         Some(at) => [&head[..at], b" {0}\r\n\r\n"].concat(),
         None => [&head[..brace], b"{0}\r\n\r\n"].concat(),
     };
-    let (_, command) = CommandCodec::default().decode(&empty).ok()?;
-    let CommandBody::Append { mailbox, flags, date, .. } = command.body else { return None };
+    let plain = if spelling == Spelling::Utf8 { quoted::rid(&empty) } else { None };
+    let CommandBody::Append { mailbox, flags, date, .. } = decode(&plain.unwrap_or(empty))?.body else { return None };
     let (bits, keywords) = split(&flags);
     Some(Append {
         tag: String::from_utf8_lossy(tag.trim_ascii_end()).into_owned(),
-        name: mailbox_name(&mailbox).unwrap_or_default(),
+        name: good(wire(&mailbox), spelling, Ending::Exact).unwrap_or_default(),
         flags: bits,
         keywords,
         received: date.map(|date| date.as_ref().timestamp_millis()),

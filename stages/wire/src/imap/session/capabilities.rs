@@ -9,11 +9,11 @@ use crate::session::Tls;
 impl ImapSession {
     pub(super) fn capabilities(&self) -> String {
         let mut list = String::from(
-            "IMAP4rev1 LITERAL+ SASL-IR IDLE ENABLE CONDSTORE QRESYNC UNSELECT BINARY UIDPLUS MOVE SPECIAL-USE ESEARCH",
+            "IMAP4rev1 IMAP4rev2 LITERAL+ SASL-IR IDLE ENABLE CONDSTORE QRESYNC UNSELECT BINARY UIDPLUS MOVE SPECIAL-USE ESEARCH",
         );
         list.push_str(" SEARCHRES WITHIN SORT SORT=DISPLAY ESORT THREAD=ORDEREDSUBJECT THREAD=REFERENCES");
         list.push_str(" NAMESPACE ID CHILDREN LIST-EXTENDED LIST-STATUS CREATE-SPECIAL-USE STATUS=SIZE");
-        list.push_str(" QUOTA QUOTA=RES-STORAGE QUOTA=RES-MESSAGE");
+        list.push_str(" QUOTA QUOTA=RES-STORAGE QUOTA=RES-MESSAGE UTF8=ACCEPT");
         // RFC 7889.
         let _ = write!(list, " APPENDLIMIT={}", self.limits.message);
         if self.logged_in && self.compress == Compress::Off {

@@ -83,13 +83,13 @@ impl How<'_> {
         }
     }
 
-    /// RFC 7162 section 3.2: with QRESYNC each such response has the UID; section 3.1.3: MODSEQ is told also of what is
-    /// stored in silence.
+    /// RFC 7162 section 3.2, RFC 9051 section 7.5.2: with QRESYNC, and in IMAP4rev2, each such response has the UID; RFC 7162
+    /// section 3.1.3: MODSEQ is told also of what is stored in silence.
     fn put_row(&self, index: usize, row: &MessageRow, lines: &mut BytesMut) {
         // Writing into memory does not fail.
         let _ = write!(lines, "* {} FETCH ", index + 1);
         let mut before = "(";
-        if self.uid == UidForm::Uid || self.tells.vanished {
+        if self.uid == UidForm::Uid || self.tells.vanished || self.tells.rev2 {
             let _ = write!(lines, "{before}UID {}", row.uid);
             before = " ";
         }

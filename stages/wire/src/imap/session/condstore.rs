@@ -2,6 +2,7 @@
 
 use imap_types::command::{FetchModifier, SelectParameter};
 use imap_types::extensions::enable::CapabilityEnable;
+use imap_types::extensions::utf8::Utf8Kind;
 use imap_types::fetch::MessageDataItemName as Item;
 use imap_types::sequence::SequenceSet;
 
@@ -17,6 +18,17 @@ pub(super) struct Tells {
     pub(super) modseq: bool,
     /// UIDs that are gone in place of the numbers of the expunged.
     pub(super) vanished: bool,
+    /// IMAP4rev2 (RFC 9051).
+    pub(super) rev2: bool,
+    /// UTF8=ACCEPT (RFC 6855).
+    pub(super) accepts_utf8: bool,
+}
+
+impl Tells {
+    /// Whether names, and what stands between quotes, are in UTF-8.
+    pub(super) fn utf8(self) -> bool {
+        self.rev2 || self.accepts_utf8
+    }
 }
 
 /// What a client knew of a mailbox when it last had it open.
@@ -46,8 +58,16 @@ impl ImapSession {
                     line.push_str(" CONDSTORE");
                 }
                 other if other.to_string().eq_ignore_ascii_case("QRESYNC") => {
-                    self.tells = Tells { modseq: true, vanished: true };
+                    (self.tells.modseq, self.tells.vanished) = (true, true);
                     line.push_str(" QRESYNC");
+                }
+                CapabilityEnable::Utf8(Utf8Kind::Accept) => {
+                    self.tells.accepts_utf8 = true;
+                    line.push_str(" UTF8=ACCEPT");
+                }
+                other if other.to_string().eq_ignore_ascii_case("IMAP4rev2") => {
+                    self.tells.rev2 = true;
+                    line.push_str(" IMAP4rev2");
                 }
                 // RFC 5161 section 3.1: what is not known is passed over.
                 _ => {}

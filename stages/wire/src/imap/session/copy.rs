@@ -1,9 +1,7 @@
 //! COPY, MOVE (RFC 6851) and UID EXPUNGE (RFC 4315).
 
 use super::ImapSession;
-use super::append::TRY_CREATE;
 use super::job::{Job, UidForm};
-use super::mailboxes::mailbox_name;
 use crate::imap::question::{CopyMode, Placed, Question, flags};
 use imap_types::mailbox::Mailbox as MailboxName;
 use imap_types::sequence::SequenceSet;
@@ -14,12 +12,7 @@ impl ImapSession {
         if how == CopyMode::Move && self.is_read_only() {
             return self.done(&tag, "NO [READ-ONLY] the mailbox was opened with EXAMINE");
         }
-        let Some(to) = mailbox_name(to) else {
-            return self.mistake(&tag, "the mailbox's name is not modified UTF-7");
-        };
-        if to.is_empty() {
-            return self.done(&tag, TRY_CREATE);
-        }
+        let Some(to) = self.named(&tag, to) else { return };
         let uids = self.chosen(set, form);
         self.ask(tag, command, Question::Copy { uids, to: to.clone(), how }, Job::Copy { to, how });
     }

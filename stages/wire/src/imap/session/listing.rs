@@ -10,11 +10,10 @@ use imap_types::status::StatusDataItemName;
 
 use super::ImapSession;
 use super::job::Job;
-use super::mailboxes::mailbox_name;
+use super::naming::wire;
 use crate::imap::extended::list::{self as extended, Listed};
-use crate::imap::names::Pattern;
+use crate::imap::names::{self, Pattern};
 use crate::imap::question::{Mailbox, Question};
-use crate::imap::{encode, names};
 
 /// Patterns of a command: each name is compared with each of them.
 const PATTERNS: usize = 10;
@@ -46,7 +45,7 @@ struct Known<'a> {
 impl ImapSession {
     /// LIST in all its forms, and CREATE with a special use. Says whether the command was one of them.
     pub(super) fn read_listing(&mut self) -> bool {
-        if !self.logged_in || self.fragments.is_max_message_size_exceeded() || self.fragments.is_message_poisoned() {
+        if !self.logged_in || !self.is_whole() {
             return false;
         }
         let message = self.fragments.message_bytes();
@@ -55,10 +54,10 @@ impl ImapSession {
             return true;
         }
         if let Some((tag, name, special_use)) = extended::create(message) {
-            match names::decode(&name) {
-                Some(_) if special_use == "\\" => self.done(&tag, "NO [USEATTR] a mailbox cannot have this use"),
-                Some(name) => self.create(tag, name, special_use),
-                None => self.mistake(&tag, "the mailbox's name is not modified UTF-7"),
+            if special_use == "\\" {
+                self.done(&tag, "NO [USEATTR] a mailbox cannot have this use");
+            } else {
+                self.create(tag, &name, special_use);
             }
             return true;
         }
@@ -70,7 +69,7 @@ impl ImapSession {
             ListMailbox::Token(token) => token.as_ref().to_vec(),
             ListMailbox::String(string) => string.as_ref().to_vec(),
         };
-        let reference = names::encode(&mailbox_name(reference).unwrap_or_default()).into_bytes();
+        let reference = wire(reference).to_vec();
         let what = Listed { reference, patterns: vec![pattern], subscribed: true, ..Listed::default() };
         self.list(tag, Command::Lsub, what);
     }
@@ -84,8 +83,9 @@ impl ImapSession {
         if what.patterns.len() > PATTERNS {
             return self.done(&tag, "NO [LIMIT] these are too many patterns");
         }
-        let whole = |pattern: &Vec<u8>| names::decode(&[&what.reference[..], pattern].concat());
-        // No mailbox has a name that is not modified UTF-7.
+        let spelling = self.spelling();
+        // No mailbox has a name that is not spelt as it should be.
+        let whole = |pattern: &Vec<u8>| names::decode(&[&what.reference[..], pattern].concat(), spelling);
         let patterns = what.patterns.iter().filter_map(whole).filter_map(|pattern| Pattern::new(&pattern)).collect();
         self.tells.modseq |= what.status.contains(&StatusDataItemName::HighestModSeq);
         let job = Job::List(Box::new(Listing { patterns, what, command }));
@@ -144,10 +144,10 @@ impl ImapSession {
         }
     }
 
-    fn put_line(&mut self, command: &str, attributes: &str, name: &str, behind: &str) {
+    pub(super) fn put_line(&mut self, command: &str, attributes: &str, name: &str, behind: &str) {
         let mut line = BytesMut::new();
         let _ = write!(line, "* {command} ({attributes}) \"/\" ");
-        encode::string(&mut line, names::encode(name).as_bytes());
+        self.write_name(&mut line, name);
         let _ = write!(line, "{behind}\r\n");
         self.put(line.freeze());
     }
@@ -210,7 +210,7 @@ mod tests {
         let mut session =
             ImapSession::new(limits, crate::session::Tls::Unavailable, crate::session::Cleartext::Allowed);
         session.output.clear();
-        let pattern = |pattern: &Vec<u8>| Pattern::new(&names::decode(pattern)?);
+        let pattern = |pattern: &Vec<u8>| Pattern::new(&names::decode(pattern, names::Spelling::Modified)?);
         let patterns = what.patterns.iter().filter_map(pattern).collect();
         let mailboxes = [
             mailbox("INBOX", true, true),

@@ -3,14 +3,10 @@
 use super::ImapSession;
 use super::condstore::Known;
 use super::job::{Job, Mode, Running, Selected};
-use crate::imap::question::{Answer, Mailbox, Question, View, flags};
-use crate::imap::{encode, names};
+use crate::imap::question::{Answer, Mailbox, MessageRow, Question, View, flags};
 use imap_types::command::{CommandBody, SelectParameter};
 use imap_types::mailbox::Mailbox as MailboxName;
 use imap_types::status::StatusDataItemName;
-
-/// A name that no mailbox can have.
-const NO_NAME: &str = "NO [NONEXISTENT] the mailbox's name is not modified UTF-7";
 
 impl ImapSession {
     pub(super) fn after_login(&mut self, tag: String, body: CommandBody<'static>) {
@@ -26,7 +22,8 @@ impl ImapSession {
             CommandBody::Status { mailbox, item_names } => {
                 let items = item_names.to_vec();
                 self.tells.modseq |= items.contains(&StatusDataItemName::HighestModSeq);
-                self.named(tag, "STATUS", &mailbox, Question::Mailboxes, |name| Job::Status { name, items });
+                let Some(name) = self.named(&tag, &mailbox) else { return };
+                self.ask(tag, "STATUS", Question::Mailboxes, Job::Status { name, items });
             }
             CommandBody::Create { .. }
             | CommandBody::Delete { .. }
@@ -58,23 +55,6 @@ impl ImapSession {
         }
     }
 
-    pub(super) fn named(
-        &mut self,
-        tag: String,
-        command: &'static str,
-        mailbox: &MailboxName<'_>,
-        question: Question,
-        job: impl FnOnce(String) -> Job,
-    ) {
-        match mailbox_name(mailbox) {
-            Some(name) => {
-                let job = job(name);
-                self.ask(tag, command, question, job);
-            }
-            None => self.done(&tag, NO_NAME),
-        }
-    }
-
     pub(super) fn open(
         &mut self,
         tag: String,
@@ -91,10 +71,8 @@ impl ImapSession {
             Ok(known) => known,
             Err(why) => return self.mistake(&tag, why),
         };
-        match mailbox_name(mailbox) {
-            Some(name) => self.ask(tag, command, Question::View(name.clone()), Job::Open { name, mode, known }),
-            None => self.done(&tag, NO_NAME),
-        }
+        let Some(name) = self.named(&tag, mailbox) else { return };
+        self.ask(tag, command, Question::View(name.clone()), Job::Open { name, mode, known });
     }
 
     /// What mailboxes there are, and what of them was asked.
@@ -123,7 +101,7 @@ impl ImapSession {
 
     pub(super) fn put_status(&mut self, mailbox: &Mailbox, items: &[StatusDataItemName]) {
         let mut line = bytes::BytesMut::from(&b"* STATUS "[..]);
-        encode::string(&mut line, names::encode(&mailbox.name).as_bytes());
+        self.write_name(&mut line, &mailbox.name);
         let items = items.iter().filter_map(|item| match item {
             StatusDataItemName::Messages => Some(format!("MESSAGES {}", mailbox.messages)),
             StatusDataItemName::Recent => Some("RECENT 0".to_owned()),
@@ -141,13 +119,17 @@ impl ImapSession {
 
     pub(super) fn opened(&mut self, running: &Running, name: String, mode: Mode, view: View, known: Option<Known>) {
         let count = view.messages.len();
-        self.put(format!(
-            "* {count} EXISTS\r\n* 0 RECENT\r\n* FLAGS (\\Answered \\Flagged \\Deleted \\Seen \\Draft)\r\n"
-        ));
+        // RFC 9051 has done away with RECENT and UNSEEN here, and has put LIST in their place.
+        let rev2 = self.tells.rev2;
+        let recent = if rev2 { "" } else { "* 0 RECENT\r\n" };
+        self.put(format!("* {count} EXISTS\r\n{recent}* FLAGS (\\Answered \\Flagged \\Deleted \\Seen \\Draft)\r\n"));
         let permanent =
             if mode == Mode::ReadOnly { "()" } else { "(\\Answered \\Flagged \\Deleted \\Seen \\Draft \\*)" };
         self.put(format!("* OK [PERMANENTFLAGS {permanent}] flags that are kept\r\n"));
-        if let Some(first) = view.messages.iter().position(|row| row.flags & flags::SEEN == 0) {
+        let is_unseen = |row: &MessageRow| row.flags & flags::SEEN == 0;
+        if rev2 {
+            self.put_line("LIST", "", &name, "");
+        } else if let Some(first) = view.messages.iter().position(is_unseen) {
             self.put(format!("* OK [UNSEEN {}] the first that is not seen\r\n", first + 1));
         }
         self.put(format!(
@@ -160,12 +142,5 @@ impl ImapSession {
         let (messages, uidnext) = (view.messages.clone(), view.uidnext);
         self.selected = Some(Selected { name, mode, messages, uidnext, saved: Vec::new() });
         self.resync(running, known, &view, end);
-    }
-}
-
-pub(super) fn mailbox_name(mailbox: &MailboxName<'_>) -> Option<String> {
-    match mailbox {
-        MailboxName::Inbox => Some("INBOX".to_owned()),
-        MailboxName::Other(other) => names::decode(other.as_ref()),
     }
 }

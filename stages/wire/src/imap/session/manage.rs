@@ -1,35 +1,35 @@
 //! Making, renaming, deleting and subscribing to mailboxes (RFC 3501 sections 6.3.3 to 6.3.7).
 
+use bytes::BytesMut;
+
 use super::ImapSession;
 use super::job::Job;
-use super::mailboxes::mailbox_name;
-use crate::imap::names;
+use super::naming::{Ending, wire};
 use crate::imap::question::{Manage, No, Question};
 use imap_types::command::CommandBody;
-use imap_types::mailbox::Mailbox as MailboxName;
 
 impl ImapSession {
     pub(super) fn manage(&mut self, tag: String, body: CommandBody<'static>) {
         match body {
             CommandBody::Create { mailbox } => {
-                let Some(name) = self.good_name(&tag, &mailbox, Ending::MaySeparate) else { return };
+                let Some(name) = self.checked(&tag, wire(&mailbox), Ending::MaySeparate) else { return };
                 self.ask_to(tag, "CREATE", Manage::Create { name, special_use: String::new() });
             }
             CommandBody::Delete { mailbox } => {
-                let Some(name) = self.good_name(&tag, &mailbox, Ending::Exact) else { return };
+                let Some(name) = self.checked(&tag, wire(&mailbox), Ending::Exact) else { return };
                 self.ask_to(tag, "DELETE", Manage::Delete(name));
             }
             CommandBody::Rename { from, to } => {
-                let Some(from) = self.good_name(&tag, &from, Ending::Exact) else { return };
-                let Some(to) = self.good_name(&tag, &to, Ending::MaySeparate) else { return };
+                let Some(from) = self.checked(&tag, wire(&from), Ending::Exact) else { return };
+                let Some(to) = self.checked(&tag, wire(&to), Ending::MaySeparate) else { return };
                 self.ask_to(tag, "RENAME", Manage::Rename { from, to });
             }
             CommandBody::Subscribe { mailbox } => {
-                let Some(name) = self.good_name(&tag, &mailbox, Ending::MaySeparate) else { return };
+                let Some(name) = self.checked(&tag, wire(&mailbox), Ending::MaySeparate) else { return };
                 self.ask_to(tag, "SUBSCRIBE", Manage::Subscribe(name));
             }
             CommandBody::Unsubscribe { mailbox } => {
-                let Some(name) = self.good_name(&tag, &mailbox, Ending::MaySeparate) else { return };
+                let Some(name) = self.checked(&tag, wire(&mailbox), Ending::MaySeparate) else { return };
                 self.ask_to(tag, "UNSUBSCRIBE", Manage::Unsubscribe(name));
             }
             _ => self.done(&tag, "NO [CANNOT] this command is not supported"),
@@ -37,7 +37,7 @@ impl ImapSession {
     }
 
     /// A mailbox with a special use is made.
-    pub(super) fn create(&mut self, tag: String, name: String, special_use: String) {
+    pub(super) fn create(&mut self, tag: String, name: &[u8], special_use: String) {
         if let Some(name) = self.checked(&tag, name, Ending::MaySeparate) {
             self.ask_to(tag, "CREATE", Manage::Create { name, special_use });
         }
@@ -45,27 +45,6 @@ impl ImapSession {
 
     fn ask_to(&mut self, tag: String, command: &'static str, manage: Manage) {
         self.ask(tag, command, Question::Manage(manage.clone()), Job::Manage(manage));
-    }
-
-    /// The name, if it may be one; else the client has been told.
-    fn good_name(&mut self, tag: &str, mailbox: &MailboxName<'_>, ending: Ending) -> Option<String> {
-        let Some(name) = mailbox_name(mailbox) else {
-            self.mistake(tag, "the mailbox's name is not modified UTF-7");
-            return None;
-        };
-        self.checked(tag, name, ending)
-    }
-
-    fn checked(&mut self, tag: &str, mut name: String, ending: Ending) -> Option<String> {
-        // It says that there will be mailboxes below it, which is always so (RFC 3501 section 6.3.3).
-        if ending == Ending::MaySeparate && name.ends_with('/') {
-            name.pop();
-        }
-        if names::is_mailbox_name(&name) {
-            return Some(name);
-        }
-        self.done(tag, "NO [CANNOT] no mailbox can have this name");
-        None
     }
 
     /// What was asked for is done.
@@ -82,7 +61,21 @@ impl ImapSession {
             }
             _ => {}
         }
+        if let Manage::Rename { from, to } = manage
+            && self.tells.rev2
+            && from != "INBOX"
+        {
+            self.put_renamed(from, to);
+        }
         self.done(tag, &format!("OK {command} done"));
+    }
+
+    /// RFC 9051 section 6.3.9.7. The INBOX is still there under its name.
+    fn put_renamed(&mut self, from: &str, to: &str) {
+        let mut behind = BytesMut::from(&b" (\"OLDNAME\" ("[..]);
+        self.write_name(&mut behind, from);
+        behind.extend_from_slice(b"))");
+        self.put_line("LIST", "", to, &String::from_utf8_lossy(&behind));
     }
 
     fn close_gone(&mut self) {
@@ -107,13 +100,6 @@ impl No {
             Self::Full => "[OVERQUOTA] the account has no room for it",
         }
     }
-}
-
-/// How a name may end.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Ending {
-    Exact,
-    MaySeparate,
 }
 
 /// Whether what follows a name makes it the name itself, or one below it.

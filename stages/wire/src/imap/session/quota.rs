@@ -5,9 +5,7 @@ use imap_types::mailbox::Mailbox as MailboxName;
 
 use super::ImapSession;
 use super::job::Job;
-use super::mailboxes::mailbox_name;
 use crate::imap::question::{Question, Quota};
-use crate::imap::{encode, names};
 
 /// STORAGE is counted in these.
 const UNIT: u64 = 1024;
@@ -21,11 +19,9 @@ impl ImapSession {
     }
 
     pub(super) fn get_quota_root(&mut self, tag: String, mailbox: &MailboxName<'_>) {
-        let Some(name) = mailbox_name(mailbox) else {
-            return self.mistake(&tag, "the mailbox's name is not modified UTF-7");
-        };
+        let Some(name) = self.named(&tag, mailbox) else { return };
         let mut line = bytes::BytesMut::from(&b"* QUOTAROOT "[..]);
-        encode::string(&mut line, names::encode(&name).as_bytes());
+        self.write_name(&mut line, &name);
         line.extend_from_slice(b" \"\"\r\n");
         self.put(line.freeze());
         self.ask(tag, "GETQUOTAROOT", Question::Quota, Job::Quota);

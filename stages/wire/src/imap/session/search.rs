@@ -4,17 +4,15 @@ use std::collections::VecDeque;
 use std::fmt::Write as _;
 use std::sync::Arc;
 
-use imap_codec::CommandCodec;
-use imap_codec::decode::Decoder as _;
-use imap_types::IntoStatic as _;
 use imap_types::command::{Command, CommandBody};
 use imap_types::core::Vec1;
 use imap_types::search::SearchKey;
 
-use super::ImapSession;
 use super::job::{Job, Running, UidForm};
 use super::messages::form;
 use super::order::Order;
+use super::{ImapSession, decode};
+use crate::imap::extended::quoted;
 use crate::imap::extended::search::{Returns, rid};
 use crate::imap::question::{Answer, MessageRow, Question};
 use crate::imap::search::{self, Criteria};
@@ -47,12 +45,12 @@ impl ImapSession {
     /// Reads a command with what the codec does not know; none if there is nothing of that in it.
     pub(super) fn read_extended(&mut self) -> Option<Command<'static>> {
         self.returns = None;
-        if self.fragments.is_max_message_size_exceeded() || self.fragments.is_message_poisoned() {
+        if !self.is_whole() {
             return None;
         }
         let plain = rid(self.fragments.message_bytes(), |form| self.saved(form))?;
-        let (rest, command) = CommandCodec::default().decode(&plain.command).ok()?;
-        let command = rest.is_empty().then(|| command.into_static())?;
+        let utf8 = if self.tells.utf8() { quoted::rid(&plain.command) } else { None };
+        let command = decode(&utf8.unwrap_or(plain.command))?;
         self.returns = plain.returns;
         Some(command)
     }
@@ -71,6 +69,10 @@ impl ImapSession {
 
     pub(super) fn in_search(&mut self, tag: String, body: CommandBody<'static>) {
         match body {
+            // RFC 6855 section 3: it has said that all is in UTF-8.
+            CommandBody::Search { charset: Some(_), .. } if self.tells.accepts_utf8 => {
+                self.mistake(&tag, "CHARSET does not go with UTF8=ACCEPT");
+            }
             CommandBody::Search { charset: Some(charset), .. }
             | CommandBody::Sort { charset, .. }
             | CommandBody::Thread { charset, .. }
@@ -101,7 +103,9 @@ impl ImapSession {
     ) {
         let mut reading = search::Reading { last: self.last(), texts: self.limits.search_texts };
         let read = reading.read(&SearchKey::And(criteria));
-        let returns = self.returns.take();
+        // RFC 9051 section 6.4.4: a SEARCH that does not say what is returned wants all.
+        let all = (self.tells.rev2 && name == "SEARCH").then(|| Returns { all: true, ..Returns::default() });
+        let returns = self.returns.take().or(all);
         // RFC 5182 section 2.1: what is saved goes if the search fails.
         if returns.is_some_and(|returns| returns.save)
             && let Some(selected) = &mut self.selected

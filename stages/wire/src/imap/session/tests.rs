@@ -12,6 +12,7 @@ use crate::imap::{FlagMode, Mailbox, MessageRow, Outline, Readable, View, flags}
 
 mod condstore;
 mod mailboxes;
+mod rev2;
 
 const TEXTS: [&str; 2] = ["Subject: one\r\nFrom: a@b\r\n\r\nfirst\r\n", "Subject: two\r\n\r\nsecond\r\n"];
 
@@ -367,6 +368,10 @@ fn an_idle_client_hears_what_is_new() {
     assert!(!session.wants_news());
     let heard = run(&mut session, &mut world, b"c IDLE\r\nd NOOP\r\ne NOOP\r\n", usize::MAX);
     assert_eq!(heard, "+ idling\r\nc BAD DONE was expected\r\ne OK NOOP done\r\n");
+    for append in ["x APPEND INBOX {3}\r\n", "x APPEND INBOX {3+}\r\nabc\r\n", "x SELECT {5}\r\n"] {
+        let heard = run(&mut session, &mut world, format!("f IDLE\r\n{append}g NOOP\r\n").as_bytes(), usize::MAX);
+        assert_eq!(heard, "+ idling\r\nf BAD DONE was expected\r\ng OK NOOP done\r\n", "{append}");
+    }
 }
 
 #[test]

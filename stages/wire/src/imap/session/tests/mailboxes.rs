@@ -94,7 +94,7 @@ fn an_append_that_is_refused_loses_no_place() {
     for (said, why) in [
         ("APPEND nowhere", "NO [TRYCREATE] there is no such mailbox"),
         ("APPEND full", "NO [OVERQUOTA] the account has no room for it"),
-        ("APPEND \"&\"", "BAD the mailbox's name is not modified UTF-7"),
+        ("APPEND \"&\"", "NO [CANNOT] no mailbox can have this name"),
     ] {
         check(&format!("a {said} {{10+}}\r\n{literal}\r\nc NOOP\r\n"), &format!("a {why}\r\nc OK NOOP done\r\n"));
         check(&format!("a {said} {{10}}\r\nc NOOP\r\n"), &format!("a {why}\r\nc OK NOOP done\r\n"));
@@ -161,7 +161,7 @@ fn mailboxes_are_made_and_removed() {
     );
     check(
         "a DELETE x\r\nb DELETE inbox\r\nc DELETE nowhere\r\nd DELETE &\r\n",
-        "a OK DELETE done\r\nb NO [CANNOT] this cannot be done with this mailbox\r\nc NO [NONEXISTENT] there is no such mailbox\r\nd BAD the mailbox's name is not modified UTF-7\r\n",
+        "a OK DELETE done\r\nb NO [CANNOT] this cannot be done with this mailbox\r\nc NO [NONEXISTENT] there is no such mailbox\r\nd NO [CANNOT] no mailbox can have this name\r\n",
     );
     check(
         "a RENAME x Junk\r\nb RENAME x y\r\n",
@@ -179,11 +179,33 @@ fn a_client_that_removes_what_it_has_selected_is_told() {
 }
 
 #[test]
-fn a_name_that_none_can_have_is_not_there() {
-    let none = "NO [NONEXISTENT] the mailbox's name is not modified UTF-7\r\n";
-    check("a STATUS \"&\" (MESSAGES)\r\n", &format!("a {none}"));
-    check("a SELECT \"&\"\r\n", &format!("* OK [CLOSED] what follows is of another mailbox\r\na {none}"));
-    check("a LIST \"\" \"&\"\r\n", "a OK LIST done\r\n");
+fn a_name_that_none_can_have_is_refused_alike() {
+    for name in ["\"&\"", "\"&AP\"", "\"&AA-\"", "\"x//y\"", "\"/x\"", "\"\"", "{1+}\r\n\u{1}"] {
+        for command in [
+            "STATUS ? (MESSAGES)",
+            "CREATE ?",
+            "CREATE ? (USE (\\Archive))",
+            "DELETE ?",
+            "RENAME ? x",
+            "RENAME x ?",
+            "SUBSCRIBE ?",
+            "UNSUBSCRIBE ?",
+            "GETQUOTAROOT ?",
+            "COPY 1 ?",
+            "UID MOVE 5 ?",
+            "APPEND ? {1}",
+        ] {
+            let said = command.replace('?', name);
+            check(
+                &format!("a {said}\r\nb NOOP\r\n"),
+                "a NO [CANNOT] no mailbox can have this name\r\nb OK NOOP done\r\n",
+            );
+        }
+    }
+    let closed = "* OK [CLOSED] what follows is of another mailbox\r\n";
+    check("a SELECT \"&\"\r\n", &format!("{closed}a NO [CANNOT] no mailbox can have this name\r\n"));
+    check("a EXAMINE \"&\"\r\n", &format!("{closed}a NO [CANNOT] no mailbox can have this name\r\n"));
+    check("a LIST \"\" \"&\"\r\nb LSUB \"&\" *\r\n", "a OK LIST done\r\nb OK LSUB done\r\n");
 }
 
 #[test]
