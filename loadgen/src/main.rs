@@ -11,6 +11,7 @@ mod mark;
 mod measure;
 mod mix;
 mod plot;
+mod pop3;
 mod profile;
 mod proof;
 mod queue;

@@ -16,6 +16,7 @@ use tokio::time::Instant;
 use crate::books::{Books, Copy, Place};
 use crate::imap::{Imap, Response};
 use crate::mark::Span;
+use crate::pop3::{Part, Pop3};
 
 /// Between two rounds.
 const PAUSE: Duration = Duration::from_millis(300);
@@ -24,11 +25,20 @@ const AT_ONCE: usize = 8;
 /// The field by which held mail says for whom it is.
 const HELD_FOR: &str = "X-Chainmail-Held-For: ";
 
+/// A server from which mailboxes are read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Server {
+    /// All mailboxes.
+    Imap(SocketAddr),
+    /// INBOX.
+    Pop3(SocketAddr),
+}
+
 /// How mailboxes are read.
 #[derive(Debug, Clone)]
 pub(crate) struct Readers {
-    /// The IMAP server.
-    pub(crate) server: SocketAddr,
+    /// Where they are read.
+    pub(crate) server: Server,
     /// Everybody's password.
     pub(crate) password: String,
     /// The account with the held mail, and its password.
@@ -159,7 +169,11 @@ async fn round(readers: &Arc<Readers>, mut waiting: Vec<Account>, depth: Depth) 
 }
 
 async fn read(readers: &Readers, account: &mut Account, depth: Depth) -> anyhow::Result<Vec<Found>> {
-    let mut imap = Imap::login(readers.server, &account.address, &account.password).await?;
+    let server = match readers.server {
+        Server::Imap(server) => server,
+        Server::Pop3(server) => return over_pop3(server, readers.span, account, depth).await,
+    };
+    let mut imap = Imap::login(server, &account.address, &account.password).await?;
     let mut found = Vec::new();
     if depth == Depth::Marks {
         for (index, mailbox) in ["INBOX", "Junk"].into_iter().enumerate() {
@@ -232,6 +246,25 @@ async fn whole(
         bail!("of {} messages in {mailbox}, {read} could be read", opened.exists);
     }
     Ok(())
+}
+
+/// What POP3 shows of an account. Its numbers hold as long as nobody deletes anything, which is enough for marks.
+async fn over_pop3(server: SocketAddr, span: Span, account: &mut Account, depth: Depth) -> anyhow::Result<Vec<Found>> {
+    let mut pop3 = Pop3::login(server, &account.address, &account.password).await?;
+    let count = pop3.count().await?;
+    let place = if account.is_quarantine { Place::Held } else { Place::Inbox };
+    let (from, part) = match depth {
+        Depth::Marks => (account.next[0].1.max(1), Part::Header),
+        Depth::Whole => (1, Part::Whole),
+    };
+    let mut found = Vec::new();
+    for number in from..=count {
+        let mail = pop3.message(number, part).await?;
+        found.extend(copy(span, &mail, account.is_quarantine, &account.address, place));
+    }
+    pop3.quit().await?;
+    account.next[0].1 = count + 1;
+    Ok(found)
 }
 
 /// What a message is to the books.
@@ -352,7 +385,7 @@ mod tests {
     async fn prove_with(store: Store, settle: Duration) -> (Verdict, Vec<String>) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let readers = Readers {
-            server: listener.local_addr().unwrap(),
+            server: Server::Imap(listener.local_addr().unwrap()),
             password: "p".into(),
             quarantine: Some(("q@x".into(), "p".into())),
             settle,

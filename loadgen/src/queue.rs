@@ -69,10 +69,10 @@ enum Next {
 }
 
 impl Queue {
-    /// A run that begins now.
+    /// A run that begins in a moment: its first mail, too, is composed before it is due.
     pub(crate) fn new(schedule: Schedule, limit: Limit) -> Self {
         let (turn, state, changed) = Default::default();
-        Self { schedule, limit, start: Instant::now(), turn, state, changed }
+        Self { schedule, limit, start: Instant::now() + AHEAD, turn, state, changed }
     }
 
     /// Whether mails are due at a time, and not whenever a connection is free.

@@ -128,7 +128,7 @@ pub(crate) struct Options {
 pub(crate) async fn run(options: Options) -> anyhow::Result<bool> {
     let seed = options.shares.seed.unwrap_or_else(rand::random);
     let readers = options.reading.readers(options.unchanged);
-    let run = Arc::new(prepare(&options, seed, readers.as_ref())?);
+    let run = Arc::new(prepare(&options, seed)?);
     eprintln!("run {}, seed {seed}", run.mails.run);
     tokio::select! {
         done = work(&options, seed, readers.as_ref(), &run) => done,
@@ -150,9 +150,10 @@ async fn interrupted(run: &Run) {
 
 async fn work(options: &Options, seed: u64, readers: Option<&Readers>, run: &Arc<Run>) -> anyhow::Result<bool> {
     let mut watchers = JoinSet::new();
-    if let Some(readers) = readers {
+    if let Some(server) = options.reading.imap {
         for person in run.people.iter().take(options.watch) {
-            watchers.spawn(watch(Arc::clone(run), readers.clone(), person.clone(), options.watch_every));
+            let password = options.reading.password.clone();
+            watchers.spawn(watch(Arc::clone(run), server, password, person.clone(), options.watch_every));
         }
     }
     send(options, run).await?;
@@ -214,7 +215,7 @@ fn people(options: &Options) -> anyhow::Result<Vec<String>> {
     }
 }
 
-fn prepare(options: &Options, seed: u64, readers: Option<&Readers>) -> anyhow::Result<Run> {
+fn prepare(options: &Options, seed: u64) -> anyhow::Result<Run> {
     fit_together(options)?;
     let people = people(options)?;
     let mut shares = options.shares.clone();
@@ -239,7 +240,7 @@ fn prepare(options: &Options, seed: u64, readers: Option<&Readers>) -> anyhow::R
     let ledger = Ledger::begin(options.ledger.as_deref(), options.unchanged, &people)?;
     let mut books = Books::default();
     people.iter().for_each(|person| books.person(person));
-    let watched = people.iter().take(if readers.is_some() { options.watch } else { 0 });
+    let watched = people.iter().take(if options.reading.imap.is_some() { options.watch } else { 0 });
     Ok(Run {
         awaited: Awaited::new(watched.cloned()),
         queue: Queue::new(Schedule { rate, profile, every, burst }, limit),
@@ -317,8 +318,7 @@ mod tests {
 
     fn prepared(arguments: &str) -> anyhow::Result<Vec<String>> {
         let options = Alone::try_parse_from(["run"].into_iter().chain(arguments.split_whitespace()))?.options;
-        let readers = options.reading.readers(options.unchanged);
-        prepare(&options, 1, readers.as_ref()).map(|run| run.people)
+        prepare(&options, 1).map(|run| run.people)
     }
 
     #[test]
@@ -346,6 +346,8 @@ mod tests {
             ("--spam 1.1", false),
             ("--slow nan", false),
             ("--verify-later", false),
+            ("--pop3 127.0.0.1:1110", true),
+            ("--pop3 127.0.0.1:1110 --imap 127.0.0.1:1143", false),
         ] {
             assert_eq!(prepared(&format!("--people 2 {options}")).is_ok(), good, "{options}");
         }

@@ -10,15 +10,18 @@ use clap::Args;
 
 use crate::ledger::{self, Earlier};
 use crate::mark::Span;
-use crate::proof::{self, Readers};
+use crate::proof::{self, Readers, Server};
 use crate::report::Proof;
 
 /// How mailboxes are read back.
 #[derive(Debug, Args)]
 pub(crate) struct Reading {
-    /// The IMAP server; without it nothing is read back.
+    /// The IMAP server; without it, and without --pop3, nothing is read back.
     #[arg(long)]
     pub(crate) imap: Option<SocketAddr>,
+    /// Read back over POP3 instead: it knows INBOX only, and what is in Junk counts as lost.
+    #[arg(long, conflicts_with = "imap")]
+    pub(crate) pop3: Option<SocketAddr>,
     /// Everybody's password.
     #[arg(long, default_value = "chainmail")]
     pub(crate) password: String,
@@ -53,7 +56,7 @@ impl Reading {
     pub(crate) fn readers(&self, span: Span) -> Option<Readers> {
         let password = self.quarantine_password.as_ref().unwrap_or(&self.password);
         Some(Readers {
-            server: self.imap?,
+            server: self.imap.map(Server::Imap).or(self.pop3.map(Server::Pop3))?,
             password: self.password.clone(),
             quarantine: self.quarantine.as_ref().map(|address| (address.to_lowercase(), password.clone())),
             settle: self.settle,
@@ -71,7 +74,7 @@ pub(crate) async fn verify(options: Options) -> anyhow::Result<bool> {
     let path = options.ledger.display();
     let text = std::fs::read_to_string(&options.ledger).with_context(|| format!("reading {path}"))?;
     let Earlier { books, span, is_whole } = ledger::read(&text).with_context(|| format!("reading {path}"))?;
-    let readers = options.reading.readers(span).context("--imap says where mailboxes are read")?;
+    let readers = options.reading.readers(span).context("--imap or --pop3 says where mailboxes are read")?;
     if !is_whole {
         eprintln!("this run was killed: what stands in its ledger is proved");
     }

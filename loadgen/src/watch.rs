@@ -4,13 +4,13 @@
 //! seen late, as its reader would have.
 
 use std::collections::{HashMap, HashSet};
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
 use crate::imap::{Imap, Response};
-use crate::proof::Readers;
 use crate::sender::Run;
 
 /// What a watcher fetches of a new message: it is not to cost the store more than it must.
@@ -44,17 +44,23 @@ impl Awaited {
 }
 
 /// Watches one person's mailbox until it is told to stop by being dropped.
-pub(crate) async fn watch(run: Arc<Run>, readers: Readers, person: String, every: Duration) {
+pub(crate) async fn watch(run: Arc<Run>, server: SocketAddr, password: String, person: String, every: Duration) {
     let mut seen = 0;
     loop {
         // An error is the store being away: the proof at the end will tell if it stays away.
-        let _ = look(&run, &readers, &person, every, &mut seen).await;
+        let _ = look(&run, (server, &password), &person, every, &mut seen).await;
         tokio::time::sleep(every).await;
     }
 }
 
-async fn look(run: &Run, readers: &Readers, person: &str, every: Duration, seen: &mut u32) -> anyhow::Result<()> {
-    let mut imap = Imap::login(readers.server, person, &readers.password).await?;
+async fn look(
+    run: &Run,
+    (server, password): (SocketAddr, &str),
+    person: &str,
+    every: Duration,
+    seen: &mut u32,
+) -> anyhow::Result<()> {
+    let mut imap = Imap::login(server, person, password).await?;
     let mut exists = imap.examine("INBOX").await?.map_or(0, |opened| opened.exists);
     loop {
         if exists > *seen {

@@ -62,7 +62,19 @@ impl Drop for Running {
 /// Reads back what a run with this ledger has sent: whether all is as it was said, and what was found. Of a chain that has
 /// settled: nothing is on its way.
 pub fn verify(chain: &Chain, ledger: &str) -> (bool, Value) {
-    let done = command(chain, &["verify", ledger], "2s").output().unwrap();
+    told(&mut command(chain, &["verify", ledger], "2s"))
+}
+
+/// The same, over POP3.
+pub fn verify_over_pop3(chain: &Chain, ledger: &str) -> (bool, Value) {
+    let mut command = Command::new(binary());
+    command.current_dir(chain.folder()).args(["verify", ledger, "--json", "--settle", "2s"]);
+    command.args(["--quarantine", "quarantine@example.org", "--pop3", &format!("127.0.0.1:{}", chain.pop3)]);
+    told(&mut command)
+}
+
+fn told(command: &mut Command) -> (bool, Value) {
+    let done = command.output().unwrap();
     let error = String::from_utf8_lossy(&done.stderr);
     (done.status.success(), serde_json::from_slice(&done.stdout).unwrap_or_else(|_| panic!("{error}")))
 }

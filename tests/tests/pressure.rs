@@ -8,7 +8,7 @@ use std::net::TcpStream;
 use serde_json::Value;
 use tests::chain::{Chain, Clamd, wait_for};
 use tests::clients::Smtp;
-use tests::loadgen::{Running, accounts, verify};
+use tests::loadgen::{Running, accounts, verify, verify_over_pop3};
 
 /// The mix of these tests: small texts, so that many mails take little time, and more of everything odd.
 const MIX: [&str; 14] = [
@@ -125,6 +125,8 @@ fn loadgen_says_what_was_done_to_mailboxes() {
     let mail = as_sent(&take(&chain, one));
     let (good, told) = verify(&chain, "ledger");
     assert!(!good && count(&told, "lost") == 1, "{told}");
+    let (good, told) = verify_over_pop3(&chain, "ledger");
+    assert!(!good && [count(&told, "lost"), count(&told, "delivered")] == [1, 119], "{told}");
     let mut altered = mail.clone();
     let last = altered.len() - 3;
     altered[last] ^= 1;
