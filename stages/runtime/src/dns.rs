@@ -16,6 +16,10 @@ use crate::config::Section;
 /// Answers kept by one resolver; an answer takes some hundred bytes.
 const CACHED: u64 = 20_000;
 
+/// A "no" holds for so long at least: a server that gives it no time (RFC 2308 section 5), or none to speak of, would be
+/// asked again for every mail of a burst.
+const NO_HOLDS: Duration = Duration::from_secs(10);
+
 /// Reads the key `resolver` of a section: none is the system's.
 pub fn read(section: &mut Section) -> Option<SocketAddr> {
     let text = section.text(
@@ -54,6 +58,7 @@ pub fn resolver(address: Option<SocketAddr>, deadline: Duration) -> anyhow::Resu
     options.timeout = deadline / 2;
     options.attempts = 1;
     options.cache_size = CACHED;
+    options.negative_min_ttl = Some(NO_HOLDS);
     Ok(builder.build()?)
 }
 
@@ -62,5 +67,47 @@ pub fn is_private(address: IpAddr) -> bool {
     match address {
         IpAddr::V4(ip) => ip.is_loopback() || ip.is_private() || ip.is_link_local() || ip.is_unspecified(),
         IpAddr::V6(ip) => ip.is_loopback() || ip.is_unique_local() || ip.is_unicast_link_local() || ip.is_unspecified(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use tokio::net::UdpSocket;
+
+    use super::*;
+
+    /// Says that no name is there, and not for how long; counts the questions.
+    async fn nothing_is_there() -> (SocketAddr, Arc<AtomicUsize>) {
+        let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        let (address, asked) = (socket.local_addr().unwrap(), Arc::new(AtomicUsize::new(0)));
+        let count = Arc::clone(&asked);
+        tokio::spawn(async move {
+            let mut message = [0; 512];
+            loop {
+                let (length, from) = socket.recv_from(&mut message).await.unwrap();
+                count.fetch_add(1, Ordering::Relaxed);
+                // A response, recursion available, NXDOMAIN (RFC 1035 section 4.1.1); nothing in its sections.
+                message[2] |= 0x80;
+                message[3] = 0x83;
+                message[6..12].fill(0);
+                let question = 12 + message[12..length].iter().position(|byte| *byte == 0).unwrap() + 5;
+                socket.send_to(&message[..question], from).await.unwrap();
+            }
+        });
+        (address, asked)
+    }
+
+    #[tokio::test]
+    async fn a_no_without_a_time_is_remembered() {
+        let (address, asked) = nothing_is_there().await;
+        let resolver = resolver(Some(address), Duration::from_secs(30)).unwrap();
+        for _ in 0..3 {
+            assert!(resolver.txt_lookup("nobody.example.").await.unwrap_err().is_no_records_found());
+        }
+        assert_eq!(asked.load(Ordering::Relaxed), 1);
     }
 }
