@@ -39,6 +39,10 @@ pub(crate) enum Account {
     },
     /// Make many accounts, all of a list or none: a line for each, with its address and its password or ready hash (Argon2id,
     /// PHC form).
+    ///
+    /// One blank or more stand between the two, so that columns may be aligned; blanks inside a password are part of it, and
+    /// one that begins or ends with a blank is set with `account passwd`. A hash of another kind ($6$..., {SSHA}...) is
+    /// refused, and so is one that takes more than 256 MiB (m=262144), 10 passes (t) or 16 lanes (p) for each login.
     Import {
         /// The list; `-` is standard input.
         list: std::path::PathBuf,

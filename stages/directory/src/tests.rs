@@ -362,14 +362,14 @@ async fn many_accounts_are_made_at_once() {
     let folder = tempfile::tempdir().unwrap();
     let directory = directory(folder.path()).await;
     let ready = crate::login::hash("ready").unwrap();
-    let list = format!("# moved in\nnew@example.org  two words \n\nHashed@example.org\t{ready}\n");
+    let list = format!("# moved in\n  new@example.org \t two  words\n \nHashed@example.org\t{ready}\n");
     let accounts = import::read(&list).unwrap();
     let changes = directory.import(&accounts, "s2").await.unwrap();
     assert_eq!(
         changes.iter().map(Change::key).collect::<Vec<_>>(),
         ["address:new@example.org", "address:hashed@example.org"]
     );
-    for (address, password) in [("new@example.org", " two words "), ("hashed@example.org", "ready")] {
+    for (address, password) in [("new@example.org", "two  words"), ("hashed@example.org", "ready")] {
         let account = directory.authenticate(address, password).await.unwrap().unwrap();
         assert_eq!((account.store.as_str(), account.kind, account.status), ("s2", Kind::User, Status::Active));
         assert!(account.id <= i64::try_from(runtime::clock::now().0).unwrap(), "the number lies before the clock");
@@ -396,9 +396,66 @@ fn lists_that_are_wrong() {
         ("a@example.org x\nA@example.org y\n", "a@example.org stands in the list twice"),
         ("a@example.org $argon2id$v=19$m=19456,t=2,p=1$c2FsdHNhbHQ", "line 1: the hash is not whole"),
         ("a@example.org $argon2id$v=x$y", "line 1: the hash cannot be read: "),
+        ("a@example.org $argon2id$v=7$m=64,t=1,p=1$c2FsdHNhbHQ$aGFzaGhhc2hoYXNo", "line 1: the hash cannot be read: "),
+        ("a@example.org $argon2id$v=19$m=1,t=1,p=1$c2FsdHNhbHQ$aGFzaGhhc2hoYXNo", "line 1: the hash cannot be read: "),
+        (
+            "a@example.org $argon2id$v=19$m=64,t=1,p=1$c2FsdA$aGFzaGhhc2hoYXNo",
+            "line 1: the salt of the hash is shorter",
+        ),
+        ("a@example.org x ", "line 1: a blank that nobody sees ends the password"),
+        ("a@example.org x\t\r\n", "line 1: a blank that nobody sees ends the password"),
     ] {
         let told = format!("{:#}", import::read(list).unwrap_err());
         assert!(told.starts_with(want), "{told}");
     }
     assert_eq!(import::read("").unwrap(), []);
+}
+
+/// They were taken for passwords: whoever had seen the list could log in with them, and their owners could not.
+#[test]
+fn hashes_of_other_kinds_are_no_passwords() {
+    for (secret, kind) in [
+        ("$2y$10$N9qo8uLOickgx2ZMRZoMyeIjZAgcfl7p92ldGxad68LJZdL17lhWy", "$2y$"),
+        (
+            "$6$rounds=5000$salt$IxDD3jeSOb5eB1CX5LBsqZFVkJdido3OUILO5Ifz5iwMuTS4XMS130MTSuDDl3aCI6WouIL9AjRbLCelDCy.g.",
+            "$6$",
+        ),
+        ("!$6$salt$IxDD3jeSOb5eB1CX5LBsqZFVkJdido3OUILO5Ifz5iwMuTS4XMS130MTSuDDl3aC", "$6$"),
+        ("$argon2i$v=19$m=65536,t=3,p=1$c2FsdHNhbHQ$aGFzaGhhc2hoYXNo", "$argon2i$"),
+        ("$ARGON2ID$v=19$m=65536,t=3,p=1$c2FsdHNhbHQ$aGFzaGhhc2hoYXNo", "$ARGON2ID$"),
+        ("$pbkdf2-sha256$29000$c2FsdA$aGFzaA", "$pbkdf2-sha256$"),
+        ("$md5,rounds=904$c2FsdA$aGFzaA", "$md5,rounds=904$"),
+        ("{SSHA}DkMTwBl+a/3DQTxCYEApdUtNXGgdUac3", "{SSHA}"),
+        ("{BLF-CRYPT}$2y$05$abc", "{BLF-CRYPT}"),
+        ("{plain-md5.hex}900150983cd24fb0d6963f7d28e17f72", "{plain-md5.hex}"),
+    ] {
+        let told = format!("{:#}", import::read(&format!("a@example.org x\nb@example.org {secret}\n")).unwrap_err());
+        let want = format!("line 2: what begins with {kind} is a hash of another kind, and not a password: ");
+        assert!(told.starts_with(&want) && told.contains("give a new password"), "{told}");
+    }
+    for password in ["$ecret", "$", "$$", "$a b$", "{", "{}", "{a b}", "}x{", "a$6$b", "!", "pa{SSHA}"] {
+        assert!(import::read(&format!("a@example.org {password}")).is_ok(), "{password}");
+    }
+}
+
+/// One login could take 4 GiB, and whoever knew the address could try as often as they liked.
+#[test]
+fn a_ready_hash_has_a_price_that_is_bounded() {
+    for (costs, want) in [
+        ("m=262144,t=10,p=16", None),
+        ("m=262145,t=1,p=1", Some("262145 KiB of memory (m=262145), and 262144 at most")),
+        ("m=4194304,t=1,p=1", Some("4194304 KiB of memory (m=4194304), and 262144 at most")),
+        ("m=64,t=11,p=1", Some("11 passes (t=11), and 10 at most")),
+        ("m=1024,t=1,p=17", Some("17 lanes (p=17), and 16 at most")),
+    ] {
+        let read = import::read(&format!("a@example.org $argon2id$v=19${costs}$c2FsdHNhbHQ$aGFzaGhhc2hoYXNo"));
+        match (read, want) {
+            (Ok(_), None) => {}
+            (Err(error), Some(want)) => {
+                let told = format!("{error:#}");
+                assert!(told.starts_with("line 1: each login would take ") && told.contains(want), "{told}");
+            }
+            (read, _) => panic!("{costs}: {read:?}"),
+        }
+    }
 }
