@@ -1,7 +1,6 @@
 //! Changing the directory. Every change says which entries of other processes' caches it makes wrong.
 
 use anyhow::{Context as _, bail};
-use runtime::clock;
 use sqlx::Row as _;
 
 use crate::address::{Address, is_domain};
@@ -146,27 +145,20 @@ impl Directory {
             bail!("an account needs a password");
         }
         let password = hash(new.password)?;
-        let mut transaction = self.inner.master.pool.begin().await?;
-        // Milliseconds since 1970: a directory that comes from a backup does not know which numbers were given after it, and
-        // whoever got one of them again would read what its first owner has in the store. A hash takes longer than one, so
-        // the numbers never run before the clock.
-        let now = i64::try_from(clock::now().0)?;
-        let next = "UPDATE account_numbers SET last = CASE WHEN last < ?1 THEN ?1 ELSE last + 1 END RETURNING last";
-        let row = sqlx::query(next).bind(now).fetch_one(&mut *transaction).await?;
+        let number = self.reserve(1).await?;
         sqlx::query(
             "INSERT INTO accounts (id, address, password, store, status, kind, quota_bytes, quota_messages)
              VALUES (?, ?, ?, ?, 'active', ?, ?, ?)",
         )
-        .bind(row.get::<i64, _>(0))
+        .bind(number)
         .bind(address.as_str())
         .bind(password)
         .bind(new.store)
         .bind(if new.kind == Kind::System { "system" } else { "user" })
         .bind(i64::try_from(new.quota_bytes)?)
         .bind(i64::try_from(new.quota_messages)?)
-        .execute(&mut *transaction)
+        .execute(&self.inner.master.pool)
         .await?;
-        transaction.commit().await?;
         Ok(self.changed(Change::address(&address)))
     }
 

@@ -3,13 +3,10 @@
 //! All of it or nothing: a line that is wrong is told with its number, and no account of the whole list is made.
 
 use std::collections::HashSet;
-use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use argon2::password_hash::{PasswordHash, Salt};
 use argon2::{MIN_SALT_LEN, Params, Version};
-use runtime::clock;
-use sqlx::Row as _;
 
 use crate::Directory;
 use crate::address::Address;
@@ -167,18 +164,5 @@ impl Directory {
         }
         transaction.commit().await?;
         Ok(accounts.iter().map(|account| self.changed(Change::address(&account.address))).collect())
-    }
-    /// Takes so many numbers, and gives the first. They are those that single accounts would have got: milliseconds since
-    /// 1970, each once. None may lie before the clock when an account has it: a directory that comes back from a backup
-    /// would give it again. So they are waited for, while nothing is locked; numbers that are not used then do no harm.
-    async fn reserve(&self, count: usize) -> anyhow::Result<i64> {
-        let (now, count) = (i64::try_from(clock::now().0)?, i64::try_from(count)?);
-        let next =
-            "UPDATE account_numbers SET last = CASE WHEN last < ?1 THEN ?1 ELSE last + 1 END + ?2 - 1 RETURNING last";
-        let row = sqlx::query(next).bind(now).bind(count).fetch_one(&self.inner.master.pool).await?;
-        let last: i64 = row.get(0);
-        let ahead = last.saturating_sub(i64::try_from(clock::now().0)?);
-        tokio::time::sleep(Duration::from_millis(u64::try_from(ahead).unwrap_or(0))).await;
-        Ok(last + 1 - count)
     }
 }

@@ -11,6 +11,7 @@ pub mod config;
 pub mod import;
 mod login;
 mod master;
+mod numbers;
 mod resolve;
 
 pub use address::Address;

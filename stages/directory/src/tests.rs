@@ -301,6 +301,29 @@ async fn a_directory_from_a_backup_gives_no_number_again() {
     assert!(directory.account("grace@example.org").await.unwrap().unwrap().id > first);
 }
 
+/// An import had taken numbers ahead; the next account got one that a directory from a backup would have given again.
+#[tokio::test]
+async fn an_account_behind_an_import_has_no_number_ahead_of_the_clock() {
+    let folder = tempfile::tempdir().unwrap();
+    let directory = directory(folder.path()).await;
+    let ahead = async |milliseconds: i64| {
+        let last = i64::try_from(runtime::clock::now().0).unwrap() + milliseconds;
+        sqlx::query("UPDATE account_numbers SET last = ?")
+            .bind(last)
+            .execute(&directory.inner.master.pool)
+            .await
+            .unwrap();
+    };
+    ahead(1000).await;
+    add(&directory, "frank@example.org", Kind::User).await.unwrap();
+    let number = directory.account("frank@example.org").await.unwrap().unwrap().id;
+    assert!(number <= i64::try_from(runtime::clock::now().0).unwrap());
+    ahead(3_600_000).await;
+    let error = add(&directory, "grace@example.org", Kind::User).await.unwrap_err().to_string();
+    assert!(error.contains("ahead of the clock"), "{error}");
+    assert_eq!(directory.account("grace@example.org").await.unwrap(), None);
+}
+
 /// What is remembered says that there is no such account, or another one; the master knows better.
 #[tokio::test]
 async fn no_account_is_taken_for_gone_by_an_old_memory() {
