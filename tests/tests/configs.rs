@@ -74,6 +74,40 @@ fn every_command_has_a_manual_page() {
     }
 }
 
+/// They were read from the folder of a site whose configuration is wrong, as they are where there is none.
+#[test]
+fn what_needs_no_configuration_reads_none() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("pipeline.yaml"), "nonsense: true\n").unwrap();
+    for arguments in [&["generate", "commands"][..], &["generate", "completions", "bash"], &["check", "--reference"]] {
+        let done = Command::new(chainmail()).args(arguments).current_dir(folder.path()).output().unwrap();
+        assert!(done.status.success() && !done.stdout.is_empty(), "{arguments:?}: {done:?}");
+    }
+}
+
+/// `chainmail generate commands | head` ended in a panic as soon as head had seen enough.
+#[test]
+fn a_reader_that_leaves_is_no_mistake() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = |arguments: &[&str]| {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let mut command = Command::new(chainmail());
+        command.args(arguments).current_dir(folder.path()).stdin(std::process::Stdio::null());
+        let done = command.stdout(writer).stderr(std::process::Stdio::piped()).output().unwrap();
+        let told = String::from_utf8(done.stderr).unwrap();
+        assert!(done.status.success() && !told.contains("panicked"), "{arguments:?}: {told}");
+    };
+    run(&["setup", "example.org"]);
+    run(&["generate", "commands"]);
+    run(&["generate", "completions", "bash"]);
+    run(&["check"]);
+    run(&["check", "--reference"]);
+    run(&["domain", "list"]);
+    run(&["account", "list"]);
+    run(&["account", "show", "postmaster@example.org"]);
+}
+
 #[test]
 fn bash_completes_commands() {
     let folder = tempfile::tempdir().unwrap();

@@ -1,6 +1,5 @@
 //! What is made from the types of the command line: its reference, manual pages, completions for shells.
 
-use std::io::Write as _;
 use std::path::PathBuf;
 
 use anyhow::Context as _;
@@ -9,6 +8,7 @@ use clap_complete::Shell;
 use clap_markdown::MarkdownOptions;
 
 use crate::Arguments;
+use crate::output::print;
 
 /// What is to be made.
 #[derive(Debug, Subcommand)]
@@ -34,7 +34,7 @@ pub(crate) enum Generate {
 pub(crate) fn generate(what: Generate) -> anyhow::Result<()> {
     let mut command = Arguments::command();
     match what {
-        Generate::Commands => print!("{}", reference()),
+        Generate::Commands => print(reference().as_bytes())?,
         Generate::Man { folder } => {
             std::fs::create_dir_all(&folder).with_context(|| format!("making {}", folder.display()))?;
             clap_mangen::generate_to(command, &folder).with_context(|| format!("writing into {}", folder.display()))?;
@@ -42,7 +42,7 @@ pub(crate) fn generate(what: Generate) -> anyhow::Result<()> {
         Generate::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut command, "chainmail", &mut script);
-            std::io::stdout().write_all(&script)?;
+            print(&script)?;
         }
     }
     Ok(())

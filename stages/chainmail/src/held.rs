@@ -1,6 +1,6 @@
 //! `chainmail held`: what the quarantine holds, and what becomes of it.
 
-use std::io::{IsTerminal as _, Write as _};
+use std::io::IsTerminal as _;
 use std::time::Duration;
 
 use anyhow::bail;
@@ -11,6 +11,7 @@ use runtime::broker::Broker;
 use store::held::{Reply, Request};
 
 use crate::config::Config;
+use crate::output::{print, say};
 
 /// How long the broker is looked for.
 const BROKER: Duration = Duration::from_secs(3);
@@ -61,9 +62,9 @@ pub(crate) async fn held(config: &Config, command: Held) -> anyhow::Result<()> {
         Held::Drop { number } => Request::Drop(number),
     };
     match ask(&request).await? {
-        Reply::Text(text) if std::io::stdout().is_terminal() => std::io::stdout().write_all(&harmless(&text))?,
-        Reply::Text(text) => std::io::stdout().write_all(&text)?,
-        Reply::Done => println!("done"),
+        Reply::Text(text) if std::io::stdout().is_terminal() => print(&harmless(&text))?,
+        Reply::Text(text) => print(&text)?,
+        Reply::Done => say(format_args!("done"))?,
         Reply::Held(_) => bail!("the store node answered something else"),
     }
     Ok(())
@@ -76,7 +77,10 @@ async fn list(ask: impl AsyncFn(&Request) -> anyhow::Result<Reply>) -> anyhow::R
             bail!("the store node answered something else")
         };
         for mail in &mails {
-            println!("{} {} for {}, {} bytes: {}", mail.number, mail.mail, mail.recipient, mail.size, mail.reason);
+            say(format_args!(
+                "{} {} for {}, {} bytes: {}",
+                mail.number, mail.mail, mail.recipient, mail.size, mail.reason
+            ))?;
         }
         match mails.last() {
             Some(mail) => last = mail.number,

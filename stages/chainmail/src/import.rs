@@ -8,6 +8,7 @@ use directory::{Change, Directory, import};
 use proto::NodeName;
 
 use crate::config::Config;
+use crate::output::say;
 use crate::people;
 
 /// Makes the accounts of a list, and tells every running process.
@@ -25,8 +26,8 @@ pub(crate) async fn import(
     let accounts = tokio::task::spawn_blocking(move || import::read(&text)).await??;
     let store = people::choose(config, directory, store, force).await?;
     let changes: Vec<Change> = directory.import(&accounts, &store).await?;
-    println!("{} accounts were made on {store}", changes.len());
     people::announce(config, &changes).await;
+    say(format_args!("{} accounts were made on {store}", changes.len()))?;
     Ok(())
 }
 

@@ -1,4 +1,5 @@
 //! The one binary: every stage, and the operator's commands.
+#![warn(clippy::print_stdout)] // It panics when nobody reads any more: output.rs does not.
 
 mod bounds;
 mod config;
@@ -7,6 +8,7 @@ mod generated;
 mod held;
 mod import;
 mod nats;
+mod output;
 mod people;
 mod reports;
 mod run;
@@ -19,6 +21,8 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use directory::Directory;
 use runtime::telemetry;
+
+use crate::output::{print, say};
 
 /// The mail system: takes mail in, filters it, keeps it, and serves it to its readers.
 #[derive(Debug, Parser)]
@@ -96,27 +100,31 @@ fn main() -> ExitCode {
 }
 
 async fn carry_out(arguments: Arguments) -> anyhow::Result<bool> {
-    let (config, entries) = config::load(arguments.config.as_deref())?;
+    // What does not depend on the configuration works where there is none, and where it is wrong.
+    let load = || config::load(arguments.config.as_deref());
+    let config = || load().map(|(config, _)| config);
     match arguments.command {
         Command::Run { part, differences } => {
+            let config = config()?;
             telemetry::set_up_logging(&config.log)?;
             run::run(differences.apply(config, part)?, part).await?;
         }
-        Command::Check { reference: true } => print!("{}", config::reference()?),
-        Command::Check { reference: false } => print!("{}", config::print(&entries)),
+        Command::Check { reference: true } => print(config::reference()?.as_bytes())?,
+        Command::Check { reference: false } => print(config::print(&load()?.1).as_bytes())?,
         Command::Setup { domain } => {
+            let config = config()?;
             let directory = Directory::open(config.directory.clone()).await?;
             for (address, password) in first_run::set_up(&config, &directory, &domain).await? {
-                println!("{address} has the password {password}");
+                say(format_args!("{address} has the password {password}"))?;
             }
         }
-        Command::Account(command) => people::account(&config, command).await?,
-        Command::Alias(command) => people::alias(&config, command).await?,
-        Command::Domain(command) => people::domain(&config, command).await?,
-        Command::Status { json } => return status::status(&config, json).await,
-        Command::Dead(command) => status::dead(&config, command).await?,
-        Command::Held(command) => held::held(&config, command).await?,
-        Command::Store(command) => return stored::store(&config, command).await,
+        Command::Account(command) => people::account(&config()?, command).await?,
+        Command::Alias(command) => people::alias(&config()?, command).await?,
+        Command::Domain(command) => people::domain(&config()?, command).await?,
+        Command::Status { json } => return status::status(&config()?, json).await,
+        Command::Dead(command) => status::dead(&config()?, command).await?,
+        Command::Held(command) => held::held(&config()?, command).await?,
+        Command::Store(command) => return stored::store(&config()?, command).await,
         Command::Generate(what) => generated::generate(what)?,
     }
     Ok(true)

@@ -13,6 +13,7 @@ use runtime::config::ByteSize;
 
 use crate::config::Config;
 use crate::import;
+use crate::output::say;
 
 /// How long the broker is looked for to announce a change. Without it, caches notice within their own time.
 const ANNOUNCE: Duration = Duration::from_secs(1);
@@ -168,8 +169,8 @@ pub(crate) async fn account(config: &Config, command: Account) -> anyhow::Result
         Account::Remove { address } => (directory.remove_account(&address).await?, format!("{address} was removed")),
     };
     let (change, done) = change;
-    println!("{done}");
     announce(config, &[change]).await;
+    say(format_args!("{done}"))?;
     Ok(())
 }
 
@@ -190,15 +191,15 @@ pub(crate) async fn alias(config: &Config, command: Alias) -> anyhow::Result<()>
         Alias::List => {
             let aliases = directory.aliases().await?;
             for (address, target) in &aliases {
-                println!("{address} {target}");
+                say(format_args!("{address} {target}"))?;
             }
             say_if_none(aliases.len(), "aliases");
             return Ok(());
         }
     };
     let (change, done) = change;
-    println!("{done}");
     announce(config, &[change]).await;
+    say(format_args!("{done}"))?;
     Ok(())
 }
 
@@ -224,14 +225,14 @@ pub(crate) async fn domain(config: &Config, command: Domain) -> anyhow::Result<(
             for (name, alias_of, catch_all) in domains {
                 let alias = if alias_of.is_empty() { String::new() } else { format!(" alias of {alias_of}") };
                 let rest = if catch_all.is_empty() { String::new() } else { format!(" catch-all {catch_all}") };
-                println!("{name}{alias}{rest}");
+                say(format_args!("{name}{alias}{rest}"))?;
             }
             return Ok(());
         }
     };
     let (change, done) = change;
-    println!("{done}");
     announce(config, &[change]).await;
+    say(format_args!("{done}"))?;
     Ok(())
 }
 
@@ -266,19 +267,19 @@ async fn list(directory: &Directory, part: &str) -> anyhow::Result<()> {
     let accounts = directory.accounts(part).await?;
     say_if_none(accounts.len(), "such accounts");
     for account in accounts {
-        println!("{} {:?} {:?} {}", account.address, account.kind, account.status, account.store);
+        say(format_args!("{} {:?} {:?} {}", account.address, account.kind, account.status, account.store))?;
     }
     Ok(())
 }
 
 async fn show(directory: &Directory, address: &str) -> anyhow::Result<()> {
     let account = directory.account(address).await?.with_context(|| format!("there is no account {address}"))?;
-    println!("address:  {}", account.address);
-    println!("number:   {}", account.id);
-    println!("kind:     {:?}", account.kind);
-    println!("status:   {:?}", account.status);
-    println!("store:    {}", account.store);
-    println!("quota:    {} bytes, {} messages (0 is none)", account.quota_bytes, account.quota_messages);
+    say(format_args!("address:  {}", account.address))?;
+    say(format_args!("number:   {}", account.id))?;
+    say(format_args!("kind:     {:?}", account.kind))?;
+    say(format_args!("status:   {:?}", account.status))?;
+    say(format_args!("store:    {}", account.store))?;
+    say(format_args!("quota:    {} bytes, {} messages (0 is none)", account.quota_bytes, account.quota_messages))?;
     Ok(())
 }
 
@@ -304,7 +305,8 @@ pub(crate) async fn announce(config: &Config, changes: &[Change]) {
     let Ok(broker) = Broker::connect(config.broker.clone(), "chainmail-admin", ANNOUNCE).await else {
         return eprintln!("the broker is not there: running processes notice within directory.fresh_for");
     };
-    for change in changes {
-        broker.announce(subjects::DIRECTORY_CHANGED.to_owned(), change.to_bytes().into()).await;
+    let changes = changes.iter().map(|change| change.to_bytes().into());
+    if let Err(error) = broker.announce_all(subjects::DIRECTORY_CHANGED, changes).await {
+        eprintln!("not everything was announced ({error:#}): running processes notice within directory.fresh_for");
     }
 }

@@ -14,6 +14,7 @@ use runtime::telemetry::StageFigures;
 use serde::Serialize;
 
 use crate::config::Config;
+use crate::output::say;
 use crate::reports::{Report, Request};
 
 /// How long answers of processes are gathered.
@@ -77,9 +78,9 @@ pub(crate) async fn status(config: &Config, json: bool) -> anyhow::Result<bool> 
     let broker = Broker::connect(config.broker.clone(), "chainmail-status", BROKER).await?;
     let status = gather(config, &broker).await;
     if json {
-        println!("{}", serde_json::to_string_pretty(&status)?);
+        say(format_args!("{}", serde_json::to_string_pretty(&status)?))?;
     } else {
-        print(&status);
+        print(&status)?;
     }
     Ok(status.balanced && status.silent_nodes.is_empty() && status.problems.is_empty())
 }
@@ -141,33 +142,37 @@ impl Status {
     }
 }
 
-fn print(status: &Status) {
+fn print(status: &Status) -> std::io::Result<()> {
     let Books { accepted, stored, held, rejected, buried, in_flight } = status.books;
-    println!(
+    say(format_args!(
         "books     accepted {accepted} = stored {stored} + held {held} + rejected {rejected} + buried {buried} + in flight {in_flight}"
-    );
+    ))?;
     match (status.accept_nodes.is_empty(), status.balanced) {
-        (true, _) => println!("          no accept node has answered: the books are not known"),
-        (false, true) => println!("          balanced"),
-        (false, false) => println!("          NOT BALANCED"),
+        (true, _) => say(format_args!("          no accept node has answered: the books are not known"))?,
+        (false, true) => say(format_args!("          balanced"))?,
+        (false, false) => say(format_args!("          NOT BALANCED"))?,
     }
     for (node, books) in &status.accept_nodes {
         let wrong = if books.balanced() { "" } else { ", NOT BALANCED" };
-        println!("          {node}: accepted {}, in flight {}{wrong}", books.accepted, books.in_flight);
+        say(format_args!("          {node}: accepted {}, in flight {}{wrong}", books.accepted, books.in_flight))?;
     }
     for node in &status.silent_nodes {
-        println!("          {node} HAS NOT ANSWERED: what it accepted is not in these books");
+        say(format_args!("          {node} HAS NOT ANSWERED: what it accepted is not in these books"))?;
     }
-    println!("{:<10}{:>9}{:>9}{:>12}{:>10}{:>10}", "stage", "workers", "waiting", "oldest", "settled", "failures");
+    say(format_args!(
+        "{:<10}{:>9}{:>9}{:>12}{:>10}{:>10}",
+        "stage", "workers", "waiting", "oldest", "settled", "failures"
+    ))?;
     for (name, stage) in &status.stages {
         let StageStatus { workers, settled, failures, .. } = stage;
         let waiting = stage.waiting.map_or_else(|| "?".to_owned(), |waiting| waiting.to_string());
         let oldest = stage.oldest_seconds.map_or_else(|| "?".to_owned(), |seconds| format!("{seconds} s"));
-        println!("{name:<10}{workers:>9}{waiting:>9}{oldest:>12}{settled:>10}{failures:>10}");
+        say(format_args!("{name:<10}{workers:>9}{waiting:>9}{oldest:>12}{settled:>10}{failures:>10}"))?;
     }
     for problem in &status.problems {
-        println!("problem   {problem}");
+        say(format_args!("problem   {problem}"))?;
     }
+    Ok(())
 }
 
 /// Carries out a command about dead letters.
@@ -184,11 +189,14 @@ pub(crate) async fn dead(config: &Config, command: Dead) -> anyhow::Result<()> {
             }
             for (number, letter) in letters {
                 let Ok(letter) = letter else {
-                    println!("{number} unreadable; `chainmail dead drop {number}` removes the letter alone");
+                    say(format_args!("{number} unreadable; `chainmail dead drop {number}` removes the letter alone"))?;
                     continue;
                 };
                 let mail = envelope(&letter).map_or("unreadable".to_owned(), |mail| mail.id.to_string());
-                println!("{number} {mail} {} after {} attempts: {}", letter.stage, letter.attempts, letter.reason);
+                say(format_args!(
+                    "{number} {mail} {} after {} attempts: {}",
+                    letter.stage, letter.attempts, letter.reason
+                ))?;
             }
         }
         Dead::Show { number } => show(&broker, number).await?,
@@ -232,18 +240,18 @@ async fn find(broker: &Broker, number: u64) -> anyhow::Result<Letter> {
 
 async fn show(broker: &Broker, number: u64) -> anyhow::Result<()> {
     let letter = find(broker, number).await?.with_context(|| format!("dead letter {number} is unreadable"))?;
-    println!("stage:      {}\nreason:     {}\nattempts:   {}", letter.stage, letter.reason, letter.attempts);
-    println!("age:        {} s when it was buried", letter.age.as_secs());
+    say(format_args!("stage:      {}\nreason:     {}\nattempts:   {}", letter.stage, letter.reason, letter.attempts))?;
+    say(format_args!("age:        {} s when it was buried", letter.age.as_secs()))?;
     match envelope(&letter) {
-        None => println!(
+        None => say(format_args!(
             "mail:       unreadable, {} bytes; its journal sends it round again by itself",
             letter.payload.len()
-        ),
+        ))?,
         Some(mail) => {
-            println!("mail:       {} in the journal of {}", mail.id, mail.node);
-            println!("from:       <{}> at {}", mail.reverse_path, mail.client.address);
+            say(format_args!("mail:       {} in the journal of {}", mail.id, mail.node))?;
+            say(format_args!("from:       <{}> at {}", mail.reverse_path, mail.client.address))?;
             for recipient in &mail.recipients {
-                println!("to:         <{}>", recipient.address);
+                say(format_args!("to:         <{}>", recipient.address))?;
             }
         }
     }
@@ -261,18 +269,18 @@ async fn each(broker: &Broker, which: &str, request: fn(String, Vec<u32>) -> Req
     let stream = broker.jetstream().get_stream(subjects::DEAD).await?;
     for (number, letter) in chosen {
         match letter.as_ref().map(envelope) {
-            Ok(Some(mail)) => println!("{number} {}: {}", mail.id, decided(broker, &mail, request).await?),
-            Ok(None) => {
-                println!(
-                    "{number}: its mail cannot be read here; the letter goes, its journal sends the mail round again"
-                )
-            }
+            Ok(Some(mail)) => say(format_args!("{number} {}: {}", mail.id, decided(broker, &mail, request).await?))?,
+            Ok(None) => say(format_args!(
+                "{number}: its mail cannot be read here; the letter goes, its journal sends the mail round again"
+            ))?,
             // Nobody knows which mail it stands for, so it stays until somebody means it by its number.
             Err(error) if which == "all" => {
-                println!("{number} is left: {error}");
+                say(format_args!("{number} is left: {error}"))?;
                 continue;
             }
-            Err(error) => println!("{number}: {error}; the letter goes, its mail stays buried while there are others"),
+            Err(error) => {
+                say(format_args!("{number}: {error}; the letter goes, its mail stays buried while there are others"))?
+            }
         }
         stream.delete_message(number).await?;
     }

@@ -2,9 +2,10 @@
 
 use anyhow::Context as _;
 use clap::Subcommand;
-use store::verify;
+use store::verify::{self, Verified};
 
 use crate::config::Config;
+use crate::output::say;
 
 /// The store node's folder.
 #[derive(Debug, Subcommand)]
@@ -20,17 +21,21 @@ pub(crate) enum Store {
 pub(crate) async fn store(config: &Config, command: Store) -> anyhow::Result<bool> {
     let Store::Verify = command;
     let folder = config.store.folder.clone();
-    let verified = tokio::task::spawn_blocking(move || verify::verify(&folder, |line| println!("{line}")));
-    let verified = verified.await.context("verifying")??;
-    println!(
-        "{} messages, {} bodies, {} bytes: {}",
-        verified.messages,
-        verified.bodies,
-        verified.bytes,
-        match verified.damages {
-            0 => "sound".to_owned(),
-            damages => format!("{damages} damaged"),
-        }
-    );
+    let verify = move || {
+        let mut said = Ok(());
+        let verified = verify::verify(&folder, |line| {
+            if said.is_ok() {
+                said = say(format_args!("{line}"));
+            }
+        });
+        said.context("telling the damages").and(verified)
+    };
+    let verified = tokio::task::spawn_blocking(verify).await.context("verifying")??;
+    let damages = match verified.damages {
+        0 => "sound".to_owned(),
+        damages => format!("{damages} damaged"),
+    };
+    let Verified { messages, bodies, bytes, .. } = verified;
+    say(format_args!("{messages} messages, {bodies} bodies, {bytes} bytes: {damages}"))?;
     Ok(verified.damages == 0)
 }
