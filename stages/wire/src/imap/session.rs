@@ -7,6 +7,7 @@ mod compress;
 mod condstore;
 mod copy;
 mod fetch;
+mod flags;
 mod idle;
 mod job;
 mod listing;

@@ -4,17 +4,17 @@
 //! is asked for before the client may send it. One that is refused is not sent, or read over without being kept if it comes
 //! in any case (LITERAL+); either way the place is kept.
 
+use super::flags::{Given, given, too_much};
 use super::job::{Job, Running};
 use super::naming::{Ending, NO_NAME, good, wire};
 use super::{ImapSession, decode};
 use crate::imap::extended::quoted;
 use crate::imap::names::Spelling;
-use crate::imap::question::{Answer, Appended, No, Placed, Question, flags};
+use crate::imap::question::{Answer, Appended, No, Placed, Question};
 use bytes::BytesMut;
 use imap_codec::fragmentizer::{FragmentInfo, LiteralAnnouncement};
 use imap_types::command::CommandBody;
 use imap_types::core::LiteralMode;
-use imap_types::flag::Flag;
 
 /// What is received before it is known how much will come.
 const FIRST: usize = 16 * 1024;
@@ -49,17 +49,14 @@ impl ImapSession {
         let head = self.fragments.message_bytes();
         let Some(mut append) = read_head(head, announcement, self.spelling()) else { return false };
         self.fragments.skip_message();
-        let (most, longest) = self.limits.keywords;
         append.refused = if append.size > self.limits.message {
             Some(format!("NO [TOOBIG] a message has at most {} bytes", self.limits.message))
         } else if append.size == 0 {
             Some("NO an empty message is none".to_owned())
         } else if append.name.is_empty() {
             Some(NO_NAME.to_owned())
-        } else if append.keywords.len() > most || append.keywords.iter().any(|word| word.len() > longest) {
-            Some(format!("NO [LIMIT] at most {most} keywords of at most {longest} bytes"))
         } else {
-            None
+            too_much(&append.keywords, self.limits.keywords)
         };
         let (tag, question) = (append.tag.clone(), Question::Room { name: append.name.clone(), size: append.size });
         let (is_refused, mode) = (append.refused.is_some(), append.mode);
@@ -198,11 +195,12 @@ fn read_head(head: &[u8], announcement: LiteralAnnouncement, spelling: Spelling)
     };
     let plain = if spelling == Spelling::Utf8 { quoted::rid(&empty) } else { None };
     let CommandBody::Append { mailbox, flags, date, .. } = decode(&plain.unwrap_or(empty))?.body else { return None };
-    let (bits, keywords) = split(&flags);
+    // \Recent and what nobody knows are left out.
+    let Given { flags, keywords, .. } = given(&flags);
     Some(Append {
         tag: String::from_utf8_lossy(tag.trim_ascii_end()).into_owned(),
         name: good(wire(&mailbox), spelling, Ending::Exact).unwrap_or_default(),
-        flags: bits,
+        flags,
         keywords,
         received: date.map(|date| date.as_ref().timestamp_millis()),
         size: announcement.length,
@@ -213,23 +211,6 @@ fn read_head(head: &[u8], announcement: LiteralAnnouncement, spelling: Spelling)
         missing: announcement.length as usize,
         refused: None,
     })
-}
-
-/// System flags and keywords. \Recent and what nobody knows are not for a client to set, and are left out.
-fn split(list: &[Flag<'_>]) -> (i64, Vec<String>) {
-    let (mut bits, mut keywords) = (0, Vec::new());
-    for flag in list {
-        match flag {
-            Flag::Seen => bits |= flags::SEEN,
-            Flag::Answered => bits |= flags::ANSWERED,
-            Flag::Flagged => bits |= flags::FLAGGED,
-            Flag::Deleted => bits |= flags::DELETED,
-            Flag::Draft => bits |= flags::DRAFT,
-            Flag::Keyword(word) => keywords.push(word.as_ref().to_owned()),
-            Flag::Extension(_) => {}
-        }
-    }
-    (bits, keywords)
 }
 
 /// UIDs in their order, as a set (RFC 4315 section 4).

@@ -1,6 +1,7 @@
 //! Messages of the selected mailbox: flags, expunging.
 
 use super::ImapSession;
+use super::flags::{Given, given, too_much};
 use super::job::{Job, Mode, Running, UidForm};
 use crate::imap::question::{Answer, CopyMode, FlagMode, Question, flags};
 use crate::imap::rows::Rows;
@@ -88,21 +89,12 @@ impl ImapSession {
         if self.is_read_only() {
             return self.done(&tag, "NO [READ-ONLY] the mailbox was opened with EXAMINE");
         }
-        let (mut bits, mut keywords) = (0, Vec::new());
-        for flag in list {
-            match flag {
-                Flag::Seen => bits |= flags::SEEN,
-                Flag::Answered => bits |= flags::ANSWERED,
-                Flag::Flagged => bits |= flags::FLAGGED,
-                Flag::Deleted => bits |= flags::DELETED,
-                Flag::Draft => bits |= flags::DRAFT,
-                Flag::Keyword(word) => keywords.push(word.as_ref().to_owned()),
-                Flag::Extension(_) => return self.mistake(&tag, "this system flag is not known"),
-            }
+        let Given { flags, keywords, has_unknown } = given(list);
+        if has_unknown {
+            return self.mistake(&tag, "this system flag is not known");
         }
-        let (most, longest) = self.limits.keywords;
-        if keywords.len() > most || keywords.iter().any(|word| word.len() > longest) {
-            return self.done(&tag, &format!("NO [LIMIT] at most {most} keywords of at most {longest} bytes"));
+        if let Some(why) = too_much(&keywords, self.limits.keywords) {
+            return self.done(&tag, &why);
         }
         let how = match kind {
             StoreType::Replace => FlagMode::Set,
@@ -113,7 +105,7 @@ impl ImapSession {
         self.tells.modseq |= unchanged_since.is_some();
         let silent = response == StoreResponse::Silent;
         let job = Job::Store { told: uids.clone(), uid: form, silent, modified: Vec::new() };
-        self.ask(tag, "STORE", Question::Flags { uids, how, flags: bits, keywords, unchanged_since }, job);
+        self.ask(tag, "STORE", Question::Flags { uids, how, flags, keywords, unchanged_since }, job);
     }
 
     pub(super) fn expunge(&mut self, tag: String, tell: bool) {
