@@ -1,5 +1,7 @@
-//! Addresses as the directory compares them: lower case, local part and domain, checked once.
+//! Addresses as the directory compares them: lower case, without quotes that say nothing, local part and domain, checked
+//! once.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::str::FromStr;
 
@@ -63,7 +65,8 @@ impl FromStr for Address {
         if !text.bytes().all(|byte| byte.is_ascii_graphic() || byte == b' ') {
             return Err(bad("only printable ASCII is taken"));
         }
-        Ok(Self { text: text.to_ascii_lowercase(), at })
+        let local = unquoted(local).ok_or_else(|| bad("the quotes before @ cannot be read"))?;
+        Ok(Self { text: format!("{local}@{domain}").to_ascii_lowercase(), at: local.len() })
     }
 }
 
@@ -71,6 +74,27 @@ impl fmt::Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.text)
     }
+}
+
+/// The one spelling of a local part: quotes and backslashes that are not needed go, since the mailbox is the same without
+/// them (RFC 5321 section 4.1.2). What has no quotes is taken as it is; nothing where they are not closed, or around nothing.
+fn unquoted(local: &str) -> Option<Cow<'_, str>> {
+    let Some(inner) = local.strip_prefix('"') else { return Some(Cow::Borrowed(local)) };
+    let (mut bare, mut characters) = (String::new(), inner.strip_suffix('"')?.chars());
+    while let Some(character) = characters.next() {
+        match character {
+            '\\' => bare.push(characters.next()?),
+            '"' => return None,
+            _ => bare.push(character),
+        }
+    }
+    let is_atom = |atom: &str| {
+        !atom.is_empty() && atom.bytes().all(|b| b.is_ascii_alphanumeric() || b"!#$%&'*+-/=?^_`{|}~".contains(&b))
+    };
+    if bare.split('.').all(is_atom) {
+        return Some(Cow::Owned(bare));
+    }
+    (!bare.is_empty()).then(|| Cow::Owned(format!("\"{}\"", bare.replace('\\', "\\\\").replace('"', "\\\""))))
 }
 
 /// Whether this can be the name of a mail domain.
@@ -103,6 +127,31 @@ mod tests {
         assert_eq!((base.as_str(), tag.as_str()), ("alice@example.org", "news+x"));
         assert!("+x@example.org".parse::<Address>().unwrap().without_tag().is_none());
         assert!("a@b".parse::<Address>().unwrap().without_tag().is_none());
+    }
+
+    /// RFC 5321 section 4.1.2: `"bob"@x` was nobody, where `bob@x` was there.
+    #[test]
+    fn quotes_that_are_not_needed_say_nothing() {
+        for (text, want) in [
+            (r#""bob"@x"#, "bob@x"),
+            (r#""B\ob"@x"#, "bob@x"),
+            (r#""bob+tag"@x"#, "bob+tag@x"),
+            (r#""b.o.b"@x"#, "b.o.b@x"),
+            (r#""b..b"@x"#, r#""b..b"@x"#),
+            (r#"".b"@x"#, r#"".b"@x"#),
+            (r#""a b"@x"#, r#""a b"@x"#),
+            (r#""a\ b"@x"#, r#""a b"@x"#),
+            (r#""a@b"@x"#, r#""a@b"@x"#),
+            (r#""a\"\\b"@x"#, r#""a\"\\b"@x"#),
+            (r#"b"ob@x"#, r#"b"ob@x"#),
+        ] {
+            let address: Address = text.parse().unwrap();
+            assert_eq!((address.as_str(), address.domain()), (want, "x"), "{text}");
+            assert_eq!(want.parse(), Ok(address), "{text}");
+        }
+        for text in [r#""@x"#, r#"""@x"#, r#""a@x"#, r#""a"b"@x"#, r#""a\"@x"#] {
+            assert!(text.parse::<Address>().is_err(), "{text}");
+        }
     }
 
     #[test]
