@@ -27,14 +27,11 @@ pub(crate) async fn make(config: &Config, directory: &Directory) -> anyhow::Resu
         return Ok(());
     }
     let domain = &config.first_domain;
-    directory.add_domain(domain, None, None).await?;
-    for (name, kind) in
-        [("alice", Kind::User), ("bob", Kind::User), ("postmaster", Kind::System), ("quarantine", Kind::System)]
-    {
-        let address = format!("{name}@{domain}");
-        directory.note_first_run(&address).await?;
-        add(directory, config, &address, PASSWORD, kind).await?;
-    }
+    let people =
+        [("alice", Kind::User), ("bob", Kind::User), ("postmaster", Kind::System), ("quarantine", Kind::System)];
+    let people = people.map(|(name, kind)| (format!("{name}@{domain}"), kind));
+    let accounts = people.each_ref().map(|(address, kind)| account(config, address, PASSWORD, *kind));
+    directory.make_first_run(domain, &accounts).await?;
     tracing::info!(domain, password = PASSWORD, "made alice, bob, postmaster and quarantine to try it out");
     Ok(())
 }
@@ -59,7 +56,7 @@ pub(crate) async fn set_up(
             continue;
         }
         let password: String = rand::rng().sample_iter(Alphanumeric).take(20).map(char::from).collect();
-        add(directory, config, &address, &password, Kind::System).await?;
+        directory.add_account(account(config, &address, &password, Kind::System)).await?;
         made.push((address, password));
     }
     if made.is_empty() {
@@ -87,7 +84,7 @@ pub(crate) async fn refuse_in_public(config: &Config, directory: &Directory) -> 
 }
 
 /// A folder in which there is something from an earlier run.
-fn used(config: &Config) -> Option<&Path> {
+pub(crate) fn used(config: &Config) -> Option<&Path> {
     let folders = [&config.accept.journal.folder, &config.store.folder];
     // The top of a disk of its own has that from the beginning.
     let ours = |entry: std::io::Result<std::fs::DirEntry>| entry.is_ok_and(|entry| entry.file_name() != "lost+found");
@@ -95,10 +92,8 @@ fn used(config: &Config) -> Option<&Path> {
     folders.into_iter().map(PathBuf::as_path).find(is_used)
 }
 
-async fn add(directory: &Directory, config: &Config, address: &str, password: &str, kind: Kind) -> anyhow::Result<()> {
-    let store = config.node.as_str();
-    directory.add_account(NewAccount { address, password, store, kind, quota_bytes: 0, quota_messages: 0 }).await?;
-    Ok(())
+fn account<'a>(config: &'a Config, address: &'a str, password: &'a str, kind: Kind) -> NewAccount<'a> {
+    NewAccount { address, password, store: config.node.as_str(), kind, quota_bytes: 0, quota_messages: 0 }
 }
 
 #[cfg(test)]

@@ -12,6 +12,7 @@ use runtime::broker::Broker;
 use runtime::config::ByteSize;
 
 use crate::config::Config;
+use crate::first_run;
 use crate::import;
 use crate::output::say;
 
@@ -215,6 +216,15 @@ pub(crate) async fn domain(config: &Config, command: Domain) -> anyhow::Result<(
     };
     let change = match command {
         Domain::Add { name, alias_of, catch_all } => {
+            if directory.is_empty().await?
+                && let Some(folder) = first_run::used(config)
+            {
+                // Mail waits for a directory that is empty; for one that knows a domain, everybody else in it is nobody.
+                eprintln!(
+                    "the directory was empty, but {} is not: if its file is away, put it back before mail is refused",
+                    folder.display()
+                );
+            }
             let change = directory.add_domain(&name, alias_of.as_deref(), catch_all.as_deref()).await?;
             (change, format!("{name} was made"))
         }

@@ -1,7 +1,7 @@
 //! Changing the directory. Every change says which entries of other processes' caches it makes wrong.
 
 use anyhow::{Context as _, bail};
-use sqlx::Row as _;
+use sqlx::{Row as _, SqliteConnection};
 
 use crate::address::{Address, is_domain};
 use crate::login::hash;
@@ -146,19 +146,9 @@ impl Directory {
         }
         let password = hash(new.password)?;
         let number = self.reserve(1).await?;
-        sqlx::query(
-            "INSERT INTO accounts (id, address, password, store, status, kind, quota_bytes, quota_messages)
-             VALUES (?, ?, ?, ?, 'active', ?, ?, ?)",
-        )
-        .bind(number)
-        .bind(address.as_str())
-        .bind(password)
-        .bind(new.store)
-        .bind(if new.kind == Kind::System { "system" } else { "user" })
-        .bind(i64::try_from(new.quota_bytes)?)
-        .bind(i64::try_from(new.quota_messages)?)
-        .execute(&self.inner.master.pool)
-        .await?;
+        let checked = NewAccount { address: address.as_str(), password: &password, ..new };
+        let mut connection = self.inner.master.pool.acquire().await?;
+        insert(&mut connection, number, &checked).await?;
         Ok(self.changed(Change::address(&address)))
     }
 
@@ -279,35 +269,32 @@ impl Directory {
         Ok(self.domains().await?.is_empty())
     }
 
-    /// Notes that an account is made by a first run, with the password that everybody knows.
-    ///
-    /// # Errors
-    /// When the master does not answer.
-    pub async fn note_first_run(&self, address: &str) -> anyhow::Result<()> {
-        sqlx::query("INSERT INTO first_run (address) VALUES (?) ON CONFLICT DO NOTHING")
-            .bind(address)
-            .execute(&self.inner.master.pool)
-            .await?;
-        Ok(())
-    }
-
-    /// The accounts that a first run has made.
-    ///
-    /// # Errors
-    /// When the master does not answer.
-    pub async fn first_run(&self) -> anyhow::Result<Vec<String>> {
-        let rows =
-            sqlx::query("SELECT address FROM first_run ORDER BY address").fetch_all(&self.inner.master.pool).await?;
-        Ok(rows.iter().map(|row| row.get(0)).collect())
-    }
-
     pub(crate) fn changed(&self, change: Change) -> Change {
         self.forget(&change);
         change
     }
 }
 
-fn domain_name(name: &str) -> anyhow::Result<String> {
+/// Writes an account whose address is in the one form, and whose password is hashed.
+pub(crate) async fn insert(to: &mut SqliteConnection, number: i64, checked: &NewAccount<'_>) -> anyhow::Result<()> {
+    sqlx::query(
+        "INSERT INTO accounts (id, address, password, store, status, kind, quota_bytes, quota_messages)
+         VALUES (?, ?, ?, ?, 'active', ?, ?, ?)",
+    )
+    .bind(number)
+    .bind(checked.address)
+    .bind(checked.password)
+    .bind(checked.store)
+    .bind(if checked.kind == Kind::System { "system" } else { "user" })
+    .bind(i64::try_from(checked.quota_bytes)?)
+    .bind(i64::try_from(checked.quota_messages)?)
+    .execute(to)
+    .await
+    .with_context(|| format!("making {}", checked.address))?;
+    Ok(())
+}
+
+pub(crate) fn domain_name(name: &str) -> anyhow::Result<String> {
     if !is_domain(name) {
         bail!("{name:?} is not the name of a domain");
     }

@@ -38,7 +38,7 @@ impl Config {
         let config = Self {
             url: section.text("url", &url, "The master: sqlite: and the path of its file."),
             cache: section.size("cache", "64MiB", "64KiB"..="64GiB", "Entries that a process remembers; some 300 bytes each, so the default holds 200,000."),
-            fresh_for: section.span("fresh_for", "1min", "0"..="1day", "An entry is served for so long without asking again. Changes are announced; this is the net below.").0,
+            fresh_for: section.span("fresh_for", "1min", "0"..="1day", "An entry is served for so long without asking again. Changes are announced; this is the net below: who was removed or suspended unheard can log in for so long, and mail on its way to them is stored for ten times as long.").0,
             absent_for: section.span("absent_for", "10s", "0"..="1h", "The same for an address that is not known. Short: a new account should receive mail at once.").0,
             stale_for: section.span("stale_for", "1day", "0"..="30days", "While the master is away, an old entry is served for so long.").0,
             deadline: section.span("deadline", "2s", "10ms"..="1min", "The master has to answer within that; a sender waits in the meantime.").0,

@@ -10,9 +10,9 @@ use argon2::{MIN_SALT_LEN, Params, Version};
 
 use crate::Directory;
 use crate::address::Address;
-use crate::admin::Change;
+use crate::admin::{Change, NewAccount, insert};
 use crate::login::hash;
-use crate::master::Entry;
+use crate::master::{Entry, Kind};
 
 /// How a hash begins, by which it is told from a password.
 const READY: &str = "$argon2id$";
@@ -150,17 +150,10 @@ impl Directory {
         let first = self.reserve(accounts.len()).await?;
         let mut transaction = self.inner.master.pool.begin().await?;
         for (account, number) in accounts.iter().zip(first..) {
-            sqlx::query(
-                "INSERT INTO accounts (id, address, password, store, status, kind, quota_bytes, quota_messages)
-                 VALUES (?, ?, ?, ?, 'active', 'user', 0, 0)",
-            )
-            .bind(number)
-            .bind(account.address.as_str())
-            .bind(&account.password)
-            .bind(store)
-            .execute(&mut *transaction)
-            .await
-            .with_context(|| format!("making {}", account.address))?;
+            let (address, password) = (account.address.as_str(), account.password.as_str());
+            let kind = Kind::User;
+            let checked = NewAccount { address, password, store, kind, quota_bytes: 0, quota_messages: 0 };
+            insert(&mut transaction, number, &checked).await?;
         }
         transaction.commit().await?;
         Ok(accounts.iter().map(|account| self.changed(Change::address(&account.address))).collect())

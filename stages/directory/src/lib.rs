@@ -8,6 +8,7 @@ mod address;
 mod admin;
 mod cache;
 pub mod config;
+mod first_run;
 pub mod import;
 mod login;
 mod master;

@@ -121,6 +121,16 @@ impl Master {
             .connect_with(options.clone())
             .await
             .with_context(|| format!("opening the directory {}", config.url))?;
+        // What is made of nothing gets its list of migrations first.
+        let foreign = "SELECT name FROM sqlite_schema WHERE type = 'table'
+                       AND NOT EXISTS (SELECT 1 FROM sqlite_schema WHERE name = '_sqlx_migrations') LIMIT 1";
+        if let Some(row) = sqlx::query(foreign).fetch_optional(&pool).await? {
+            let table: String = row.get(0);
+            bail!(
+                "{} is a database of something else, with a table {table:?}; directory.url names another file",
+                config.url
+            );
+        }
         sqlx::migrate!("./migrations").run(&pool).await.context("bringing the directory's tables up to date")?;
         // From now on a file that is not there is a master that is away, not a new one without anybody in it.
         pool.set_connect_options(options.create_if_missing(false));

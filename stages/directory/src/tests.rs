@@ -88,6 +88,9 @@ async fn who_receives() {
     for (address, want) in [
         ("Alice@Example.org", Receives::Yes),
         ("alice+tag@example.org", Receives::Yes),
+        ("\"Alice\"@example.org", Receives::Yes),
+        ("\"alice\\+tag\"@example.org", Receives::Yes),
+        ("\"al ice\"@example.org", Receives::Unknown),
         ("alice@alias.example", Receives::Yes),
         ("two@example.org", Receives::Yes),
         ("anybody@all.example", Receives::Yes),
@@ -340,6 +343,53 @@ async fn no_account_is_taken_for_gone_by_an_old_memory() {
     assert!(!here.still_has("frank@example.org", first).await.unwrap());
     add(&here, "frank@example.org", Kind::User).await.unwrap();
     assert!(!here.still_has("frank@example.org", first).await.unwrap(), "another one of this address");
+}
+
+/// The broker was away when the account was removed: what others remember of it has an end.
+#[tokio::test]
+async fn a_removal_that_was_not_announced_is_noticed() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = Config { fresh_for: Duration::from_millis(100), ..config(folder.path()) };
+    let (here, elsewhere) = (directory(folder.path()).await, Directory::open(config).await.unwrap());
+    let account = elsewhere.authenticate("erin@example.org", "secret").await.unwrap().unwrap().id;
+    here.remove_account("erin@example.org").await.unwrap();
+    let asked = async || {
+        while elsewhere.recognise("erin@example.org", "secret").await.unwrap().is_some()
+            || elsewhere.still_has("erin@example.org", account).await.unwrap()
+        {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(10), asked()).await.unwrap();
+}
+
+/// It had the domain and not its accounts, and no later run made them.
+#[tokio::test]
+async fn a_first_run_that_breaks_off_leaves_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let directory = Directory::open(config(folder.path())).await.unwrap();
+    let (password, store, kind) = ("known", "s1", Kind::User);
+    let new = |address| NewAccount { address, password, store, kind, quota_bytes: 0, quota_messages: 0 };
+    let twice = [new("alice@example.org"), new("Alice@example.org")];
+    directory.make_first_run("example.org", &twice).await.unwrap_err();
+    assert!(directory.is_empty().await.unwrap() && directory.first_run().await.unwrap().is_empty());
+    directory.make_first_run("Example.org", &[new("alice@example.org"), new("bob@example.org")]).await.unwrap();
+    assert!(directory.authenticate("bob@example.org", "known").await.unwrap().is_some());
+    assert_eq!(directory.first_run().await.unwrap(), ["alice@example.org", "bob@example.org"]);
+}
+
+/// Its tables were added to those of another program.
+#[tokio::test]
+async fn a_database_of_something_else_is_left_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let options = sqlx::sqlite::SqliteConnectOptions::new().create_if_missing(true);
+    let options = options.filename(folder.path().join("directory.db"));
+    let pool = sqlx::SqlitePool::connect_with(options).await.unwrap();
+    sqlx::query("CREATE TABLE pictures (id INTEGER)").execute(&pool).await.unwrap();
+    let error = Directory::open(config(folder.path())).await.err().unwrap().to_string();
+    assert!(error.contains("a database of something else, with a table \"pictures\""), "{error}");
+    let tables = sqlx::query("SELECT name FROM sqlite_schema").fetch_all(&pool).await.unwrap();
+    assert_eq!(tables.len(), 1);
 }
 
 #[tokio::test]
