@@ -6,11 +6,14 @@ use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use futures::FutureExt as _;
 use proto::{GateFacts, Listing};
+use runtime::at_once::{MOST, read_at_once};
 use runtime::handover::{Handed, Handover};
 use runtime::linger::linger;
-use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
+use tokio::net::tcp::{ReadHalf, WriteHalf};
 use wire::proxy::Header;
 use wire::smtp::Reply;
 
@@ -20,8 +23,6 @@ use crate::Gate;
 const CONNECT: Duration = Duration::from_secs(2);
 /// A refused client may take so long to read why.
 const REFUSED: Duration = Duration::from_secs(10);
-/// Bytes under way in one direction of a connection.
-const BUFFER: usize = 8 * 1024;
 
 /// Tells a listed client why it is not served: 554 in place of the greeting (RFC 5321 section 3.1), then 221 to QUIT.
 pub(crate) async fn refuse(gate: &Gate, mut client: TcpStream, peer: SocketAddr, listing: &Listing) {
@@ -140,34 +141,39 @@ async fn next(gate: &Gate) -> Option<Node<'_>> {
 }
 
 /// Copies until the end of the input, then closes the output's side, after an error too. Counts in `moved`.
-async fn copy<R, W>(from: &mut R, to: &mut W, moved: &AtomicU64) -> io::Result<()>
-where
-    R: AsyncRead + Unpin,
-    W: AsyncWrite + Unpin,
-{
+async fn copy(from: &mut ReadHalf<'_>, to: &mut WriteHalf<'_>, moved: &AtomicU64) -> io::Result<()> {
     let copied = pump(from, to, moved).await;
     let closed = to.shutdown().await;
     copied.and(closed)
 }
 
-async fn pump<R, W>(from: &mut R, to: &mut W, moved: &AtomicU64) -> io::Result<()>
-where
-    R: AsyncRead + Unpin,
-    W: AsyncWrite + Unpin,
-{
-    let mut buffer = vec![0; BUFFER];
+/// Nothing is kept while neither side moves: most connections are silent.
+async fn pump(from: &mut ReadHalf<'_>, to: &mut WriteHalf<'_>, moved: &AtomicU64) -> io::Result<()> {
     loop {
-        let count = from.read(&mut buffer).await?;
-        if count == 0 {
-            return Ok(());
+        let mut kept = Ok(Vec::new());
+        match read_at_once(from, MOST, |bytes| kept = write_at_once(to, bytes)) {
+            None => from.readable().await?,
+            Some(read) => {
+                if read? == 0 {
+                    return Ok(());
+                }
+                moved.fetch_add(1, Ordering::Relaxed);
+            }
         }
-        let mut left = &buffer[..count];
+        let kept = kept?;
+        let mut left = &kept[..];
         while !left.is_empty() {
             let taken = to.write(left).await?;
             moved.fetch_add(1, Ordering::Relaxed);
             left = &left[taken..];
         }
     }
+}
+
+/// Writes what is taken without waiting, and gives the rest.
+fn write_at_once(to: &mut WriteHalf<'_>, bytes: &[u8]) -> io::Result<Vec<u8>> {
+    let taken = to.write(bytes).now_or_never().transpose()?.unwrap_or(0);
+    Ok(bytes[taken..].to_vec())
 }
 
 #[cfg(test)]

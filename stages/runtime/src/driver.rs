@@ -11,8 +11,7 @@ use std::io;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use futures::FutureExt as _;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 use tokio_rustls::TlsAcceptor;
@@ -20,10 +19,11 @@ use tokio_rustls::server::TlsStream;
 use wire::session::{Farewell, Session, Step};
 
 use self::line::Line;
+use crate::at_once;
 use crate::linger::linger;
 use crate::tasks::Tasks;
 
-/// Bytes read at once. An idle connection has no room set aside for them.
+/// Bytes read at once, if no content is waited for. An idle connection has no room set aside for them.
 const READ: usize = 16 * 1024;
 
 /// Output is written when this much has gathered, even if the session has more; and bytes at once, so that a slow peer's
@@ -101,23 +101,13 @@ impl Conversation {
         Ok(description)
     }
 
-    async fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+    /// Gives what is there already, at most so much, to `take`, and says how much it was; nothing if nothing is there.
+    fn read_at_once(&mut self, most: usize, take: impl FnOnce(&[u8])) -> Option<io::Result<usize>> {
         match self {
-            Self::Clear(stream) => stream.read(buffer).await,
-            Self::Tls(stream) => stream.read(buffer).await,
-            Self::Gone => Err(io::ErrorKind::NotConnected.into()),
+            Self::Clear(stream) => at_once::read_at_once(stream, most, take),
+            Self::Tls(stream) => at_once::read_at_once(stream, most, take),
+            Self::Gone => Some(Err(io::ErrorKind::NotConnected.into())),
         }
-    }
-
-    /// Gives what is there already to `take`, and says how much it was; nothing if nothing is there. The room for it lies
-    /// on the stack, so that those who wait have none.
-    fn read_at_once(&mut self, take: impl FnOnce(&[u8])) -> Option<io::Result<usize>> {
-        let mut buffer = [0; READ];
-        let read = self.read(&mut buffer).now_or_never()?;
-        if let Ok(count @ 1..) = read {
-            take(&buffer[..count]);
-        }
-        Some(read)
     }
 
     /// Resolves when there is something to read, or when the peer is gone.
@@ -232,7 +222,7 @@ impl Waits {
     ) -> io::Result<()> {
         // Whoever sent this cannot have read what is only now written.
         if !output.is_empty()
-            && let Some(Ok(1..)) = line.read_at_once(|bytes| session.early_input(bytes))
+            && let Some(Ok(1..)) = line.read_at_once(most_of(session), |bytes| session.early_input(bytes))
         {
             return Ok(());
         }
@@ -304,7 +294,7 @@ impl Ear<'_> {
         }
         loop {
             // What the peer has sent already is heard before a shutdown is.
-            if let Some(read) = line.read_at_once(|bytes| session.input(bytes)) {
+            if let Some(read) = line.read_at_once(most_of(session), |bytes| session.input(bytes)) {
                 return Ok(if read? == 0 { Heard::End } else { Heard::Bytes });
             }
             tokio::select! {
@@ -316,6 +306,11 @@ impl Ear<'_> {
             }
         }
     }
+}
+
+/// How much is read for a session at once.
+fn most_of(session: &impl Session) -> usize {
+    if session.takes_much() { at_once::MOST } else { READ }
 }
 
 async fn flush(line: &mut Line<'_>, output: &mut BytesMut, terms: &Terms) -> io::Result<()> {
@@ -337,7 +332,7 @@ mod tests {
 
     use rustls_pki_types::CertificateDer;
     use rustls_pki_types::pem::PemObject as _;
-    use tokio::io::{AsyncRead, AsyncWrite};
+    use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite};
     use tokio::net::TcpListener;
     use tokio_rustls::TlsConnector;
     use tokio_rustls::rustls::crypto::ring;
@@ -652,7 +647,7 @@ mod tests {
             for (say, want) in [("", "AZ"), ("b", "AZB"), ("cq", "AZBCQ")] {
                 line.write(say.as_bytes(), terms.stalled).await.unwrap();
                 while heard.len() < want.len() {
-                    if line.read_at_once(|bytes| heard.extend_from_slice(bytes)).is_none() {
+                    if line.read_at_once(READ, |bytes| heard.extend_from_slice(bytes)).is_none() {
                         line.socket.readable().await.unwrap();
                     }
                 }

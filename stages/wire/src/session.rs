@@ -82,6 +82,11 @@ pub trait Session {
     /// Both directions are packed from now on. Bytes fed before are forgotten: they came too early.
     fn compressed(&mut self) {}
 
+    /// Whether content comes next, of which there may be much: then as much is read at once as there is.
+    fn takes_much(&self) -> bool {
+        false
+    }
+
     /// Whether the session, which waits for input, also wants to hear when there is news from the world. Then
     /// [`Session::news`] is called, as often as there is.
     fn wants_news(&self) -> bool {

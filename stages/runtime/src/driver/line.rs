@@ -45,9 +45,9 @@ impl<'a> Line<'a> {
         }
     }
 
-    /// Gives what is there already to `take`, and says how much it was; nothing if nothing is there.
-    pub(super) fn read_at_once(&mut self, take: impl FnOnce(&[u8])) -> Option<io::Result<usize>> {
-        let Some(packing) = &mut self.packing else { return self.socket.read_at_once(take) };
+    /// Gives what is there already, at most so much, to `take`, and says how much it was; nothing if nothing is there.
+    pub(super) fn read_at_once(&mut self, most: usize, take: impl FnOnce(&[u8])) -> Option<io::Result<usize>> {
+        let Some(packing) = &mut self.packing else { return self.socket.read_at_once(most, take) };
         loop {
             let mut plain = [0; READ];
             match packing.unpack(&mut plain) {
@@ -58,7 +58,7 @@ impl<'a> Line<'a> {
                 }
                 Err(error) => return Some(Err(error)),
             }
-            match self.socket.read_at_once(|bytes| packing.packed.extend_from_slice(bytes))? {
+            match self.socket.read_at_once(READ, |bytes| packing.packed.extend_from_slice(bytes))? {
                 Ok(1..) => {}
                 ended => return Some(ended),
             }

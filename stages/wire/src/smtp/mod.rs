@@ -6,8 +6,10 @@
 pub mod client;
 pub mod command;
 mod data;
+mod input;
 mod limits;
 mod line;
+mod mode;
 pub mod path;
 mod question;
 pub mod reply;

@@ -6,38 +6,17 @@
 
 use std::collections::VecDeque;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 
 use super::command::{Command, Recipient, Sender};
 use super::data::{Bounds, Progress, Reader};
+use super::input::Input;
 use super::limits::Limits;
 use super::line::Lines;
+use super::mode::{Asked, Mode, Transaction};
 use super::question::{Answer, Message, Question};
 use super::reply::{self, Reply};
 use crate::session::{Farewell, Session, Step, Tls};
-
-#[derive(Debug)]
-enum Mode {
-    Command,
-    Data(Reader),
-    /// The last question decides what the answer means.
-    Asked(Asked),
-}
-
-#[derive(Debug)]
-enum Asked {
-    Sender(Sender),
-    Recipient(Recipient),
-    Data,
-    Grow(Reader),
-    Message,
-}
-
-#[derive(Debug)]
-struct Transaction {
-    sender: Sender,
-    recipients: Vec<Recipient>,
-}
 
 /// One client's dialogue.
 #[derive(Debug)]
@@ -45,7 +24,7 @@ pub struct SmtpSession {
     hostname: String,
     limits: Limits,
     tls: Tls,
-    input: BytesMut,
+    input: Input,
     lines: Lines,
     output: VecDeque<Bytes>,
     questions: VecDeque<Question>,
@@ -77,7 +56,7 @@ impl SmtpSession {
             lines: Lines::new(limits.line),
             limits,
             tls,
-            input: BytesMut::new(),
+            input: Input::default(),
             output: VecDeque::from([greeting]),
             questions: VecDeque::new(),
             mode: Mode::Command,
@@ -325,11 +304,11 @@ impl Session for SmtpSession {
             self.unproven = false;
             self.questions.push_back(Question::WentOn);
         }
-        self.input.extend_from_slice(bytes);
+        self.input.push(bytes);
     }
 
     fn early_input(&mut self, bytes: &[u8]) {
-        self.input.extend_from_slice(bytes);
+        self.input.push(bytes);
     }
 
     fn next(&mut self) -> Step<Question> {
@@ -357,6 +336,7 @@ impl Session for SmtpSession {
             };
             if !went_on {
                 if !self.ended {
+                    self.input.rest();
                     return Step::NeedInput;
                 }
                 self.abandon();
@@ -383,6 +363,10 @@ impl Session for SmtpSession {
         self.client = None;
         self.transaction = None;
         self.mode = Mode::Command;
+    }
+
+    fn takes_much(&self) -> bool {
+        matches!(self.mode, Mode::Data(_))
     }
 
     fn end_of_input(&mut self) {
