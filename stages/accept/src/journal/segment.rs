@@ -3,6 +3,7 @@
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, IoSlice, Read as _, Write as _};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 
@@ -147,8 +148,44 @@ impl Current {
     }
 }
 
+/// How often a disk is looked at while it has plenty of room.
+const LOOK: Duration = Duration::from_millis(100);
+/// So much above what has to stay free is plenty: all that write to the disk together do not fill it between two looks.
+const PLENTY: u64 = 1 << 30;
+
+/// Whether the disk has to be looked at again, which had so much free when what we wrote since is taken off. Near the mark
+/// it is looked at each time.
+pub(super) fn look_is_due(free: u64, min_free: u64, last: Option<Duration>) -> bool {
+    free < min_free.saturating_add(PLENTY) || last.is_none_or(|last| last >= LOOK)
+}
+
 /// Bytes free on the disk of a folder; none when nobody can say.
 pub(super) fn free(folder: &Path) -> Option<u64> {
     let disk = nix::sys::statvfs::statvfs(folder).ok()?;
     Some(disk.blocks_available().saturating_mul(disk.fragment_size()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(free: u64, min_free: u64, last: Option<u64>, want: bool) {
+        assert_eq!(look_is_due(free, min_free, last.map(Duration::from_millis)), want);
+    }
+
+    #[test]
+    fn a_disk_with_plenty_of_room_is_looked_at_now_and_then() {
+        check(PLENTY, 0, Some(99), false);
+        check(PLENTY, 0, Some(100), true);
+        check(PLENTY, 0, None, true);
+    }
+
+    #[test]
+    fn a_disk_that_fills_up_is_looked_at_each_time() {
+        check(PLENTY - 1, 0, Some(0), true);
+        check(PLENTY + 4, 5, Some(0), true);
+        check(PLENTY + 5, 5, Some(0), false);
+        check(u64::MAX - 1, u64::MAX, Some(0), true);
+    }
 }

@@ -76,6 +76,8 @@ pub(super) struct Writer {
     marks: HashMap<u64, File>,
     /// When something may be carried over again, after an attempt that failed.
     pub(super) carries_from: Instant,
+    /// When the disk was looked at.
+    looked: Option<Instant>,
     _lock: File,
 }
 
@@ -89,8 +91,10 @@ impl Writer {
         let (node, marks) = (node.to_owned(), HashMap::new());
         let carries_from = Instant::now();
         let (current, spoiled) = (None, None);
-        let mut writer = Self { config, node, key, index, current, spoiled, next, marks, carries_from, _lock: lock };
-        writer.look_at_disk();
+        let looked = None;
+        let mut writer =
+            Self { config, node, key, index, current, spoiled, next, marks, carries_from, looked, _lock: lock };
+        writer.look_at_disk(0);
         writer.fold();
         writer
     }
@@ -111,7 +115,7 @@ impl Writer {
                 batch.push(command);
             }
             self.work(batch.drain(..));
-            self.look_at_disk();
+            self.look_at_disk(bytes);
             self.close_if_due();
             self.carry();
             self.fold();
@@ -287,10 +291,15 @@ impl Writer {
         written
     }
 
-    fn look_at_disk(&mut self) {
-        if let Some(free) = segment::free(&self.config.folder) {
-            self.index().free = free;
+    /// Takes off what a batch has written, and looks at the disk itself if that is due.
+    fn look_at_disk(&mut self, written: usize) {
+        let free = self.index().free.saturating_sub(written as u64);
+        let due = segment::look_is_due(free, self.config.min_free.0, self.looked.map(|looked| looked.elapsed()));
+        let seen = if due { segment::free(&self.config.folder) } else { None };
+        if seen.is_some() {
+            self.looked = Some(Instant::now());
         }
+        self.index().free = seen.unwrap_or(free);
     }
 
     /// Closes the current segment at its size, or early when all its mail has ended.
