@@ -13,7 +13,7 @@ struct Imap(BufReader<TcpStream>);
 impl Imap {
     fn open(chain: &Chain) -> Self {
         let stream = TcpStream::connect(("127.0.0.1", chain.imap)).unwrap();
-        stream.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(80))).unwrap();
         let mut imap = Self(BufReader::new(stream));
         imap.say("a LOGIN alice@example.org chainmail");
         imap.hear("a OK");

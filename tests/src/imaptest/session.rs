@@ -6,7 +6,7 @@ use std::net::TcpStream;
 use std::time::Duration;
 
 /// A server that says nothing for so long has failed.
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(80);
 
 /// How long a client is idle where that is only one of the things it does.
 const MOMENT: Duration = Duration::from_millis(30);
