@@ -120,6 +120,7 @@ async fn what_an_address_stands_for() {
             &["carol@example.org"],
             &["nobody@example.org is not known", "dave@example.org is suspended"],
         ),
+        ("\"Two\"@example.org", &["alice@example.org", "bob@example.org"], &[]),
         ("loop@example.org", &[], &["aliases lead back to loop@example.org, or too deep"]),
         ("nobody@example.org", &[], &["nobody@example.org is not known"]),
     ] {

@@ -118,6 +118,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::imap::structure;
 
     #[track_caller]
     fn check(text: &str, fields: &str) {
@@ -133,6 +134,14 @@ mod tests {
         check("", "\r\n");
         check("\r\nSubject: a body", "\r\n");
         check("no field\r\n at all: here", "\r\n");
+    }
+
+    /// A field that a structure is made of, and that is not kept, would be missing in it without anybody's noticing.
+    #[test]
+    fn all_that_a_structure_is_made_of_is_kept() {
+        for name in structure::NAMES {
+            assert!(is_kept(name.as_bytes()), "{name}");
+        }
     }
 
     #[test]

@@ -6,7 +6,7 @@ use super::encode::{self, nstring};
 use super::envelope::{envelope, quoted};
 use crate::mime::{Field, Kind, Part, several, structured};
 
-const NAMES: [&str; 8] = [
+pub(super) const NAMES: [&str; 8] = [
     "content-type",
     "content-id",
     "content-description",
