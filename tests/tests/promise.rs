@@ -173,6 +173,18 @@ fn a_program_starts_while_the_broker_is_in_disorder() {
     Load::start(&chain, 4).proves(&chain);
 }
 
+/// Whoever waits for the broker at the start ends when it is asked to: it was deaf for two minutes.
+#[test]
+fn a_program_that_waits_for_the_broker_is_asked_to_end() {
+    let clamd = Clamd::start();
+    let mut chain = Chain::prepare(&clamd, &[("/broker/embedded", json!(false))]);
+    chain.start_again("all");
+    wait_for("it to wait", || chain.ready().starts_with("HTTP/1.1 503"));
+    let began = Instant::now();
+    chain.stop("all");
+    assert!(began.elapsed() < Duration::from_secs(5), "it took {:?}", began.elapsed());
+}
+
 #[test]
 fn a_stream_that_could_lose_mail_is_refused_at_once() {
     let clamd = Clamd::start();

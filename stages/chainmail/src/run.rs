@@ -1,6 +1,7 @@
 //! `chainmail run`: the whole chain, or one stage of it. Same code, same subjects.
 
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::time::Duration;
 
 use accept::journal::Journal;
@@ -61,6 +62,7 @@ struct Process {
 /// When something cannot be started, or the shutdown took longer than its grace.
 pub(crate) async fn run(config: Config, part: Part) -> anyhow::Result<()> {
     let tasks = Tasks::default();
+    let mut signal = pin!(termination()?);
     let readiness = Readiness::default();
     readiness.waiting("start", "starting");
     let metrics = telemetry::set_up_metrics()?;
@@ -69,23 +71,30 @@ pub(crate) async fn run(config: Config, part: Part) -> anyhow::Result<()> {
     let server = if part == Part::All && config.broker.embedded { Some(NatsServer::start(&config)?) } else { None };
     let grace = config.grace;
     let child = server.as_ref().map(NatsServer::child);
-    let started = start(config, part, child, tasks.clone(), readiness.clone()).await;
-    if started.is_ok() {
-        // Whoever sees that we are ready may end us in the same moment.
-        let signalled = termination()?;
+    // What waits for its broker is asked to end like everything else.
+    let work = async {
+        start(config, part, child, tasks.clone(), readiness.clone()).await?;
         readiness.ready("start");
-        tokio::select! {
-            () = signalled => tracing::info!("shutting down"),
-            () = tasks.stopping() => tracing::error!("something vital has ended; shutting down"),
+        std::future::pending::<anyhow::Result<()>>().await
+    };
+    let worked: anyhow::Result<()> = tokio::select! {
+        worked = work => worked,
+        () = tasks.stopping() => Ok(()),
+        () = &mut signal => {
+            tracing::info!("shutting down");
+            Ok(())
         }
-    }
+    };
     let failed = tasks.is_stopping();
+    if failed {
+        tracing::error!("something vital has ended; shutting down");
+    }
     tasks.stop();
     let in_time = tasks.finished(grace).await;
     if let Some(server) = server {
         server.stop();
     }
-    started?;
+    worked?;
     if failed {
         bail!("something vital has ended; see the log");
     }
