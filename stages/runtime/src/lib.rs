@@ -22,6 +22,7 @@ pub mod settle;
 pub mod stage;
 pub mod streams;
 mod suspects;
+mod sweep;
 mod targets;
 pub mod tasks;
 pub mod telemetry;

@@ -15,10 +15,11 @@ use async_nats::jetstream::stream::ConsumerErrorKind;
 use async_nats::jetstream::{AckKind, ErrorCode, Message};
 use async_nats::{StatusCode, Subscriber};
 use futures::StreamExt as _;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::Instant;
 
 use crate::broker::Broker;
+use crate::sweep::Sweeper;
 use crate::tasks::Tasks;
 use crate::telemetry;
 
@@ -28,8 +29,9 @@ const REQUEST_LIFE: Duration = Duration::from_secs(30);
 /// How much later that must have been heard.
 const REQUEST_LATE: Duration = Duration::from_secs(5);
 
-/// How often it is looked whether the stream still holds what was confirmed.
-const SWEEP: Duration = Duration::from_secs(20);
+/// How long until a consumer that seems to be ahead of its stream is asked again. Servers of a cluster that are further
+/// behind each other than that have lost each other.
+const ASK_TWICE: Duration = Duration::from_secs(1);
 
 /// How long between two attempts to bind.
 const BIND_AGAIN: Duration = Duration::from_millis(300);
@@ -58,6 +60,8 @@ pub struct InHand {
     /// The message.
     pub message: Message,
     progress: Duration,
+    /// Raised after the message was taken: there is nothing more to say of it.
+    epoch: watch::Receiver<u64>,
     _room: OwnedSemaphorePermit,
 }
 
@@ -75,7 +79,14 @@ impl InHand {
     }
 
     /// Tells the server something about the message. When that is lost, the message comes back: every step bears it.
+    ///
+    /// Of a message from before the connection or the streams were lost nothing is said any more. The server knows a message
+    /// by its number alone, and when it has lost the end of its stream, another has that number. Left alone, it comes back.
     pub async fn tell(&self, what: AckKind) {
+        if self.epoch.has_changed().unwrap_or(true) {
+            tracing::debug!("an acknowledgement comes too late; the message comes back");
+            return;
+        }
         if let Err(error) = self.message.ack_with(what).await {
             tracing::debug!(%error, "an acknowledgement was not sent; the message comes back");
         }
@@ -89,7 +100,8 @@ pub struct Pull {
     tasks: Tasks,
     room: Arc<Semaphore>,
     bound: Option<Bound>,
-    epoch: tokio::sync::watch::Receiver<u64>,
+    epoch: watch::Receiver<u64>,
+    sweeper: Arc<Sweeper>,
 }
 
 struct Bound {
@@ -105,7 +117,7 @@ struct Bound {
     /// When something was heard, or the watchdog looked.
     last: Instant,
     /// When it was looked last whether the stream still holds what was confirmed.
-    swept: Instant,
+    swept: Option<Instant>,
 }
 
 impl Pull {
@@ -113,7 +125,8 @@ impl Pull {
     pub fn new(broker: Broker, settings: Settings, tasks: Tasks) -> Self {
         let room = Arc::new(Semaphore::new(settings.room.max(1)));
         let epoch = broker.epoch();
-        Self { broker, settings, tasks, room, bound: None, epoch }
+        let sweeper = Sweeper::new(broker.clone(), &settings);
+        Self { broker, settings, tasks, room, bound: None, epoch, sweeper: Arc::new(sweeper) }
     }
 
     /// The next message, or nothing once the shutdown has begun.
@@ -129,7 +142,9 @@ impl Pull {
             if self.bound.is_none() && !self.bind().await {
                 continue;
             }
-            self.sweep_at_times().await;
+            if let Some(bound) = self.bound.as_mut() {
+                self.sweeper.begin_when_due(&mut bound.swept, &self.tasks);
+            }
             if !self.request().await {
                 continue;
             }
@@ -147,7 +162,11 @@ impl Pull {
     }
 
     async fn bind(&mut self) -> bool {
-        match self.try_bind().await {
+        let bound = tokio::select! {
+            () = self.tasks.stopping() => return false,
+            bound = self.try_bind() => bound,
+        };
+        match bound {
             Ok(bound) => {
                 self.bound = Some(bound);
                 true
@@ -189,50 +208,27 @@ impl Pull {
             }
         });
         let consumer = consumer.context("making the consumer")?;
-        let known = consumer.cached_info();
-        if known.delivered.stream_sequence > 0 {
-            let last = self.broker.state(&self.settings.stream).await?.last_sequence;
-            if known.ack_floor.stream_sequence.max(known.delivered.stream_sequence) > last {
+        if self.is_ahead_of_stream(consumer.cached_info()).await? {
+            // The two were asked one after the other, perhaps of two servers: this may be the one's being late.
+            self.pause(ASK_TWICE).await;
+            if self.is_ahead_of_stream(&consumer.get_info().await?).await? {
                 // The broker has lost the end of the stream and kept the consumer: what comes now would count as confirmed.
                 stream.delete_consumer(&self.settings.consumer).await?;
                 bail!("the consumer was ahead of its stream");
             }
-            self.sweep(known).await;
         }
         let inbox = self.broker.client().new_inbox();
         let messages = self.broker.client().subscribe(inbox.clone()).await?;
         let now = Instant::now();
-        Ok(Bound { consumer, inbox, messages, taken: None, asked: 0, requested: now, last: now, swept: now })
+        Ok(Bound { consumer, inbox, messages, taken: None, asked: 0, requested: now, last: now, swept: None })
     }
 
-    /// Takes what was confirmed out of the stream. A broker that has met a full disk may have noted that and not have deleted
-    /// the message: it would lie there for ever, and look like mail that waits.
-    async fn sweep(&self, known: &Info) {
+    async fn is_ahead_of_stream(&self, known: &Info) -> anyhow::Result<bool> {
         let (floor, delivered) = (known.ack_floor.stream_sequence, known.delivered.stream_sequence);
-        let Some(confirmed) = confirmed(known.num_pending, known.num_ack_pending, floor, delivered) else { return };
-        let Settings { stream, subject, .. } = &self.settings;
-        let swept = async {
-            let stream = self.broker.jetstream().get_stream_no_info(stream).await?;
-            anyhow::Ok(stream.purge().filter(subject).sequence(confirmed + 1).await?.purged)
-        };
-        match swept.await {
-            Ok(0) => {}
-            Ok(count) => tracing::info!(stream, count, "took out what was confirmed and still lay there"),
-            Err(error) => tracing::debug!(stream, %error, "what was confirmed may still lie there"),
+        if delivered == 0 {
+            return Ok(false);
         }
-    }
-
-    /// Sweeps now and then, since a consumer may stay bound for months.
-    async fn sweep_at_times(&mut self) {
-        let Some(bound) = self.bound.as_mut() else { return };
-        if bound.swept.elapsed() < SWEEP {
-            return;
-        }
-        bound.swept = Instant::now();
-        // Whatever is wrong with it, the watchdog finds out.
-        if let Ok(known) = bound.consumer.get_info().await {
-            self.sweep(&known).await;
-        }
+        Ok(is_ahead(floor, delivered, self.broker.state(&self.settings.stream).await?.last_sequence))
     }
 
     /// Asks for as many messages as there is room for. Says whether there is anything to wait for.
@@ -303,7 +299,8 @@ impl Pull {
                 let room = bound.taken.as_mut().and_then(|taken| taken.split(1))?;
                 let context = self.broker.jetstream().clone();
                 let progress = self.settings.ack_wait / 3;
-                Some(InHand { message: Message { message, context }, progress, _room: room })
+                let epoch = self.epoch.clone();
+                Some(InHand { message: Message { message, context }, progress, epoch, _room: room })
             }
             Some(StatusCode::IDLE_HEARTBEAT) => None,
             Some(StatusCode::TIMEOUT | StatusCode::NOT_FOUND) => {
@@ -326,7 +323,11 @@ impl Pull {
             return;
         }
         bound.last = Instant::now();
-        let info = match bound.consumer.get_info().await {
+        let info = tokio::select! {
+            () = self.tasks.stopping() => return,
+            info = bound.consumer.get_info() => info,
+        };
+        let info = match info {
             Ok(info) => info,
             Err(error) => return self.unbind(&error.to_string()),
         };
@@ -360,11 +361,9 @@ impl Wrong {
     }
 }
 
-/// Up to which message of the stream everything on the consumer's subject is confirmed, if anything is: with nothing to
-/// deliver and nothing in hand, all that was delivered; else what lies below the oldest in hand.
-fn confirmed(pending: u64, in_hand: usize, floor: u64, delivered: u64) -> Option<u64> {
-    let last = if pending == 0 && in_hand == 0 { delivered } else { floor };
-    (last > 0).then_some(last)
+/// Whether a consumer knows of messages that its stream has never had.
+fn is_ahead(floor: u64, delivered: u64, last: u64) -> bool {
+    floor.max(delivered) > last
 }
 
 /// What is wrong with a consumer that was asked and has sent nothing for a while. Messages that wait to be delivered again
@@ -396,17 +395,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_swept() {
-        for (pending, in_hand, floor, delivered, want) in [
-            (0, 0, 0, 0, None),
-            (3, 0, 0, 0, None),
-            (0, 2, 0, 5, None),
-            (0, 1, 4, 7, Some(4)),
-            (3, 0, 4, 4, Some(4)),
-            // One that was confirmed lies above the floor.
-            (0, 0, 4, 7, Some(7)),
-        ] {
-            assert_eq!(confirmed(pending, in_hand, floor, delivered), want, "{pending} {in_hand} {floor} {delivered}");
+    fn who_is_ahead() {
+        for (floor, delivered, last, want) in
+            [(0, 0, 0, false), (0, 5, 5, false), (4, 5, 9, false), (0, 6, 5, true), (7, 5, 6, true)]
+        {
+            assert_eq!(is_ahead(floor, delivered, last), want, "{floor} {delivered} {last}");
         }
     }
 

@@ -8,13 +8,14 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use async_nats::jetstream::ErrorCode;
-use async_nats::jetstream::context::GetStreamErrorKind;
+use async_nats::jetstream::context::{CreateStreamErrorKind, GetStreamErrorKind};
 use async_nats::jetstream::stream::{Config, DiscardPolicy, RetentionPolicy, StorageType};
 use futures::StreamExt as _;
 use proto::subjects;
 use tokio::time::Instant;
 
 use crate::broker::Broker;
+use crate::clock;
 use crate::tasks::Tasks;
 
 /// How long the broker remembers message ids. Longer than any one publish takes to be tried again, and short: each
@@ -40,10 +41,13 @@ struct Unsafe(String);
 /// When a stream exists with settings that could lose mail, at once; when the broker does not do as asked in that time.
 pub async fn prepare(broker: &Broker, chain: &[String], patience: Duration) -> anyhow::Result<()> {
     let deadline = Instant::now() + patience;
+    let mut told = String::new();
     loop {
         match ensure(broker, chain).await {
             Err(error) if Instant::now() < deadline && error.downcast_ref::<Unsafe>().is_none() => {
-                tracing::warn!(error = format!("{error:#}"), "the streams are not in order yet");
+                if is_news(&mut told, &error) {
+                    tracing::warn!(error = told, "the streams are not in order yet");
+                }
                 tokio::time::sleep(AGAIN).await;
             }
             done => return done,
@@ -71,9 +75,22 @@ async fn ensure(broker: &Broker, chain: &[String]) -> anyhow::Result<()> {
     }
     if !made.is_empty() {
         tracing::info!(streams = made.join(" "), "made");
-        broker.announce(subjects::STREAMS_MADE.to_owned(), made.join(" ").into()).await;
+        tell_made(broker, &made.join(" ")).await;
     }
     result
+}
+
+/// Tells every process that what was in these streams must come again.
+pub(crate) async fn tell_made(broker: &Broker, names: &str) {
+    broker.announce(subjects::STREAMS_MADE.to_owned(), names.to_owned().into()).await;
+}
+
+/// Whether this is another trouble than the one told last. It is looked at twice a second, and told once.
+fn is_news(told: &mut String, error: &anyhow::Error) -> bool {
+    let text = format!("{error:#}");
+    let is_news = *told != text;
+    *told = text;
+    is_news
 }
 
 /// Keeps the streams there: verifies them after each reconnect, and when somebody finds one missing. Raises the epoch when
@@ -107,11 +124,14 @@ pub async fn keep(broker: Broker, chain: Vec<String>, tasks: Tasks) -> anyhow::R
                 continue;
             }
         }
+        let mut told = String::new();
         loop {
             let done = ensure(&broker, &chain).await;
             broker.looked_after(done.as_ref().copied()).await;
             let Err(error) = done else { break };
-            tracing::warn!(error = format!("{error:#}"), "the streams are not in order");
+            if is_news(&mut told, &error) {
+                tracing::warn!(error = told, "the streams are not in order");
+            }
             tokio::select! {
                 () = tasks.stopping() => return Ok(()),
                 () = tokio::time::sleep(AGAIN) => {}
@@ -159,8 +179,10 @@ async fn ensure_one(broker: &Broker, wanted: Config) -> anyhow::Result<bool> {
     let found = match broker.jetstream().get_stream(&wanted.name).await {
         Ok(stream) => stream.cached_info().config.clone(),
         Err(error) if is_missing(&error.kind()) => {
-            broker.jetstream().create_stream(wanted).await?;
-            return Ok(true);
+            if make(broker, wanted.clone()).await? {
+                return Ok(true);
+            }
+            broker.jetstream().get_stream(&wanted.name).await?.cached_info().config.clone()
         }
         Err(error) => return Err(error.into()),
     };
@@ -182,12 +204,48 @@ async fn ensure_one(broker: &Broker, wanted: Config) -> anyhow::Result<bool> {
     if !same {
         tracing::info!(stream = wanted.name, "bringing the stream's settings in line");
         let each = if wanted.max_messages_per_subject > 0 { wanted.max_messages_per_subject } else { -1 };
-        let wanted = Config { max_messages: -1, max_messages_per_subject: each, ..wanted };
+        let first_sequence = found.first_sequence;
+        let wanted = Config { max_messages: -1, max_messages_per_subject: each, first_sequence, ..wanted };
         broker.jetstream().update_stream(wanted).await?;
     }
     Ok(false)
 }
 
+/// Says whether it was made here: another process may have been quicker, and tells of it.
+async fn make(broker: &Broker, wanted: Config) -> anyhow::Result<bool> {
+    let first_sequence = (wanted.retention == RetentionPolicy::WorkQueue).then(first_sequence);
+    match broker.jetstream().create_stream(Config { first_sequence, ..wanted }).await {
+        Ok(_) => Ok(true),
+        Err(error) if is_taken(&error.kind()) => Ok(false),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Where the numbers of a work stream begin: above all that one of its name has ever had, as long as it took less than a
+/// million messages a second. Confirmations and purges name messages by number only. One that is under way while the stream
+/// is lost and made anew would otherwise take new mail, which nobody would miss until the journal's next round. (Letters
+/// and bodies are not confirmed, and operators read the numbers of letters.)
+fn first_sequence() -> u64 {
+    clock::now().0.saturating_mul(1000)
+}
+
+fn is_taken(kind: &CreateStreamErrorKind) -> bool {
+    matches!(kind, CreateStreamErrorKind::JetStream(error) if error.error_code() == ErrorCode::STREAM_NAME_EXIST)
+}
+
 fn is_missing(kind: &GetStreamErrorKind) -> bool {
     matches!(kind, GetStreamErrorKind::JetStream(error) if error.error_code() == ErrorCode::STREAM_NOT_FOUND)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_trouble_is_told_once() {
+        let mut told = String::new();
+        for (text, want) in [("full", true), ("full", false), ("gone", true), ("full", true)] {
+            assert_eq!(is_news(&mut told, &anyhow::anyhow!(text)), want, "{text}");
+        }
+    }
 }
