@@ -1,14 +1,19 @@
 //! Asks clamd. Only a reply that says so in its exact words is a clean mail; whatever else comes is an error, and the mail
 //! waits.
 
+use std::io::{self, IoSlice};
+
 use anyhow::{Context as _, bail};
-use clamav_client::tokio::{Socket, Tcp, scan_buffer};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use tokio::net::{TcpStream, UnixStream};
 
 use crate::config::Clamd;
 use crate::decide::Report;
 
 /// Bytes in one piece of the stream to clamd.
 const PIECE: usize = 128 * 1024;
+/// A reply is a line. What is longer is cut, and with that no reply.
+const REPLY: u64 = 4096;
 /// What clamd finds where it has met a limit of its own: no virus, but not all of the mail was looked at.
 const LIMITS: &str = "Heuristics.Limits.Exceeded";
 
@@ -17,12 +22,12 @@ const LIMITS: &str = "Heuristics.Limits.Exceeded";
 /// # Errors
 /// When clamd cannot be reached, breaks off, or says anything but clean or found.
 pub(crate) async fn scan(clamd: &Clamd, mail: &[u8]) -> anyhow::Result<Report> {
-    let piece = Some(PIECE.min(mail.len().max(1)));
-    let reply = match clamd {
-        Clamd::Unix(path) => scan_buffer(mail, Socket { socket_path: path }, piece).await,
-        Clamd::Tcp(address) => scan_buffer(mail, Tcp { host_address: address }, piece).await,
-    };
-    read(&reply.context("asking clamd")?)
+    // In its `z` form the command and its reply end with a NUL, and in between goes each piece behind its length.
+    let lengths = mail.chunks(PIECE).map(|piece| u32::try_from(piece.len()).map(u32::to_be_bytes));
+    let lengths = lengths.collect::<Result<Vec<_>, _>>()?;
+    let pieces = lengths.iter().zip(mail.chunks(PIECE)).flat_map(|(length, piece)| [&length[..], piece]);
+    let said: Vec<&[u8]> = [&b"zINSTREAM\0"[..]].into_iter().chain(pieces).chain([&[0; 4][..]]).collect();
+    read(&ask(clamd, &said).await.context("asking clamd")?)
 }
 
 /// Whether clamd answers at all.
@@ -30,14 +35,33 @@ pub(crate) async fn scan(clamd: &Clamd, mail: &[u8]) -> anyhow::Result<Report> {
 /// # Errors
 /// When it does not.
 pub(crate) async fn ping(clamd: &Clamd) -> anyhow::Result<()> {
-    let reply = match clamd {
-        Clamd::Unix(path) => clamav_client::tokio::ping(Socket { socket_path: path }).await,
-        Clamd::Tcp(address) => clamav_client::tokio::ping(Tcp { host_address: address }).await,
-    };
-    if reply?.strip_suffix(b"\0") != Some(b"PONG") {
+    if ask(clamd, &[b"zPING\0"]).await?.strip_suffix(b"\0") != Some(b"PONG") {
         bail!("clamd did not answer PONG");
     }
     Ok(())
+}
+
+/// Says all of this on a connection of its own, and hears what clamd says until it closes.
+async fn ask(clamd: &Clamd, say: &[&[u8]]) -> io::Result<Vec<u8>> {
+    match clamd {
+        Clamd::Unix(path) => converse(UnixStream::connect(path).await?, say).await,
+        Clamd::Tcp(address) => converse(TcpStream::connect(address).await?, say).await,
+    }
+}
+
+/// All goes out in one call if it can: each piece that comes by itself wakes clamd anew.
+async fn converse(mut stream: impl AsyncRead + AsyncWrite + Unpin, say: &[&[u8]]) -> io::Result<Vec<u8>> {
+    let mut pieces: Vec<IoSlice<'_>> = say.iter().map(|piece| IoSlice::new(piece)).collect();
+    let mut left = &mut pieces[..];
+    while !left.is_empty() {
+        match stream.write_vectored(left).await? {
+            0 => return Err(io::ErrorKind::WriteZero.into()),
+            count => IoSlice::advance_slices(&mut left, count),
+        }
+    }
+    let mut reply = Vec::with_capacity(64);
+    stream.take(REPLY).read_to_end(&mut reply).await?;
+    Ok(reply)
 }
 
 /// Reads clamd's reply to INSTREAM in its `z` form: one text that ends with a NUL.
@@ -83,5 +107,44 @@ mod tests {
         ] {
             assert!(read(odd).is_err(), "{odd:?}");
         }
+    }
+
+    /// A clamd that hears so many bytes, and then says that.
+    async fn told(mail: &[u8], hears: usize, says: &'static [u8]) -> (Vec<u8>, anyhow::Result<Report>) {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let clamd = Clamd::Tcp(listener.local_addr().unwrap());
+        let answer = async {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut heard = vec![0; hears];
+            stream.read_exact(&mut heard).await.unwrap();
+            stream.write_all(says).await.unwrap();
+            heard
+        };
+        tokio::join!(answer, scan(&clamd, mail))
+    }
+
+    #[tokio::test]
+    async fn a_mail_goes_in_pieces_behind_their_lengths() {
+        let mail: Vec<u8> = (0..300_000_u32).map(|at| u8::try_from(at % 251).unwrap()).collect();
+        for length in [0, 1, 100, PIECE, PIECE + 1, 300_000] {
+            let mail = &mail[..length];
+            let mut want = b"zINSTREAM\0".to_vec();
+            for piece in mail.chunks(PIECE) {
+                want.extend(u32::try_from(piece.len()).unwrap().to_be_bytes());
+                want.extend(piece);
+            }
+            want.extend([0; 4]);
+            let (heard, report) = told(mail, want.len(), b"stream: OK\0").await;
+            assert!(heard == want, "{length} bytes");
+            assert_eq!(report.unwrap(), Report::Clean);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_reply_without_end_is_none() {
+        let (_, report) = told(b"x", 19, &[b'a'; 100_000]).await;
+        assert!(report.is_err());
+        let (_, report) = told(b"x", 3, b"").await;
+        assert!(report.is_err());
     }
 }
