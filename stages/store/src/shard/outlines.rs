@@ -4,6 +4,8 @@
 //! be written is made again. What must be right is that an outline belongs to its body: it is made of the same bytes as the
 //! digest, goes with the body's row, and a late one is written only to the row that still has that digest.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
 use bytes::{BufMut as _, Bytes, BytesMut};
 use rusqlite::{ErrorCode, Transaction, params};
 use wire::imap::Outline;
@@ -26,10 +28,9 @@ impl Outlined {
     /// Of a body that is to be stored. This takes time in proportion to its size: it is for the caller, not the writer.
     pub async fn made(body: &Bytes) -> Self {
         if body.len() < LARGE {
-            return Self::of(body);
+            return caught(|| Self::of(body));
         }
         let large = body.clone();
-        // A text that cannot be looked into is looked into when somebody asks.
         tokio::task::spawn_blocking(move || Self::of(&large)).await.unwrap_or(Self(Bytes::new()))
     }
 
@@ -52,6 +53,12 @@ impl Outlined {
         sealed[..SUM].copy_from_slice(&sum);
         Self(sealed.freeze())
     }
+}
+
+/// A text that cannot be looked into is stored all the same, and looked into when somebody asks.
+fn caught(make: impl FnOnce() -> Outlined) -> Outlined {
+    // Nothing is shared with what panics.
+    catch_unwind(AssertUnwindSafe(make)).unwrap_or(Outlined(Bytes::new()))
 }
 
 fn sum(content: &[u8]) -> [u8; SUM] {
@@ -126,6 +133,13 @@ fn unless_damaged(written: rusqlite::Result<usize>) -> rusqlite::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn a_text_that_cannot_be_looked_into_is_stored_all_the_same() {
+        assert_eq!(caught(|| panic!("as a fault in what looks into it would")), Outlined(Bytes::new()));
+        let body = Bytes::from_static(b"Subject: s\r\n\r\ntext");
+        assert_eq!(Outlined::made(&body).await, Outlined::of(&body));
+    }
 
     #[test]
     fn what_was_sealed_is_opened() {
