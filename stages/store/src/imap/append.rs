@@ -5,7 +5,9 @@ use wire::imap::{self, Answer, No};
 
 use super::mailboxes::no;
 use super::{Reading, wide};
-use crate::shard::{Appended, CopyMode, Copying, Limits, Outlined, Placed, Placing, StoreError};
+use crate::shard::{
+    Appended, Change, CopyMode, Copying, Limits, Mailbox, Outlined, PORTION, Placed, Placing, Refusal, StoreError,
+};
 use crate::views::number;
 
 /// A message of so many bytes is asked about before it is sent: a smaller one costs less than the question.
@@ -77,8 +79,50 @@ impl Reading {
             imap::CopyMode::Copy => CopyMode::Copy,
             imap::CopyMode::Move => CopyMode::Move,
         };
-        let copying = Copying { account, mailbox, uids: wide(uids), to, how, limits: self.bounds() };
-        told(self.node.shard(account).place(Placing::Copy(copying)).await)
+        told(
+            self.place_in_portions(&Copying { account, mailbox, uids: wide(uids), to, how, limits: self.bounds() })
+                .await,
+        )
+    }
+
+    /// Each portion is placed as a whole or not at all. If one cannot be, what was copied before it is taken back; what was
+    /// moved stays where it is: a message is moved or is not (RFC 6851 section 3.3), and the client hears NO. A crash in
+    /// between leaves the portions that are placed; no client has heard of them.
+    async fn place_in_portions(&self, copying: &Copying) -> Result<Placed, StoreError> {
+        let mut all: Option<Placed> = None;
+        for uids in copying.uids.chunks(PORTION).chain(copying.uids.is_empty().then_some(&[][..])) {
+            let portion = Copying { uids: uids.to_vec(), to: copying.to.clone(), ..*copying };
+            let placed = self.node.shard(copying.account).place(Placing::Copy(portion)).await;
+            // A mailbox that was deleted meanwhile and made again is another one, in which nothing of before is.
+            match (placed, &mut all) {
+                (Ok(placed), Some(all)) if placed.uidvalidity == all.uidvalidity => {
+                    all.from.extend(placed.from);
+                    all.to.extend(placed.to);
+                }
+                (Ok(placed), _) => all = Some(placed),
+                (Err(error), all) => {
+                    if let (CopyMode::Copy, Some(all)) = (copying.how, all.take()) {
+                        self.take_back(copying, all).await?;
+                    }
+                    return Err(error);
+                }
+            }
+        }
+        all.ok_or(StoreError::Refused(Refusal::NoSuch))
+    }
+
+    /// Copies that are not to be.
+    async fn take_back(&self, copying: &Copying, placed: Placed) -> Result<(), StoreError> {
+        let account = copying.account;
+        let listed = self.node.shard(account).reader.listed(account).await;
+        let (mailboxes, _) = listed.map_err(|error| StoreError::Failed(format!("{error:#}")))?;
+        let is_target = |mailbox: &Mailbox| mailbox.name == copying.to && mailbox.uidvalidity == placed.uidvalidity;
+        let Some(target) = mailboxes.into_iter().find(is_target) else { return Ok(()) };
+        for uids in placed.to.chunks(PORTION) {
+            let expunge = Change::Expunge { account, mailbox: target.id, uids: uids.to_vec(), only_deleted: false };
+            self.node.change(account, expunge).await?;
+        }
+        Ok(())
     }
 
     /// What the account takes up.
@@ -145,5 +189,35 @@ mod tests {
         deliver(&reading, 2, "", "three").await;
         let (_, view) = reading.node.view(1, "INBOX").await.unwrap().unwrap();
         assert_eq!(view.messages.len(), 3, "what is delivered is stored");
+    }
+
+    #[tokio::test]
+    async fn very_many_messages_are_copied_and_moved_in_portions() {
+        let (_folder, reading, database) = site().await;
+        for mail in 1..=3 {
+            deliver(&reading, mail, "", "text").await;
+        }
+        reading.node.change(1, Change::Mailboxes { account: 1 }).await.unwrap();
+        let mailbox = inbox(&reading).await;
+        database.execute_batch("UPDATE messages SET uid = 30000 WHERE uid = 2; UPDATE messages SET uid = 50000 WHERE uid = 3; UPDATE mailboxes SET uidnext = 50001 WHERE uidnext = 4").unwrap();
+        let all = || (1..=50_000).collect::<Vec<u32>>();
+        let count = async |name: &str| reading.node.view(1, name).await.unwrap().unwrap().1.messages.len();
+        let used = || {
+            database.query_row("SELECT messages FROM accounts", [], |row| row.get::<_, i64>(0)).unwrap().unsigned_abs()
+        };
+        let place = async |how| reading.copy(1, mailbox, all(), "Junk".to_owned(), how).await.unwrap();
+        let Answer::Placed(placed) = place(imap::CopyMode::Copy).await else { panic!("they were not copied") };
+        assert_eq!((placed.from, placed.to), (vec![1, 30_000, 50_000], vec![1, 2, 3]));
+
+        // The third does not fit: the others go again.
+        database.execute("UPDATE accounts SET messages = ?", [(MESSAGES - 2).cast_signed()]).unwrap();
+        assert_eq!(place(imap::CopyMode::Copy).await, Answer::No(No::Full));
+        assert_eq!((count("Junk").await, count("INBOX").await, used()), (3, 3, MESSAGES - 2));
+
+        let Answer::Placed(placed) = place(imap::CopyMode::Move).await else { panic!("they were not moved") };
+        assert_eq!((placed.from, placed.to), (vec![1, 30_000, 50_000], vec![6, 7, 8]));
+        assert_eq!((count("Junk").await, count("INBOX").await, used()), (6, 0, MESSAGES - 2));
+        let none = reading.copy(1, mailbox, Vec::new(), "nowhere".to_owned(), imap::CopyMode::Copy).await.unwrap();
+        assert_eq!(none, Answer::No(No::NoSuch));
     }
 }

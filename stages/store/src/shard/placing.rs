@@ -12,9 +12,8 @@ use super::outlines::{self, Outlined};
 use super::writer::Gathering;
 use super::{Refusal, StoreError};
 
-/// Messages that are copied or moved in one go: about a second of the shard's writer, for which deliveries wait. Clients
-/// move their thousands in portions.
-const MOST: usize = 100_000;
+/// Messages that are copied or moved in one go: a fifth of a second of the shard's writer, for which deliveries wait.
+pub(crate) const PORTION: usize = 20_000;
 
 /// What an account may take up; 0 is no limit.
 #[derive(Debug, Clone, Copy)]
@@ -169,7 +168,7 @@ impl Gathering<'_> {
 
     fn copy(&self, copying: &Copying) -> Result<Placed> {
         let Some(target) = self.target(copying.account, &copying.to)? else { return Ok(Err(Refusal::NoSuch.into())) };
-        if copying.uids.len() > MOST {
+        if copying.uids.len() > PORTION {
             return Ok(Err(Refusal::TooMany.into()));
         }
         let sources = self.sources(copying.mailbox, &copying.uids)?;

@@ -213,7 +213,7 @@ pub enum Question {
     },
     /// Keep this message. Answer: placed, or no.
     Append(Appended),
-    /// Copy or move these messages into another mailbox, all or none. Answer: placed, or no.
+    /// Copy these messages into another mailbox, all or none; or move them, each or not. Answer: placed, or no.
     Copy {
         /// Their UIDs.
         uids: Vec<u32>,
