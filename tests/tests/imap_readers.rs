@@ -253,6 +253,40 @@ fn imaplib_appends_searches_and_waits() {
     assert_eq!(contents(chain.imap, "INBOX"), are(&[("one", "$Work \\Flagged \\Seen"), ("three", "")]));
 }
 
+/// After ENABLE imaplib says and reads everything in UTF-8.
+const UTF8: &str = r#"
+import imaplib, sys
+c = imaplib.IMAP4('127.0.0.1', int(sys.argv[1]))
+c.login(sys.argv[2], sys.argv[3])
+assert c.create('"Entw&APw-rfe"')[0] == 'OK'
+mail = 'From: a@b.example\r\nSubject: Gr\u00fc\u00dfe\r\n\r\nHello\r\n'.encode()
+# Before it enables anything: what imaplib appends after that has "UTF8 (" in it, and is no mail.
+assert c.append('"Entw&APw-rfe"', None, None, mail)[0] == 'OK'
+assert c.enable('UTF8=ACCEPT')[0] == 'OK'
+print(c.list('""', 'Entw*')[1][0].decode())
+print('count', c.select('"Entw\u00fcrfe"')[1][0].decode())
+print('search', c.search(None, 'SUBJECT', '"GR\u00dc"')[1][0].decode())
+print(c.fetch('1', '(BODY.PEEK[])')[1][0][1] == mail, c.fetch('1', '(ENVELOPE)')[1][0][1].decode())
+assert c.rename('"Entw\u00fcrfe"', '"\u65e5\u672c"')[0] == 'OK'
+print(c.status('"\u65e5\u672c"', '(MESSAGES)')[1][0].decode())
+c.logout()
+c = imaplib.IMAP4('127.0.0.1', int(sys.argv[1]))
+c.login(sys.argv[2], sys.argv[3])
+print(c.list('""', '"&ZeVnLA-"')[1][0].decode())
+c.logout()
+"#;
+
+#[test]
+fn imaplib_names_mailboxes_in_utf8() {
+    let clamd = Clamd::start();
+    let chain = chain(&clamd);
+    let script = ["-X", "utf8", "-c", UTF8, &chain.imap.to_string(), Person::ADDRESS, Person::PASSWORD];
+    let said = Person::default().must(&program("python3"), &script);
+    let wanted = "(\\HasNoChildren) \"/\" \"Entw\u{fc}rfe\"\ncount 1\nsearch 1\nTrue Gr\u{fc}\u{df}e\n\
+                  \"\u{65e5}\u{672c}\" (MESSAGES 1)\n(\\HasNoChildren) \"/\" \"&ZeVnLA-\"\n";
+    assert_eq!(said, wanted);
+}
+
 #[test]
 fn imapflow_does_all_that_a_web_mailer_does() {
     let clamd = Clamd::start();

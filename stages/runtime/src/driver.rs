@@ -13,6 +13,7 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
+use tokio::runtime::RuntimeFlavor;
 use tokio::time::Instant;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
@@ -174,7 +175,8 @@ pub async fn drive<S: Session, B: Backend<S>>(
         session.input(&first);
     }
     loop {
-        match session.next() {
+        let step = if session.takes_long() { aside(|| session.next()) } else { session.next() };
+        match step {
             Step::Output(bytes) => gather(&mut line, &mut output, &bytes, terms).await?,
             Step::Ask(question) => {
                 let answer = backend.answer(question).await;
@@ -199,6 +201,14 @@ pub async fn drive<S: Session, B: Backend<S>>(
                 return Ok(());
             }
         }
+    }
+}
+
+/// Does what takes long where others do not wait for it. A runtime of one thread has no such place.
+fn aside<T>(work: impl FnOnce() -> T) -> T {
+    match tokio::runtime::Handle::try_current().map(|handle| handle.runtime_flavor()) {
+        Ok(RuntimeFlavor::MultiThread) => tokio::task::block_in_place(work),
+        _ => work(),
     }
 }
 
@@ -339,6 +349,26 @@ mod tests {
     use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 
     use super::*;
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+    async fn nobody_waits_for_what_takes_long() {
+        let (say, heard) = std::sync::mpsc::sync_channel(1);
+        let (begun, has_begun) = tokio::sync::oneshot::channel();
+        let mut tasks = tokio::task::JoinSet::new();
+        tasks.spawn(async move {
+            aside(|| {
+                begun.send(()).unwrap();
+                heard.recv_timeout(Duration::from_secs(30)).unwrap();
+            });
+        });
+        tasks.spawn(async move {
+            has_begun.await.unwrap();
+            say.send(()).unwrap();
+        });
+        while let Some(done) = tasks.join_next().await {
+            done.unwrap();
+        }
+    }
 
     /// Asks what to say to each byte; ends at `q`.
     #[derive(Default)]

@@ -72,6 +72,11 @@ pub trait Session {
     /// What to do next. Called again after each step has been carried out.
     fn next(&mut self) -> Step<Self::Question>;
 
+    /// Whether what [`Session::next`] does next may take a tenth of a second or longer: others should not wait for it.
+    fn takes_long(&self) -> bool {
+        false
+    }
+
     /// The answer to the question last asked.
     fn answer(&mut self, answer: Self::Answer);
 

@@ -114,6 +114,11 @@ fn reach(items: &[Item<'_>]) -> Reach {
     items.iter().map(one).max().unwrap_or(Reach::Whole)
 }
 
+/// Whether the parts of a text have to be found for its items.
+pub(super) fn finds_parts(items: &[Item<'_>]) -> bool {
+    reach(items) == Reach::Parts
+}
+
 /// Why no response is made; what stands behind NO.
 pub(super) type Refusal = &'static str;
 

@@ -305,8 +305,15 @@ impl Session for ImapSession {
                     return Step::NeedInput;
                 }
                 self.closing = true;
+            } else if self.is_long() {
+                // It begins with a step of its own, before which the driver is told.
+                return Step::Output(Bytes::new());
             }
         }
+    }
+
+    fn takes_long(&self) -> bool {
+        self.is_long()
     }
 
     fn answer(&mut self, answer: Answer) {

@@ -1,5 +1,6 @@
 //! What has changed in the selected mailbox since the client was last told.
 
+use std::collections::VecDeque;
 use std::fmt::Write as _;
 
 use bytes::{BufMut as _, BytesMut};
@@ -10,6 +11,9 @@ use super::job::{Job, Running, UidForm};
 use crate::imap::question::{Answer, MessageRow, Question};
 use crate::imap::rows::Rows;
 use crate::imap::{encode, set};
+
+/// Lines that are written before the first of them is sent.
+const PORTION: usize = 1000;
 
 impl ImapSession {
     pub(super) fn refresh(&mut self, tag: String, name: &'static str, job: Job) {
@@ -23,23 +27,64 @@ impl ImapSession {
         self.refresh(running.tag, running.name, Job::Refresh { expunge: false });
     }
 
-    pub(super) fn refreshed(&mut self, running: &Running, answer: Answer) {
+    pub(super) fn refreshed(&mut self, running: Running, answer: Answer) {
         let (Answer::View(view), Some(selected)) = (answer, &mut self.selected) else {
             self.put("* BYE the mailbox is gone\r\n");
             self.closing = true;
             return;
         };
-        let (told, uid, silent, expunge) = match &running.job {
-            Job::Store { told, uid, silent, .. } => (told.as_slice(), *uid, *silent, *uid == UidForm::Uid),
-            Job::Refresh { expunge } => (&[][..], UidForm::Number, false, *expunge),
-            _ => (&[][..], UidForm::Number, false, true),
-        };
-        let how = How { told, uid, silent, expunge, tells: self.tells };
+        let how = How::of(&running.job, self.tells);
         selected.uidnext = view.uidnext;
-        let lines = changes(&mut selected.messages, view.messages, &how);
+        let told = changes(&mut selected.messages, view.messages, &how);
+        if !told.is_held_back {
+            selected.modseq = view.modseq;
+        }
+        let name = running.name;
+        let tell = Box::new(Telling { told, modseq: view.modseq, of: running });
+        self.tell_on(Running { tag: String::new(), name, job: Job::Tell(tell), refreshing: false });
+    }
+
+    /// Tells the next of what has changed; then the command ends.
+    pub(super) fn tell_on(&mut self, mut running: Running) {
+        let Job::Tell(telling) = &mut running.job else { return };
+        let lines = self.lines(telling);
         if !lines.is_empty() {
             self.put(lines);
         }
+        if !telling.told.gone.is_empty() || !telling.told.changed.is_empty() {
+            self.running = Some(running);
+            return;
+        }
+        if let Some(count) = telling.told.exists {
+            self.put(format!("* {count} EXISTS\r\n"));
+        }
+        if let Job::Tell(telling) = running.job {
+            self.finish_told(&telling.of, telling.modseq);
+        }
+    }
+
+    /// The next lines, some thousand at most.
+    fn lines(&self, telling: &mut Telling) -> BytesMut {
+        let mut lines = BytesMut::new();
+        let how = How::of(&telling.of.job, self.tells);
+        let Told { gone, changed, vanished, .. } = &mut telling.told;
+        if !vanished.is_empty() {
+            lines.put_slice(format!("* VANISHED {}\r\n", set::compress(vanished)).as_bytes());
+            vanished.clear();
+        }
+        for number in gone.drain(..gone.len().min(PORTION)) {
+            let _ = write!(lines, "* {number} EXPUNGE\r\n");
+        }
+        if gone.is_empty() {
+            let next: Vec<u32> = changed.drain(..changed.len().min(PORTION)).collect();
+            for (index, row) in self.messages().each(&next) {
+                how.put_row(index, row, &mut lines);
+            }
+        }
+        lines
+    }
+
+    fn finish_told(&mut self, running: &Running, modseq: u64) {
         let name = running.name;
         match &running.job {
             Job::Idle => {}
@@ -49,11 +94,36 @@ impl ImapSession {
                 self.done(&running.tag, &format!("OK [MODIFIED {set}] the others were changed"));
             }
             Job::Expunge { .. } if self.tells.modseq => {
-                self.done(&running.tag, &format!("OK [HIGHESTMODSEQ {}] {name} done", view.modseq));
+                self.done(&running.tag, &format!("OK [HIGHESTMODSEQ {modseq}] {name} done"));
             }
             _ => self.finish(running),
         }
     }
+}
+
+/// What a client still has to be told of, before a command ends.
+#[derive(Debug)]
+pub(super) struct Telling {
+    told: Told,
+    /// HIGHESTMODSEQ.
+    modseq: u64,
+    /// The command.
+    of: Running,
+}
+
+/// What has changed.
+#[derive(Debug, Default)]
+struct Told {
+    /// UIDs that are gone, for a client that wants to hear of these,
+    vanished: Vec<u32>,
+    /// else numbers, each as it is when those before it have been told.
+    gone: VecDeque<usize>,
+    /// UIDs.
+    changed: VecDeque<u32>,
+    /// How many messages there are, if there are more.
+    exists: Option<usize>,
+    /// It is not all that there is to tell.
+    is_held_back: bool,
 }
 
 /// How a client is told of changes.
@@ -67,19 +137,26 @@ struct How<'a> {
     tells: Tells,
 }
 
-impl How<'_> {
+impl<'a> How<'a> {
+    fn of(job: &'a Job, tells: Tells) -> Self {
+        let (told, uid, silent, expunge) = match job {
+            Job::Store { told, uid, silent, .. } => (told.as_slice(), *uid, *silent, *uid == UidForm::Uid),
+            Job::Refresh { expunge } => (&[][..], UidForm::Number, false, *expunge),
+            _ => (&[][..], UidForm::Number, false, true),
+        };
+        Self { told, uid, silent, expunge, tells }
+    }
+
     /// Whether the client sees a difference.
     fn differs(&self, was: &MessageRow, is: &MessageRow) -> bool {
         (was.flags, &was.keywords) != (is.flags, &is.keywords) || (self.tells.modseq && was.modseq != is.modseq)
     }
 
-    fn put_gone(&self, gone: &[(usize, &MessageRow)], lines: &mut BytesMut) {
-        if self.tells.vanished && !gone.is_empty() {
-            let uids: Vec<u32> = gone.iter().map(|(_, row)| row.uid).collect();
-            return lines.put_slice(format!("* VANISHED {}\r\n", set::compress(&uids)).as_bytes());
-        }
-        for (earlier, (index, _)) in gone.iter().enumerate() {
-            lines.put_slice(format!("* {} EXPUNGE\r\n", index + 1 - earlier).as_bytes());
+    fn tell_gone(&self, gone: &[(usize, &MessageRow)], told: &mut Told) {
+        if self.tells.vanished {
+            told.vanished = gone.iter().map(|(_, row)| row.uid).collect();
+        } else {
+            told.gone = gone.iter().enumerate().map(|(earlier, (index, _))| index + 1 - earlier).collect();
         }
     }
 
@@ -106,22 +183,26 @@ impl How<'_> {
 
 /// Brings what the client was told up to date and gives what it is told of that. Messages that went stay in it while
 /// sequence numbers must stand still (RFC 3501 section 7.4.1).
-fn changes(old: &mut Rows, new: Rows, how: &How<'_>) -> BytesMut {
-    let (mut gone, mut changed, mut lines) = (Vec::new(), Vec::new(), BytesMut::new());
-    let mut told = how.told.iter().peekable();
+fn changes(old: &mut Rows, new: Rows, how: &How<'_>) -> Told {
+    let (mut gone, mut changed, mut told) = (Vec::new(), Vec::new(), Told::default());
+    let mut told_anyway = how.told.iter().peekable();
     old.compare(&new, |was, is| match (was, is) {
         (Some(was), None) => gone.push(was),
         (Some((_, was)), Some((_, is))) if how.differs(was, is) => {
-            while told.next_if(|told| **told < is.uid).is_some() {}
-            if told.peek() != Some(&&is.uid) {
+            while told_anyway.next_if(|told| **told < is.uid).is_some() {}
+            if told_anyway.peek() != Some(&&is.uid) {
                 changed.push(is.uid);
             }
         }
         (_, _) => {}
     });
+    if how.tells.vanished && !how.expunge && !gone.is_empty() {
+        return only_asked(old, &new, how);
+    }
     let before = old.len() - if how.expunge { gone.len() } else { 0 };
+    told.is_held_back = !how.expunge && !gone.is_empty();
     let next = if how.expunge {
-        how.put_gone(&gone, &mut lines);
+        how.tell_gone(&gone, &mut told);
         new.clone()
     } else {
         new.with(gone.into_iter().map(|(_, row)| row.clone()), &[])
@@ -131,13 +212,17 @@ fn changes(old: &mut Rows, new: Rows, how: &How<'_>) -> BytesMut {
         changed.sort_unstable();
     }
     // Those that are gone are told as gone.
-    let there: Vec<u32> = new.each(&changed).map(|(_, row)| row.uid).collect();
-    for (index, row) in next.each(&there) {
-        how.put_row(index, row, &mut lines);
-    }
-    if next.len() > before {
-        lines.put_slice(format!("* {} EXISTS\r\n", next.len()).as_bytes());
-    }
+    told.changed = new.each(&changed).map(|(_, row)| row.uid).collect();
+    told.exists = (next.len() > before).then_some(next.len());
     *old = next;
-    lines
+    told
+}
+
+/// A client that keeps what it has seen up to a MODSEQ must hear first of what went before that, and may not hear of it now:
+/// nothing is told but what it has asked for.
+fn only_asked(old: &mut Rows, new: &Rows, how: &How<'_>) -> Told {
+    let asked: Vec<MessageRow> = new.each(how.told).map(|(_, row)| row.clone()).collect();
+    let changed = asked.iter().map(|row| row.uid).collect();
+    *old = old.with(asked, &[]);
+    Told { changed, is_held_back: true, ..Told::default() }
 }

@@ -50,15 +50,15 @@ pub(super) enum Since {
 
 impl ImapSession {
     pub(super) fn enable(&mut self, tag: &str, capabilities: &[CapabilityEnable<'_>]) {
-        let mut line = String::from("* ENABLED");
+        let (mut line, mut modseq) = (String::from("* ENABLED"), false);
         for capability in capabilities {
             match capability {
                 CapabilityEnable::CondStore => {
-                    self.tells.modseq = true;
+                    modseq = true;
                     line.push_str(" CONDSTORE");
                 }
                 other if other.to_string().eq_ignore_ascii_case("QRESYNC") => {
-                    (self.tells.modseq, self.tells.vanished) = (true, true);
+                    (modseq, self.tells.vanished) = (true, true);
                     line.push_str(" QRESYNC");
                 }
                 CapabilityEnable::Utf8(Utf8Kind::Accept) => {
@@ -74,7 +74,21 @@ impl ImapSession {
             }
         }
         self.put(line + "\r\n");
+        self.asked_modseq(modseq);
         self.done(tag, "OK ENABLE done");
+    }
+
+    /// Whoever asks for MODSEQ once is told of it from then on. With a mailbox open, it hears where that begins
+    /// (RFC 7162 section 3.1).
+    pub(super) fn asked_modseq(&mut self, asked: bool) {
+        if !asked || self.tells.modseq {
+            return;
+        }
+        self.tells.modseq = true;
+        if let Some(selected) = &self.selected {
+            let modseq = selected.modseq;
+            self.put(format!("* OK [HIGHESTMODSEQ {modseq}] of all changes so far\r\n"));
+        }
     }
 
     /// What a client says with SELECT; none, if it may not say that.
@@ -127,7 +141,7 @@ impl ImapSession {
         if since.is_some() && !items.contains(&Item::ModSeq) {
             items.push(Item::ModSeq);
         }
-        self.tells.modseq |= items.contains(&Item::ModSeq);
+        self.asked_modseq(items.contains(&Item::ModSeq));
         match since {
             Some(modseq) if vanished => {
                 let job = Job::Since(Since::Fetched { set, items, modseq });

@@ -36,6 +36,16 @@ pub(super) struct Fetching {
     end: Option<String>,
 }
 
+impl Fetching {
+    /// Bytes of a text whose parts are found next.
+    pub(super) fn looks_into(&self) -> usize {
+        match self.ready.front() {
+            Some((_, Source::Text(text))) if fetch::finds_parts(&self.items) => text.len(),
+            _ => 0,
+        }
+    }
+}
+
 impl ImapSession {
     pub(super) fn fetch(&mut self, tag: String, set: &SequenceSet, items: Vec<Item<'static>>, form: UidForm) {
         self.fetch_these(tag, self.chosen(set, form), items);

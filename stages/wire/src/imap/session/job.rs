@@ -4,12 +4,18 @@ use imap_codec::fragmentizer::Fragmentizer;
 use imap_types::status::StatusDataItemName;
 
 use super::ImapSession;
+use super::changes::Telling;
 use super::condstore::{Known, Since};
 use super::fetch::Fetching;
 use super::listing::Listing;
 use super::search::Searching;
 use crate::imap::question::{Answer, CopyMode, Manage, Question};
 use crate::imap::rows::Rows;
+
+/// Messages that are put in order in some hundredths of a second.
+const MANY: usize = 20_000;
+/// Bytes that are looked into in as long.
+const LARGE: usize = 1024 * 1024;
 
 /// What a command still has to do.
 #[derive(Debug)]
@@ -58,6 +64,8 @@ pub(super) enum Job {
     /// Messages are where they should be; the view is looked at again, and then the client hears this.
     Placed(String),
     Quota,
+    /// Changes are told.
+    Tell(Box<Telling>),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -80,6 +88,8 @@ pub(super) struct Selected {
     pub(super) messages: Rows,
     /// UIDNEXT, as it was then.
     pub(super) uidnext: u32,
+    /// HIGHESTMODSEQ of all that it was told.
+    pub(super) modseq: u64,
     /// UIDs of those that a search saved (RFC 5182), in order; some may be gone by now.
     pub(super) saved: Vec<u32>,
 }
@@ -104,11 +114,21 @@ impl ImapSession {
         self.done(&running.tag, &format!("OK {code}{} done", running.name));
     }
 
+    /// Whether the next step puts very many messages in order, or looks into a large text.
+    pub(super) fn is_long(&self) -> bool {
+        match self.running.as_ref().map(|running| &running.job) {
+            Some(Job::Search(searching)) => searching.is_to_order() && self.messages().len() > MANY,
+            Some(Job::Fetch(fetching)) => fetching.looks_into() > LARGE,
+            _ => false,
+        }
+    }
+
     /// The next step of a command that goes message by message.
     pub(super) fn go_on(&mut self) {
         let Some(mut running) = self.running.take() else { return };
         let over = match &mut running.job {
             Job::Fetch(_) => return self.fetch_on(running),
+            Job::Tell(_) => return self.tell_on(running),
             Job::Search(searching) => self.search_next(searching),
             _ => true,
         };
@@ -139,7 +159,7 @@ impl ImapSession {
             return self.done(&running.tag, "NO [UNAVAILABLE] not at the moment; try again");
         }
         if running.refreshing {
-            return self.refreshed(&running, answer);
+            return self.refreshed(running, answer);
         }
         match (&mut running.job, answer) {
             (Job::Login, Answer::Done) => {

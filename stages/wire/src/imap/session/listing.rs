@@ -87,7 +87,7 @@ impl ImapSession {
         // No mailbox has a name that is not spelt as it should be.
         let whole = |pattern: &Vec<u8>| names::decode(&[&what.reference[..], pattern].concat(), spelling);
         let patterns = what.patterns.iter().filter_map(whole).filter_map(|pattern| Pattern::new(&pattern)).collect();
-        self.tells.modseq |= what.status.contains(&StatusDataItemName::HighestModSeq);
+        self.asked_modseq(what.status.contains(&StatusDataItemName::HighestModSeq));
         let job = Job::List(Box::new(Listing { patterns, what, command }));
         self.ask(tag, named, Question::Mailboxes, job);
     }
@@ -120,7 +120,11 @@ impl ImapSession {
         }
         let mut attributes = Vec::new();
         if mailbox.is_none() {
-            attributes.extend(["\\NonExistent", "\\Noselect"]);
+            attributes.push("\\NonExistent");
+            // That implies the other (RFC 5258 section 3), for those who know it.
+            if !what.is_extended && !self.tells.rev2 {
+                attributes.push("\\Noselect");
+            }
         }
         attributes.push(if known.has_children { "\\HasChildren" } else { "\\HasNoChildren" });
         if is_subscribed && what.tell_subscribed {
@@ -247,14 +251,14 @@ mod tests {
             &[
                 "* LIST (\\HasNoChildren \\Subscribed) \"/\" \"INBOX\"",
                 "* LIST (\\HasNoChildren \\Subscribed) \"/\" \"a/b/c\"",
-                "* LIST (\\NonExistent \\Noselect \\HasNoChildren \\Subscribed) \"/\" \"gone/x\"",
+                "* LIST (\\NonExistent \\HasNoChildren \\Subscribed) \"/\" \"gone/x\"",
             ],
         );
         check(
             "LIST (SUBSCRIBED RECURSIVEMATCH) \"\" (a gone)",
             &[
-                "* LIST (\\NonExistent \\Noselect \\HasChildren) \"/\" \"a\" (\"CHILDINFO\" (\"SUBSCRIBED\"))",
-                "* LIST (\\NonExistent \\Noselect \\HasNoChildren) \"/\" \"gone\" (\"CHILDINFO\" (\"SUBSCRIBED\"))",
+                "* LIST (\\NonExistent \\HasChildren) \"/\" \"a\" (\"CHILDINFO\" (\"SUBSCRIBED\"))",
+                "* LIST (\\NonExistent \\HasNoChildren) \"/\" \"gone\" (\"CHILDINFO\" (\"SUBSCRIBED\"))",
             ],
         );
         check("LIST \"\" INBOX RETURN (SUBSCRIBED)", &["* LIST (\\HasNoChildren \\Subscribed) \"/\" \"INBOX\""]);

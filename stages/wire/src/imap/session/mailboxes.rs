@@ -21,7 +21,7 @@ impl ImapSession {
             CommandBody::SetQuota { .. } => self.done(&tag, "NO [NOPERM] only an operator sets limits"),
             CommandBody::Status { mailbox, item_names } => {
                 let items = item_names.to_vec();
-                self.tells.modseq |= items.contains(&StatusDataItemName::HighestModSeq);
+                self.asked_modseq(items.contains(&StatusDataItemName::HighestModSeq));
                 let Some(name) = self.named(&tag, &mailbox) else { return };
                 self.ask(tag, "STATUS", Question::Mailboxes, Job::Status { name, items });
             }
@@ -139,8 +139,8 @@ impl ImapSession {
         self.put(format!("* OK [HIGHESTMODSEQ {}] of all changes so far\r\n", view.modseq));
         let code = if mode == Mode::ReadOnly { "READ-ONLY" } else { "READ-WRITE" };
         let end = format!("OK [{code}] {} done", running.name);
-        let (messages, uidnext) = (view.messages.clone(), view.uidnext);
-        self.selected = Some(Selected { name, mode, messages, uidnext, saved: Vec::new() });
+        let (messages, uidnext, modseq) = (view.messages.clone(), view.uidnext, view.modseq);
+        self.selected = Some(Selected { name, mode, messages, uidnext, modseq, saved: Vec::new() });
         self.resync(running, known, &view, end);
     }
 }

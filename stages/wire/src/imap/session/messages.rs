@@ -102,7 +102,7 @@ impl ImapSession {
             StoreType::Remove => FlagMode::Remove,
         };
         let uids = self.chosen(set, form);
-        self.tells.modseq |= unchanged_since.is_some();
+        self.asked_modseq(unchanged_since.is_some());
         let silent = response == StoreResponse::Silent;
         let job = Job::Store { told: uids.clone(), uid: form, silent, modified: Vec::new() };
         self.ask(tag, "STORE", Question::Flags { uids, how, flags, keywords, unchanged_since }, job);

@@ -32,6 +32,15 @@ pub(super) enum Gathered {
 }
 
 impl Order {
+    /// Whether all of so many have been looked at, and the order is still to come.
+    pub(super) fn is_gathered(&self, found: usize) -> bool {
+        match self {
+            Self::Gathering(Gathered::ToSort(sorting), done) => *done >= found || sorting.goes_by_rows(),
+            Self::Gathering(Gathered::ToThread(_), done) => *done >= found,
+            Self::Sorted(_) | Self::Threaded(_) => false,
+        }
+    }
+
     pub(super) fn sort(criteria: Vec1<SortCriterion>) -> Self {
         Self::Gathering(Gathered::ToSort(Sorting::new(criteria.into_inner())), 0)
     }

@@ -41,6 +41,13 @@ pub(super) struct Searching {
     order: Option<Order>,
 }
 
+impl Searching {
+    /// Whether the next step may be to put what was found in order.
+    pub(super) fn is_to_order(&self) -> bool {
+        self.order.as_ref().is_some_and(|order| order.is_gathered(self.found.len()))
+    }
+}
+
 impl ImapSession {
     /// Reads a command with what the codec does not know; none if there is nothing of that in it.
     pub(super) fn read_extended(&mut self) -> Option<Command<'static>> {
@@ -118,7 +125,7 @@ impl ImapSession {
             }
             Ok(criteria) => {
                 // RFC 7162 section 3.1: from now on the client is told of them.
-                self.tells.modseq |= criteria.asks_modseq();
+                self.asked_modseq(criteria.asks_modseq());
                 let criteria = Arc::new(criteria);
                 let job = Job::Search(Searching { criteria, open: None, found: Vec::new(), form, returns, order });
                 self.running = Some(Running { tag, name, job, refreshing: false });

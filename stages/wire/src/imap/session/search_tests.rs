@@ -27,13 +27,16 @@ fn what_is_asked_for_is_returned() {
 
 #[test]
 fn the_highest_modseq_is_told_when_it_is_asked_for() {
-    check("a SEARCH MODSEQ 1\r\n", "* SEARCH 1 2 (MODSEQ 1)\r\na OK SEARCH done\r\n");
-    check("a SEARCH MODSEQ 2\r\n", "* SEARCH\r\na OK SEARCH done\r\n");
-    check(
+    let hears = |said: &str, want: &str| {
+        check(said, &format!("* OK [HIGHESTMODSEQ 1] of all changes so far\r\n{want}"));
+    };
+    hears("a SEARCH MODSEQ 1\r\n", "* SEARCH 1 2 (MODSEQ 1)\r\na OK SEARCH done\r\n");
+    hears("a SEARCH MODSEQ 2\r\n", "* SEARCH\r\na OK SEARCH done\r\n");
+    hears(
         "a SEARCH MODSEQ 2\r\nb STORE 1 +FLAGS (\\Seen)\r\n",
         "* SEARCH\r\na OK SEARCH done\r\n* 1 FETCH (FLAGS (\\Seen) MODSEQ (2))\r\nb OK STORE done\r\n",
     );
-    check("a SEARCH RETURN (MIN) NOT MODSEQ 2\r\n", "* ESEARCH (TAG \"a\") MIN 1 MODSEQ 1\r\na OK SEARCH done\r\n");
+    hears("a SEARCH RETURN (MIN) NOT MODSEQ 2\r\n", "* ESEARCH (TAG \"a\") MIN 1 MODSEQ 1\r\na OK SEARCH done\r\n");
 }
 
 #[test]

@@ -341,6 +341,64 @@ fn a_large_mailbox_is_told_in_portions() {
 }
 
 #[test]
+fn what_takes_long_is_said_before() {
+    let (mut session, mut world) = (session(), World::new());
+    let row = world.rows[0].clone();
+    world.rows = (1..=30_000).map(|uid| MessageRow { uid, ..row.clone() }).collect();
+    run(&mut session, &mut world, b"1 LOGIN alice secret\r\n2 SELECT INBOX\r\n", usize::MAX);
+    world.own = Some(Box::leak("x".repeat(2 << 20).into_boxed_str()));
+    for (said, want) in [
+        ("SORT (ARRIVAL) UTF-8 ALL", true),
+        ("SORT (SUBJECT) UTF-8 1:3", true),
+        ("SEARCH ALL", false),
+        ("FETCH 1 BODY.PEEK[1]", true),
+        ("FETCH 1 BODY.PEEK[]", false),
+    ] {
+        session.input(format!("a {said}\r\n").as_bytes());
+        let mut takes_long = false;
+        loop {
+            takes_long |= session.takes_long();
+            match session.next() {
+                Step::Output(_) => {}
+                Step::Ask(question) => session.answer(world.answer(question)),
+                _ => break,
+            }
+        }
+        assert_eq!(takes_long, want, "{said}");
+    }
+}
+
+#[test]
+fn many_changes_are_told_in_portions() {
+    let (mut session, mut world) = (session(), World::new());
+    let row = world.rows[0].clone();
+    world.rows = (1..=5000).map(|uid| MessageRow { uid, ..row.clone() }).collect();
+    run(&mut session, &mut world, b"1 LOGIN alice secret\r\n2 SELECT INBOX\r\n", usize::MAX);
+    world.rows.drain(..2500);
+    world.rows.iter_mut().for_each(|row| row.flags = flags::SEEN);
+    world.rows.push(MessageRow { uid: 5001, ..row });
+    session.input(b"a NOOP\r\n");
+    let (mut heard, mut most) = (Vec::new(), 0);
+    loop {
+        match session.next() {
+            Step::Output(bytes) => {
+                most = most.max(bytes.len());
+                heard.extend_from_slice(&bytes);
+            }
+            Step::Ask(question) => session.answer(world.answer(question)),
+            _ => break,
+        }
+    }
+    let heard = String::from_utf8(heard).unwrap();
+    let lines: Vec<&str> = heard.lines().collect();
+    assert_eq!(lines.len(), 2500 + 2500 + 2);
+    assert!(lines[..2500].iter().all(|line| *line == "* 1 EXPUNGE"));
+    assert_eq!(lines[2500], "* 1 FETCH (FLAGS (\\Seen))");
+    assert_eq!(lines[5000..], ["* 2501 EXISTS", "a OK NOOP done"]);
+    assert!(most < 100 * 1000, "{most} bytes at once");
+}
+
+#[test]
 fn what_others_change_is_told_at_noop() {
     let (mut session, mut world) = (session(), World::new());
     run(&mut session, &mut world, b"1 LOGIN alice secret\r\n2 SELECT INBOX\r\n", usize::MAX);

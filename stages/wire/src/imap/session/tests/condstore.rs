@@ -106,6 +106,42 @@ fn what_went_is_told_by_uid_with_qresync() {
     );
 }
 
+/// A client that keeps what it knows up to the highest MODSEQ would never hear of what went before it.
+#[test]
+fn no_modseq_is_told_before_an_expunge_below_it() {
+    fn remove_first_and_flag_the_next(world: &mut World) {
+        world.modseq += 1;
+        let row = world.rows.remove(0);
+        world.gone.push((row.uid, world.modseq));
+        flag_first(world);
+        world.rows.push(MessageRow { uid: 25, modseq: 3, ..row });
+    }
+    hears(
+        "QRESYNC",
+        &[
+            ("a FETCH 2 (UID)", remove_first_and_flag_the_next, "* 2 FETCH (UID 15)\r\na OK FETCH done\r\n"),
+            ("b SEARCH ALL", nothing, "* SEARCH 1 2\r\nb OK SEARCH done\r\n"),
+            (
+                "c NOOP",
+                nothing,
+                "* VANISHED 5\r\n* 1 FETCH (UID 15 FLAGS (\\Flagged) MODSEQ (3))\r\n* 2 EXISTS\r\nc OK NOOP done\r\n",
+            ),
+        ],
+    );
+}
+
+#[test]
+fn whoever_asks_for_modseq_hears_where_it_begins() {
+    let highest = "* OK [HIGHESTMODSEQ 1] of all changes so far\r\n";
+    for (said, want) in [
+        ("a FETCH 1 (MODSEQ)", "* 1 FETCH (MODSEQ (1))\r\na OK FETCH done\r\n"),
+        ("a STATUS INBOX (HIGHESTMODSEQ)", "* STATUS \"INBOX\" (HIGHESTMODSEQ 1)\r\na OK STATUS done\r\n"),
+        ("a SEARCH MODSEQ 1", "* SEARCH 1 2 (MODSEQ 1)\r\na OK SEARCH done\r\n"),
+    ] {
+        check(&format!("{said}\r\n{said}\r\n"), &format!("{highest}{want}{want}"));
+    }
+}
+
 /// Nobody has all of a large mailbox written at once for a client that may take it slowly.
 #[test]
 fn what_has_changed_is_told_in_portions() {
