@@ -114,9 +114,9 @@ fn reach(items: &[Item<'_>]) -> Reach {
     items.iter().map(one).max().unwrap_or(Reach::Whole)
 }
 
-/// Whether the parts of a text have to be found for its items.
-pub(super) fn finds_parts(items: &[Item<'_>]) -> bool {
-    reach(items) == Reach::Parts
+/// Whether a text has to be looked into for its items: for its header, which may be nearly all of it, or its parts.
+pub(super) fn looks_inside(items: &[Item<'_>]) -> bool {
+    reach(items) > Reach::Whole
 }
 
 /// Why no response is made; what stands behind NO.

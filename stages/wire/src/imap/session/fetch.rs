@@ -37,10 +37,10 @@ pub(super) struct Fetching {
 }
 
 impl Fetching {
-    /// Bytes of a text whose parts are found next.
+    /// Bytes of the text that is looked into next.
     pub(super) fn looks_into(&self) -> usize {
         match self.ready.front() {
-            Some((_, Source::Text(text))) if fetch::finds_parts(&self.items) => text.len(),
+            Some((_, Source::Text(text))) if fetch::looks_inside(&self.items) => text.len(),
             _ => 0,
         }
     }

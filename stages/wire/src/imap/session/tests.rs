@@ -352,6 +352,7 @@ fn what_takes_long_is_said_before() {
         ("SORT (SUBJECT) UTF-8 1:3", true),
         ("SEARCH ALL", false),
         ("FETCH 1 BODY.PEEK[1]", true),
+        ("FETCH 1 BODY.PEEK[HEADER]", true),
         ("FETCH 1 BODY.PEEK[]", false),
     ] {
         session.input(format!("a {said}\r\n").as_bytes());
