@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use futures::FutureExt as _;
 use proto::{GateFacts, Listing};
-use runtime::at_once::{MOST, read_at_once};
+use runtime::at_once::{MOST, read_at_once, wait};
 use runtime::handover::{Handed, Handover};
 use runtime::linger::linger;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -152,7 +152,7 @@ async fn pump(from: &mut ReadHalf<'_>, to: &mut WriteHalf<'_>, moved: &AtomicU64
     loop {
         let mut kept = Ok(Vec::new());
         match read_at_once(from, MOST, |bytes| kept = write_at_once(to, bytes)) {
-            None => from.readable().await?,
+            None => wait(from.readable()).await?,
             Some(read) => {
                 if read? == 0 {
                     return Ok(());

@@ -28,10 +28,38 @@ pub fn read_at_once(
     Some(read.map(|()| bytes.len()))
 }
 
+/// Waits until there is something to read again. Whoever reads on and on has spent what tokio lets a task do in one go, and is
+/// told that nothing is there; that the socket is readable costs nothing. Between the two it would go round for ever.
+///
+/// # Errors
+/// Those of `readable`.
+pub async fn wait(readable: impl Future<Output = io::Result<()>>) -> io::Result<()> {
+    tokio::task::consume_budget().await;
+    readable.await
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+    use tokio::net::{TcpListener, TcpStream};
+    use tokio::task::{consume_budget, coop};
+
     use super::*;
+
+    #[tokio::test]
+    async fn who_has_read_too_much_in_one_go_lets_others_and_reads_on() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let there = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let mut here = listener.accept().await.unwrap().0;
+        there.try_write(b"abc").unwrap();
+        here.readable().await.unwrap();
+        while coop::has_budget_remaining() {
+            consume_budget().await;
+        }
+        assert!(read_at_once(&mut here, MOST, |_| unreachable!()).is_none());
+        wait(here.readable()).await.unwrap();
+        assert_eq!(read_at_once(&mut here, MOST, |_| {}).unwrap().unwrap(), 3);
+    }
 
     /// What is read of these bytes at once.
     #[track_caller]

@@ -309,7 +309,7 @@ impl Ear<'_> {
             }
             tokio::select! {
                 biased;
-                ready = line.socket.readable() => ready?,
+                ready = at_once::wait(line.socket.readable()) => ready?,
                 () = terms.tasks.stopping() => return Ok(Heard::Farewell(Farewell::ShuttingDown)),
                 () = tokio::time::sleep_until(self.deadline) => return Ok(Heard::Farewell(Farewell::TimedOut)),
                 () = backend.news(), if session.wants_news() => return Ok(Heard::News),

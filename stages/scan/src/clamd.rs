@@ -49,8 +49,21 @@ async fn ask(clamd: &Clamd, say: &[&[u8]]) -> io::Result<Vec<u8>> {
     }
 }
 
-/// All goes out in one call if it can: each piece that comes by itself wakes clamd anew.
+/// Says it and gives the reply. A clamd that does not hear everything may have said why: that is in the error.
 async fn converse(mut stream: impl AsyncRead + AsyncWrite + Unpin, say: &[&[u8]]) -> io::Result<Vec<u8>> {
+    let said = tell(&mut stream, say).await;
+    let mut reply = Vec::with_capacity(64);
+    let heard = stream.take(REPLY).read_to_end(&mut reply).await;
+    said.map_err(|error| {
+        let why = String::from_utf8_lossy(&reply);
+        io::Error::new(error.kind(), format!("clamd did not hear all of it: {error}; it says {why:?}"))
+    })?;
+    heard?;
+    Ok(reply)
+}
+
+/// All goes out in one call if it can: each piece that comes by itself wakes clamd anew.
+async fn tell(stream: &mut (impl AsyncWrite + Unpin), say: &[&[u8]]) -> io::Result<()> {
     let mut pieces: Vec<IoSlice<'_>> = say.iter().map(|piece| IoSlice::new(piece)).collect();
     let mut left = &mut pieces[..];
     while !left.is_empty() {
@@ -59,9 +72,7 @@ async fn converse(mut stream: impl AsyncRead + AsyncWrite + Unpin, say: &[&[u8]]
             count => IoSlice::advance_slices(&mut left, count),
         }
     }
-    let mut reply = Vec::with_capacity(64);
-    stream.take(REPLY).read_to_end(&mut reply).await?;
-    Ok(reply)
+    Ok(())
 }
 
 /// Reads clamd's reply to INSTREAM in its `z` form: one text that ends with a NUL.
@@ -146,5 +157,17 @@ mod tests {
         assert!(report.is_err());
         let (_, report) = told(b"x", 3, b"").await;
         assert!(report.is_err());
+    }
+
+    #[tokio::test]
+    async fn why_clamd_hears_no_more_is_told() {
+        let (ours, mut theirs) = tokio::io::duplex(64);
+        let answer = async move {
+            theirs.read_exact(&mut [0; 3]).await.unwrap();
+            theirs.write_all(b"INSTREAM size limit exceeded. ERROR\0").await.unwrap();
+        };
+        let (_, said) = tokio::join!(answer, converse(ours, &[&[b'a'; 1000]]));
+        let error = said.unwrap_err().to_string();
+        assert!(error.contains("it says \"INSTREAM size limit exceeded. ERROR"), "{error}");
     }
 }

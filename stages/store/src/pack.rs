@@ -151,7 +151,7 @@ fn parse(record: &[u8]) -> anyhow::Result<(bool, usize, &[u8])> {
 /// The pack that is written.
 #[derive(Debug)]
 pub(crate) struct Current {
-    folder: PathBuf,
+    pub(crate) folder: PathBuf,
     pub(crate) number: i64,
     file: File,
     /// Where the next record goes: behind everything that a row may name.

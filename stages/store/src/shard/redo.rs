@@ -6,7 +6,7 @@
 //! number of times.
 //!
 //! When a sync fails, what the kernel was to write may be gone from its memory, too: the rows are written again before the
-//! next batch.
+//! next records.
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
@@ -15,7 +15,7 @@ use std::io;
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use rusqlite::{Connection, params};
 
 use crate::pack::{self, Current, Place};
@@ -29,6 +29,9 @@ const MOST: i64 = 1024 * 1024;
 /// with them, for its limit, is synced.
 pub(super) fn append(pack: &mut Current, transaction: &Connection, records: &[u8], limit: i64) -> anyhow::Result<()> {
     let length = i64::try_from(records.len())?;
+    if pack.is_suspect {
+        replay(transaction, &pack.folder)?;
+    }
     if records.len() > BATCH || pack.unsynced + length > MOST || pack.length + length >= limit {
         pack.append(records).context("appending to the pack")?;
         transaction.prepare_cached("DELETE FROM redo")?.execute([])?;
@@ -41,7 +44,11 @@ pub(super) fn append(pack: &mut Current, transaction: &Connection, records: &[u8
     Ok(())
 }
 
-/// Writes what is in the database into the packs, and syncs them.
+/// Writes what is in the database into the packs, and syncs them. A pack that is not there is no matter if all that was in
+/// it has moved to another.
+///
+/// # Errors
+/// When a pack cannot be written, or is not there and bodies are in it: its folder may not be the right one.
 pub(super) fn replay(database: &Connection, packs: &Path) -> anyhow::Result<()> {
     let mut files: BTreeMap<i64, Option<File>> = BTreeMap::new();
     let mut rows = database.prepare("SELECT pack, offset, records FROM redo ORDER BY rowid")?;
@@ -52,7 +59,7 @@ pub(super) fn replay(database: &Connection, packs: &Path) -> anyhow::Result<()> 
         let named = || format!("writing {} again", path.display());
         let file = match files.entry(number) {
             Entry::Occupied(file) => file.into_mut(),
-            Entry::Vacant(none) => none.insert(existing(&path).with_context(named)?),
+            Entry::Vacant(none) => none.insert(existing(database, number, &path).with_context(named)?),
         };
         if let Some(file) = file {
             file.write_all_at(row.get_ref(2)?.as_blob()?, u64::try_from(offset)?).with_context(named)?;
@@ -66,11 +73,15 @@ pub(super) fn replay(database: &Connection, packs: &Path) -> anyhow::Result<()> 
     Ok(())
 }
 
-/// A pack whose records have moved to another is gone for good.
-fn existing(path: &Path) -> io::Result<Option<File>> {
+fn existing(database: &Connection, number: i64, path: &Path) -> anyhow::Result<Option<File>> {
     match OpenOptions::new().write(true).open(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        file => file.map(Some),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            if database.prepare("SELECT 1 FROM bodies WHERE pack = ?")?.exists([number])? {
+                bail!("it is not there, and mail is in it: is its folder the right one, and mounted?");
+            }
+            Ok(None)
+        }
+        file => Ok(Some(file?)),
     }
 }
 
@@ -104,8 +115,9 @@ mod tests {
         fn new() -> Self {
             let folder = tempfile::tempdir().unwrap();
             let database = Connection::open_in_memory().unwrap();
-            let table = "CREATE TABLE redo (pack INTEGER NOT NULL, offset INTEGER NOT NULL, records BLOB NOT NULL)";
-            database.execute_batch(table).unwrap();
+            let tables = "CREATE TABLE redo (pack INTEGER NOT NULL, offset INTEGER NOT NULL, records BLOB NOT NULL);
+                 CREATE TABLE bodies (pack INTEGER NOT NULL)";
+            database.execute_batch(tables).unwrap();
             let pack = Current::open_last(folder.path(), 1).unwrap();
             Self { folder, database, pack }
         }
@@ -178,6 +190,9 @@ mod tests {
         std::fs::remove_file(&path).unwrap();
         replay(&place.database, place.folder.path()).unwrap();
         assert!(!path.exists());
+        place.database.execute("INSERT INTO bodies (pack) VALUES (1)", []).unwrap();
+        let error = format!("{:#}", replay(&place.database, place.folder.path()).unwrap_err());
+        assert!(error.contains("000001.pack again: it is not there, and mail is in it"), "{error}");
     }
 
     #[test]
