@@ -109,8 +109,9 @@ impl Arbiter {
         }
     }
 
-    /// The mail has ended.
+    /// The mail has ended. If that is heard before its clearance, or the clearance is lost, its sender waits no longer.
     pub(crate) fn forget(&self, id: MailId) {
+        self.expire(id);
         self.cases().cleared.remove(&id);
     }
 }
@@ -142,6 +143,8 @@ mod tests {
     fn whoever_comes_first_decides() {
         check(&[], None);
         check(&[|a| a.clear(ID), |a| assert!(a.expire(ID))], Some(Word::Kept));
+        check(&[|a| a.forget(ID)], Some(Word::Kept));
+        check(&[|a| a.forget(ID), |a| assert_eq!(a.reject(ID), Stand::Answered)], Some(Word::Kept));
         check(&[|a| assert!(a.expire(ID)), |a| a.clear(ID)], Some(Word::Kept));
         check(&[refuse, |a| a.clear(ID), |a| assert!(a.expire(ID))], Some(Word::Refused("spam".into())));
     }
@@ -153,6 +156,7 @@ mod tests {
             |a| assert!(!a.expire(ID)),
             |a| assert_eq!(a.reject(ID), Stand::Deciding, "another round must not make it held"),
             |a| a.clear(ID),
+            |a| a.forget(ID),
             |a| a.decide(ID, Word::Failed),
         ];
         check(steps, Some(Word::Failed));
