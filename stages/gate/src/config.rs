@@ -4,7 +4,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use runtime::config::Section;
-use runtime::dns;
+use runtime::{breaker, dns};
 
 /// One DNS list.
 #[derive(Debug, Clone, PartialEq)]
@@ -30,6 +30,8 @@ pub struct Config {
     pub threshold: f64,
     /// The lists have to answer within that.
     pub deadline: Duration,
+    /// When a list is left alone.
+    pub silence: breaker::Settings,
     /// The name server; none for the system's.
     pub resolver: Option<SocketAddr>,
     /// Whether clients with loopback and private addresses are looked up.
@@ -69,6 +71,7 @@ impl Config {
                     "The lists have to answer within that; one that does not counts as unknown.",
                 )
                 .0,
+            silence: breaker::Settings::read(&mut section),
             resolver,
             ask_private: section.switch(
                 "ask_private",

@@ -2,7 +2,7 @@
 //!
 //! A client that is listed is refused with the list's name and text; every other connection is passed through to one of
 //! the accept nodes, behind a PROXY header with what was found out. The lists fail open: one that does not answer counts
-//! as unknown. When no accept node can be reached, the client is told to come again.
+//! as unknown, at once when that goes on. When no accept node can be reached, the client is told to come again.
 //!
 //! An accept stage in the same process is given the client itself, with what the header would say: a connection between
 //! the two would only cost. Outside nobody sees a difference, since every limit and every last word holds as it does there.
@@ -16,7 +16,6 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 
-use hickory_resolver::TokioResolver;
 use proto::GateFacts;
 use runtime::dns;
 use runtime::handover::Handover;
@@ -26,11 +25,12 @@ use tokio::net::TcpStream;
 
 use config::Config;
 use decide::{Advice, decide};
+use lists::Lists;
 
 /// The gate.
 pub struct Gate {
     config: Config,
-    resolver: TokioResolver,
+    lists: Lists,
     turn: AtomicUsize,
     /// The accept stage of this process, if it has one.
     here: Option<Handover>,
@@ -49,8 +49,8 @@ pub fn start(config: Config, here: Option<Handover>, tasks: Tasks) -> anyhow::Re
         busy: b"421 4.7.0 Too many connections; try again later\r\n",
     };
     let sockets = listener::bind(&settings)?;
-    let resolver = dns::resolver(config.resolver, config.deadline)?;
-    let gate = Arc::new(Gate { config, resolver, turn: AtomicUsize::new(0), here, tasks: tasks.clone() });
+    let lists = Lists::new(&config)?;
+    let gate = Arc::new(Gate { config, lists, turn: AtomicUsize::new(0), here, tasks: tasks.clone() });
     let serve = move |stream, peer| {
         let gate = Arc::clone(&gate);
         async move { gate.serve(stream, peer).await }
@@ -78,7 +78,7 @@ impl Gate {
         if self.config.lists.is_empty() || (dns::is_private(client) && !self.config.ask_private) {
             return Advice::Pass(GateFacts::default());
         }
-        let heard = lists::ask(&self.resolver, &self.config.lists, client, self.config.deadline).await;
+        let heard = self.lists.ask(client).await;
         decide(self.config.threshold, &heard)
     }
 }

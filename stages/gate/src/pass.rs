@@ -183,7 +183,6 @@ mod tests {
     use std::sync::atomic::AtomicUsize;
 
     use runtime::config::Section;
-    use runtime::dns;
     use runtime::listener::{Room, Settings};
     use runtime::tasks::Tasks;
     use serde_json::json;
@@ -191,12 +190,13 @@ mod tests {
 
     use super::*;
     use crate::config::Config;
+    use crate::lists::Lists;
 
     fn gate(accept: &[SocketAddr]) -> Gate {
         let settings = json!({"accept": accept, "resolver": "127.0.0.1:9"});
         let config = Config::read(Section::root(settings, Rc::default()));
-        let resolver = dns::resolver(config.resolver, config.deadline).unwrap();
-        Gate { config, resolver, turn: AtomicUsize::new(0), here: None, tasks: Tasks::default() }
+        let lists = Lists::new(&config).unwrap();
+        Gate { config, lists, turn: AtomicUsize::new(0), here: None, tasks: Tasks::default() }
     }
 
     async fn listener() -> (TcpListener, SocketAddr) {

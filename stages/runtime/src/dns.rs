@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use hickory_resolver::TokioResolver;
-use hickory_resolver::config::{ConnectionConfig, NameServerConfig, ResolverConfig};
+use hickory_resolver::config::{ConnectionConfig, NameServerConfig, ResolverConfig, ResolverOpts};
 use hickory_resolver::net::runtime::TokioRuntimeProvider;
 
 use crate::config::Section;
@@ -42,6 +42,26 @@ pub fn read(section: &mut Section) -> Option<SocketAddr> {
 /// # Errors
 /// When the system's configuration cannot be read.
 pub fn resolver(address: Option<SocketAddr>, deadline: Duration) -> anyhow::Result<TokioResolver> {
+    build(address, deadline, |options| {
+        options.cache_size = CACHED;
+        options.negative_min_ttl = Some(NO_HOLDS);
+    })
+}
+
+/// The same without a memory.
+pub(crate) fn forgetful(address: Option<SocketAddr>, deadline: Duration) -> anyhow::Result<TokioResolver> {
+    build(address, deadline, |options| {
+        options.cache_size = 0;
+        options.positive_max_ttl = Some(Duration::ZERO);
+        options.negative_max_ttl = Some(Duration::ZERO);
+    })
+}
+
+fn build(
+    address: Option<SocketAddr>,
+    deadline: Duration,
+    remember: impl FnOnce(&mut ResolverOpts),
+) -> anyhow::Result<TokioResolver> {
     let mut builder = match address {
         None => TokioResolver::builder_tokio().context("reading the system's resolver configuration")?,
         Some(address) => {
@@ -57,8 +77,7 @@ pub fn resolver(address: Option<SocketAddr>, deadline: Duration) -> anyhow::Resu
     let options = builder.options_mut();
     options.timeout = deadline / 2;
     options.attempts = 1;
-    options.cache_size = CACHED;
-    options.negative_min_ttl = Some(NO_HOLDS);
+    remember(options);
     Ok(builder.build()?)
 }
 

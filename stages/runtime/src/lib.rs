@@ -7,6 +7,7 @@
 pub mod admin;
 pub mod at_once;
 pub mod bodies;
+pub mod breaker;
 pub mod broker;
 pub mod clock;
 pub mod config;
@@ -17,6 +18,7 @@ pub mod handover;
 pub mod health;
 pub mod linger;
 pub mod listener;
+pub mod name_server;
 pub mod pull;
 pub mod settle;
 pub mod stage;

@@ -120,6 +120,11 @@ pub fn broker_restarted() {
     counter!("chainmail_broker_restarts_total").increment(1);
 }
 
+/// A name server or a DNS list of the configuration is silent and left alone, or answers again.
+pub fn dns_silent(whom: &str, is_silent: bool) {
+    gauge!("chainmail_dns_silent", "of" => whom.to_owned()).set(f64::from(u8::from(is_silent)));
+}
+
 /// A body was fetched from the broker instead of the cache.
 pub fn body_fetched() {
     counter!("chainmail_bodies_fetched_total").increment(1);

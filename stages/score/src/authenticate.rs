@@ -1,10 +1,10 @@
 //! Who really sent this mail: SPF, DKIM, DMARC and ARC, by mail-auth. It fails open: what DNS does not answer within the
-//! deadline is a temporary error, and temporary errors weigh nothing.
+//! deadline is a temporary error, and temporary errors weigh nothing. While our own name server is silent everything is one,
+//! at once.
 
 use std::net::IpAddr;
 use std::time::Duration;
 
-use hickory_resolver::TokioResolver;
 use mail_auth::common::headers::Header;
 use mail_auth::dkim::Signature;
 use mail_auth::dmarc::Policy;
@@ -16,6 +16,7 @@ use mail_auth::{
 };
 use proto::Envelope;
 use runtime::dns;
+use runtime::name_server::NameServer;
 use tokio::time::{Instant, timeout_at};
 
 /// Signatures that are looked at. Each costs a look-up and a verification that its sender chooses (RFC 6376
@@ -81,38 +82,42 @@ pub(crate) struct Told {
     pub(crate) field: Vec<u8>,
 }
 
-/// Asks DNS about a mail. Every question has its own time: a sender whose name server is silent loses its own result, and
-/// takes no other with it.
+/// Until when something has to be answered; none where nothing is asked.
+type Deadline = Option<Instant>;
+
+async fn by<T>(until: Deadline, asked: impl Future<Output = T>) -> Option<T> {
+    timeout_at(until?, asked).await.ok()
+}
+
+/// Asks DNS about a mail, unless our name server is known to be silent. Every question has its own time: a sender whose
+/// name server is silent loses its own result, and takes no other with it.
 pub(crate) async fn authenticate(
-    resolver: &TokioResolver,
+    name_server: &NameServer,
     host: &str,
     deadline: Duration,
     envelope: &Envelope,
     raw: &[u8],
 ) -> Told {
-    let ask = MessageAuthenticator(resolver.clone());
+    let ask = MessageAuthenticator(name_server.resolver().clone());
     let client = envelope.client.address;
     let (helo, from) = (envelope.client.helo.as_str(), envelope.reverse_path.as_str());
     let domain = from.rsplit_once('@').map_or(helo, |(_, domain)| domain);
-    let message = AuthenticatedMessage::parse(raw).map(|mut message| {
-        message.dkim_headers.truncate(SIGNATURES);
-        message.errors.truncate(SIGNATURES);
-        message
-    });
-    // To read a large mail takes its time, too. What DMARC asks last has what is left.
-    let end = Instant::now() + deadline;
-    let first = end - deadline / 4;
+    let message = read(raw);
+    // To read a large mail takes its time, too. What DMARC asks last has what is left, and so has a doubt.
+    let (end, last) = (Instant::now() + deadline, deadline / 4);
+    let end = name_server.is_to_be_asked(last).await.then_some(end);
+    let first = end.map(|end| end - last);
     let alone: Vec<_> = message.iter().flat_map(one_by_one).collect();
     let reverse = async {
         if dns::is_private(client) {
             return Word::None;
         }
-        let verified = timeout_at(first, ask.verify_iprev(client)).await;
+        let verified = by(first, ask.verify_iprev(client)).await;
         verified.map_or(Word::TempError, |verified| iprev(&verified.result))
     };
     let arc = async {
         match &message {
-            Some(message) => Some(timeout_at(first, ask.verify_arc(message)).await.ok()),
+            Some(message) => Some(by(first, ask.verify_arc(message)).await),
             None => None,
         }
     };
@@ -125,9 +130,18 @@ pub(crate) async fn authenticate(
     );
     let mut results = Authentication { spf: spf_word(spf.result()), iprev, ..Authentication::default() };
     let mut told = with_spf(AuthenticationResults::new(host), &spf, envelope).to_string();
+    let is_in_doubt = [results.spf, results.iprev, best(&dkim)].contains(&Word::TempError);
+    let doubt = async {
+        if let (Some(_), true) = (end, is_in_doubt) {
+            name_server.doubt(last).await;
+        }
+    };
+    let dmarc = async {
+        let message = message.as_ref()?;
+        by(end, ask.verify_dmarc(DmarcParameters::new(message, &dkim, domain, &spf))).await
+    };
+    let (dmarc, ()) = tokio::join!(dmarc, doubt);
     if let (Some(message), Some(arc)) = (&message, &arc) {
-        let dmarc = ask.verify_dmarc(DmarcParameters::new(message, &dkim, domain, &spf));
-        let dmarc = timeout_at(end, dmarc).await.ok();
         let all = with_spf(AuthenticationResults::new(host), &spf, envelope);
         let all = with_message(all, &mut results, message, &dkim, arc.as_ref(), dmarc.as_ref(), client).to_string();
         if all.len() <= FIELD {
@@ -137,14 +151,21 @@ pub(crate) async fn authenticate(
     Told { results, field: format!("Authentication-Results: {told}\r\n").into_bytes() }
 }
 
-async fn spf(ask: &MessageAuthenticator, host: &str, envelope: &Envelope, domain: &str, until: Instant) -> SpfOutput {
+fn read(raw: &[u8]) -> Option<AuthenticatedMessage<'_>> {
+    let mut message = AuthenticatedMessage::parse(raw)?;
+    message.dkim_headers.truncate(SIGNATURES);
+    message.errors.truncate(SIGNATURES);
+    Some(message)
+}
+
+async fn spf(ask: &MessageAuthenticator, host: &str, envelope: &Envelope, domain: &str, until: Deadline) -> SpfOutput {
     let (client, helo) = (envelope.client.address, envelope.client.helo.as_str());
     let identity = match envelope.reverse_path.as_str() {
         "" => SpfParameters::verify_ehlo(client, helo, host),
         from => SpfParameters::verify_mail_from(client, helo, host, from),
     };
-    let late = |_| SpfOutput::new(domain.to_owned()).with_result(SpfResult::TempError);
-    timeout_at(until, ask.verify_spf(identity)).await.unwrap_or_else(late)
+    let late = || SpfOutput::new(domain.to_owned()).with_result(SpfResult::TempError);
+    by(until, ask.verify_spf(identity)).await.unwrap_or_else(late)
 }
 
 /// The message once for each signature, with that one alone.
@@ -165,10 +186,10 @@ fn one_by_one<'x>(message: &AuthenticatedMessage<'x>) -> Vec<AuthenticatedMessag
 async fn signatures<'x>(
     ask: &MessageAuthenticator,
     alone: &'x [AuthenticatedMessage<'x>],
-    until: Instant,
+    until: Deadline,
 ) -> Vec<DkimOutput<'x>> {
     let verify = |message: &'x AuthenticatedMessage<'x>| async move {
-        timeout_at(until, ask.verify_dkim(message)).await.unwrap_or_else(|_| {
+        by(until, ask.verify_dkim(message)).await.unwrap_or_else(|| {
             let late = || DkimOutput::temp_err(Error::Dns(DnsError::Resolver("no answer in time".to_owned())));
             message.dkim_headers.iter().map(|header| late().with_signature(&header.header)).collect()
         })
@@ -178,7 +199,12 @@ async fn signatures<'x>(
 
 /// Asks for everything that DMARC will want to know, whatever the others find out meanwhile. Its answers stay in the
 /// resolver's cache: asked one after another, they would take longer than what is left at the end.
-async fn records(ask: &MessageAuthenticator, message: Option<&AuthenticatedMessage<'_>>, domain: &str, until: Instant) {
+async fn records(
+    ask: &MessageAuthenticator,
+    message: Option<&AuthenticatedMessage<'_>>,
+    domain: &str,
+    until: Deadline,
+) {
     let Some(message) = message else { return };
     // These are the results that leave no domain out.
     let spf = SpfOutput::new(domain.to_owned()).with_result(SpfResult::Pass);
@@ -186,7 +212,7 @@ async fn records(ask: &MessageAuthenticator, message: Option<&AuthenticatedMessa
     let dkim: Vec<_> = message.dkim_headers.iter().map(|header| undecided().with_signature(&header.header)).collect();
     let asked = ask.verify_dmarc(DmarcParameters::new(message, &dkim, domain, &spf));
     // What is not answered now is asked for again at the end.
-    let _ = timeout_at(until, asked).await;
+    let _ = by(until, asked).await;
 }
 
 fn with_spf<'a>(told: AuthenticationResults<'a>, spf: &SpfOutput, envelope: &Envelope) -> AuthenticationResults<'a> {

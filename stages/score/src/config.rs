@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use runtime::config::Section;
-use runtime::{dns, worker};
+use runtime::{breaker, dns, worker};
 
 use crate::rules;
 
@@ -18,6 +18,8 @@ pub struct Config {
     pub resolver: Option<SocketAddr>,
     /// All look-ups for one mail have to be answered within that.
     pub deadline: Duration,
+    /// When the name server is left alone.
+    pub silence: breaker::Settings,
     /// Where mail goes by its score.
     pub thresholds: Thresholds,
     /// The points of every rule.
@@ -80,6 +82,7 @@ impl Config {
                     "All DNS look-ups for a mail have to be answered within that; what is not counts as unknown. Below accept's verdict_wait.",
                 )
                 .0,
+            silence: breaker::Settings::read(&mut section),
             thresholds: Thresholds { junk, reject },
             points: points(section.section("points")),
         };

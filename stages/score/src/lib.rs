@@ -1,7 +1,7 @@
 //! Spam scoring: authentication, rules, and a score with its reasons.
 //!
 //! Mail goes on, into Junk, or is refused, by the sum of its symbols' points. It fails open: what DNS does not answer
-//! weighs nothing, and a mail that cannot be parsed is scored for that.
+//! weighs nothing, a name server that is silent is left alone for a while, and a mail that cannot be parsed is scored for that.
 
 mod authenticate;
 pub mod config;
@@ -16,9 +16,9 @@ pub use authenticate::{Asked, Authentication, Word};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use hickory_resolver::TokioResolver;
 use proto::Envelope;
-use runtime::{Fault, Mail, Outcome, Stage, dns};
+use runtime::name_server::NameServer;
+use runtime::{Fault, Mail, Outcome, Stage};
 use tokio::runtime::Handle;
 
 use config::Config;
@@ -33,7 +33,7 @@ const LARGE: usize = 256 * 1024;
 pub struct Score {
     config: Arc<Config>,
     host: String,
-    resolver: TokioResolver,
+    name_server: Arc<NameServer>,
 }
 
 impl Score {
@@ -42,14 +42,14 @@ impl Score {
     /// # Errors
     /// When the resolver cannot be set up.
     pub fn new(config: Config, host: String) -> anyhow::Result<Self> {
-        let resolver = dns::resolver(config.resolver, config.deadline)?;
-        Ok(Self { config: Arc::new(config), host, resolver })
+        let name_server = NameServer::new("score", config.resolver, config.deadline, config.silence)?;
+        Ok(Self { config: Arc::new(config), host, name_server: Arc::new(name_server) })
     }
 
     /// The outcome for one mail.
     pub async fn score(&self, envelope: &Envelope, body: &Bytes) -> Outcome {
         let deadline = self.config.deadline;
-        let told = authenticate::authenticate(&self.resolver, &self.host, deadline, envelope, body).await;
+        let told = authenticate::authenticate(&self.name_server, &self.host, deadline, envelope, body).await;
         let forged = Forged::find(body, &self.host);
         let mut facts = Facts::read(envelope, &self.host, body);
         facts.authentication = told.results;

@@ -197,6 +197,92 @@ async fn silent_dns_costs_time_only() {
     assert_eq!(names, ["RESULTS_FORGED"]);
 }
 
+/// Answers each question with a code (RFC 1035 section 4.1.1), or not at all, by its name.
+async fn serve(dns: &tokio::net::UdpSocket, say: impl Fn(&[u8]) -> Option<u8>) {
+    let mut question = [0; 1500];
+    loop {
+        let (length, from) = dns.recv_from(&mut question).await.unwrap();
+        let end = 12 + question[12..length].iter().position(|&byte| byte == 0).unwrap() + 5;
+        if let Some(code) = say(&question[12..end - 4]) {
+            let mut answer = question[..end].to_vec();
+            (answer[2], answer[3]) = (0x80 | (question[2] & 0x79), 0x80 | code);
+            answer[6..12].fill(0);
+            dns.send_to(&answer, from).await.unwrap();
+        }
+    }
+}
+
+/// The first line of results for a mail of a domain that nobody has asked for.
+async fn first_result(score: &Score, number: usize) -> String {
+    let (helo, from) = (format!("mx{number}.example"), format!("a@d{number}.example"));
+    let head = [("client", "192.0.2.1"), ("helo", &helo), ("from", &from), ("to", "b@c")];
+    let mail = format!("From: {from}\r\n\r\nHi\r\n");
+    let verdict = verdict(score.score(&envelope(&head), &Bytes::from(mail)).await);
+    let headers = String::from_utf8(verdict.headers).unwrap();
+    headers.lines().nth(1).unwrap_or_default().trim().split(' ').next().unwrap_or_default().to_owned()
+}
+
+/// Each mail waited for all its answers in vain, some four seconds, as long as the name server was away.
+#[tokio::test]
+async fn a_silent_name_server_is_left_alone_and_found_again() {
+    let dns = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    let settings = serde_json::json!({
+        "resolver": dns.local_addr().unwrap().to_string(), "deadline": "400ms", "silent_after": 2, "silent_for": "2s",
+    });
+    let score = Score::new(config(settings), HOST.to_owned()).unwrap();
+    let (is_there, asked) = (std::cell::Cell::new(false), std::cell::Cell::new(0));
+    let served = serve(&dns, |_| {
+        asked.set(asked.get() + 1);
+        is_there.get().then_some(3)
+    });
+    let mails = async {
+        for number in 0..2 {
+            assert_eq!(first_result(&score, number).await, "spf=temperror");
+        }
+        let (before, began) = (asked.get(), std::time::Instant::now());
+        for number in 2..20 {
+            assert_eq!(first_result(&score, number).await, "spf=temperror");
+        }
+        assert!(began.elapsed() < Duration::from_secs(2), "{:?}", began.elapsed());
+        assert_eq!(asked.get(), before, "nothing is asked any more");
+        is_there.set(true);
+        let mut number = 20;
+        while first_result(&score, number).await == "spf=temperror" {
+            assert!(began.elapsed() < Duration::from_secs(60), "it is never found again");
+            tokio::task::yield_now().await;
+            number += 1;
+        }
+    };
+    tokio::select! {
+        () = served => {}
+        () = mails => {}
+    }
+}
+
+/// A sender chooses whose servers are asked, and must not choose that nobody's are.
+#[tokio::test]
+async fn silent_senders_silence_nobody_else() {
+    let dns = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    let settings = serde_json::json!({
+        "resolver": dns.local_addr().unwrap().to_string(), "deadline": "200ms", "silent_after": 1,
+    });
+    let score = Score::new(config(settings), HOST.to_owned()).unwrap();
+    let served = serve(&dns, |name| {
+        let is_silent = (0..5).any(|number| name.windows(3).any(|at| at == [2, b'd', b'0' + number]));
+        (!is_silent).then_some(if name == [0] { 2 } else { 3 })
+    });
+    let mails = async {
+        for number in 0..5 {
+            assert_eq!(first_result(&score, number).await, "spf=temperror");
+        }
+        assert_eq!(first_result(&score, 5).await, "spf=none");
+    };
+    tokio::select! {
+        () = served => {}
+        () = mails => {}
+    }
+}
+
 /// Whatever bytes come, scoring says something.
 #[tokio::test]
 async fn odd_mail_is_scored_never_an_error() {
@@ -223,20 +309,10 @@ async fn odd_mail_is_scored_never_an_error() {
 async fn a_thousand_signatures_cost_a_few_questions() {
     let dns = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();
     let address = dns.local_addr().unwrap();
-    let asked = std::sync::Arc::new(std::sync::atomic::AtomicUsize::new(0));
-    let count = std::sync::Arc::clone(&asked);
-    // NXDOMAIN to whoever asks.
-    #[allow(clippy::disallowed_methods)]
-    let server = tokio::spawn(async move {
-        let mut question = [0; 1500];
-        while let Ok((length, from)) = dns.recv_from(&mut question).await {
-            count.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-            let end = 12 + question[12..length].iter().position(|&byte| byte == 0).unwrap() + 5;
-            let mut answer = question[..end].to_vec();
-            (answer[2], answer[3]) = (0x80 | (question[2] & 0x79), 0x83);
-            answer[6..12].fill(0);
-            let _ = dns.send_to(&answer, from).await;
-        }
+    let asked = std::cell::Cell::new(0);
+    let served = serve(&dns, |_| {
+        asked.set(asked.get() + 1);
+        Some(3)
     });
     let config = config(serde_json::json!({"resolver": address.to_string(), "deadline": "5s"}));
     let score = Score::new(config, HOST.to_owned()).unwrap();
@@ -248,8 +324,10 @@ async fn a_thousand_signatures_cost_a_few_questions() {
     };
     let signatures: String = (0..1000).map(signature).collect();
     let mail = format!("{signatures}From: a@sender.example\r\n\r\n");
-    let _ = verdict(score.score(&envelope(&head), &Bytes::from(mail)).await);
-    let asked = asked.load(std::sync::atomic::Ordering::Relaxed);
-    assert!((1..60).contains(&asked), "{asked} questions");
-    server.abort();
+    let (envelope, mail) = (envelope(&head), Bytes::from(mail));
+    tokio::select! {
+        () = served => {}
+        _ = score.score(&envelope, &mail) => {}
+    }
+    assert!((1..60).contains(&asked.get()), "{} questions", asked.get());
 }
