@@ -58,6 +58,9 @@ pub(super) const RULES: &[Rule] = &[
         failed(f, Asked::Quarantine)
     }),
     rule("DMARC_REJECT", 8.0, "DMARC failed, and the author's domain asks for refusal.", |f| failed(f, Asked::Reject)),
+    rule("DMARC_BROKEN", 0.5, "DMARC: the author's domain has a record that cannot be read.", |f| {
+        when(f.authentication.dmarc == Word::PermError)
+    }),
     rule("ARC_PASS", -0.1, "ARC: the chain of forwarders is whole.", |f| when(f.authentication.arc == Word::Pass)),
     rule("ARC_FAIL", 0.5, "ARC: the chain of forwarders is broken.", |f| {
         when(matches!(f.authentication.arc, Word::Fail | Word::PermError))
