@@ -166,7 +166,7 @@ impl ImapSession {
         match since {
             Since::Opened(known, end) => {
                 self.put_vanished(gone, known.uids.as_ref());
-                let uids = known.uids.map(|uids| self.set_of_uids(&uids));
+                let uids = known.uids.map(|uids| Set::new(&uids, self.last().1));
                 let is_asked = |row: &&MessageRow| uids.as_ref().is_none_or(|uids| uids.contains(row.uid));
                 let rows = self.messages().iter().filter(|row| row.modseq > known.modseq);
                 let changed = rows.filter(is_asked).map(|row| row.uid).collect();
@@ -179,15 +179,12 @@ impl ImapSession {
         }
     }
 
-    fn set_of_uids(&self, uids: &SequenceSet) -> Set {
-        Set::new(uids, self.last().1)
-    }
-
-    /// Of those that the client asks about; if it does not say which, of all that there were.
+    /// Of those that the client asks about; if it does not say which, of all that there were. Here `*` is the last that there
+    /// was: were it the last that is there, nobody would hear of those that went from the end.
     fn put_vanished(&mut self, gone: Option<Vec<u32>>, asked: Option<&SequenceSet>) {
         let Some(selected) = &self.selected else { return };
-        let all = Set::up_to(selected.uidnext.saturating_sub(1));
-        let asked = asked.map_or(all, |asked| self.set_of_uids(asked));
+        let last = selected.uidnext.saturating_sub(1);
+        let asked = asked.map_or_else(|| Set::up_to(last), |asked| Set::new(asked, last));
         let messages = &selected.messages;
         let is_gone = |uid: &u32| asked.contains(*uid) && messages.find(*uid).is_none();
         let text = match gone {

@@ -106,6 +106,30 @@ fn what_went_is_told_by_uid_with_qresync() {
     );
 }
 
+/// The UIDs up to `*` ended at the last message that was left, so that a client kept those behind it.
+#[test]
+fn what_went_from_the_end_is_told_too() {
+    fn remove_last(world: &mut World) {
+        world.modseq += 1;
+        let row = world.rows.remove(world.rows.len() - 1);
+        world.gone.push((row.uid, world.modseq));
+    }
+    fn forget(world: &mut World) {
+        world.forgetful = true;
+    }
+    let all = "UID FETCH 1:* (FLAGS) (CHANGEDSINCE 1 VANISHED)";
+    hears(
+        "QRESYNC",
+        &[
+            ("a NOOP", remove_last, "* VANISHED 15\r\na OK NOOP done\r\n"),
+            (&format!("b {all}"), nothing, "* VANISHED (EARLIER) 15\r\nb OK FETCH done\r\n"),
+            ("c NOOP", remove_last, "* VANISHED 5\r\nc OK NOOP done\r\n"),
+            (&format!("d {all}"), nothing, "* VANISHED (EARLIER) 5,15\r\nd OK FETCH done\r\n"),
+            (&format!("e {all}"), forget, "* VANISHED (EARLIER) 1:15\r\ne OK FETCH done\r\n"),
+        ],
+    );
+}
+
 /// A client that keeps what it knows up to the highest MODSEQ would never hear of what went before it.
 #[test]
 fn no_modseq_is_told_before_an_expunge_below_it() {
