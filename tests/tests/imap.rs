@@ -12,7 +12,6 @@ const DOVECOT_DIFFERS: &[(&str, &str)] = &[("append-binary", NUL)];
 const STORE_DIFFERS: &[(&str, &str)] = &[
     ("append-binary", NUL),
     ("copy", RECENT),
-    ("id", "its ID has 31 KB, as the RFC allows and no client sends: from a stranger so much is not kept"),
     ("search-flags", RECENT),
     ("select", RECENT),
 ];
@@ -20,8 +19,9 @@ const STORE_DIFFERS: &[(&str, &str)] = &[
 /// It would need a synced write for every SELECT, for which deliveries wait; no client of today shows it.
 const RECENT: &str = "no message is ever \\Recent, which RFC 9051 has done away with";
 
-/// imaptest ends its comparison at the NUL octet with which this text begins.
-const NUL: &str = "the script wants a text of six octets, and says that it has seven";
+/// It appends a part of seven octets, and asks for its size and its text: seven, and all of it but the last. imaptest itself
+/// does not see that, as it ends its comparison at the NUL with which the text begins.
+const NUL: &str = "the script appends seven octets, and wants the first six of them as all that there are";
 
 /// The interpreter can say yes: to the server for which the scripts were written.
 #[test]

@@ -8,6 +8,7 @@ mod condstore;
 mod copy;
 mod fetch;
 mod flags;
+mod id;
 mod idle;
 mod job;
 mod listing;
@@ -195,7 +196,7 @@ impl ImapSession {
                 None => self.mistake(&tag, "authentication given up"),
             };
         }
-        if self.read_listing() {
+        if self.read_listing() || self.read_long_id() {
             return;
         }
         if let Some(command) = self.read_extended() {
@@ -232,11 +233,8 @@ impl ImapSession {
                 self.put(format!("* CAPABILITY {}\r\n", self.capabilities()));
                 self.done(&tag, "OK CAPABILITY done");
             }
-            // RFC 2971: in any state; nobody should learn more from it than the greeting says.
-            CommandBody::Id { .. } => {
-                self.put("* ID (\"name\" \"Chainmail\")\r\n");
-                self.done(&tag, "OK ID done");
-            }
+            // RFC 2971: in any state.
+            CommandBody::Id { .. } => self.identify(&tag),
             CommandBody::Logout => {
                 self.put("* BYE logging out\r\n");
                 self.done(&tag, "OK LOGOUT done");

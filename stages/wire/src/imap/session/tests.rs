@@ -201,6 +201,24 @@ fn logging_in_and_looking_around() {
     assert!(hear("i LOGOUT\r\n").ends_with("i OK LOGOUT done\r\n(closed)"));
 }
 
+/// Thirty fields of thirty octets, with values of 1024: as much as RFC 2971 section 3.3 allows, and more than is kept.
+#[test]
+fn a_stranger_says_at_length_who_it_is() {
+    let fields = format!("(\"{}\" \"{}\")", "n".repeat(30), "v".repeat(1024)).repeat(30).replace(")(", " ");
+    let heard = |said: String, piece| {
+        let heard = run(&mut session(), &mut World::new(), said.as_bytes(), piece);
+        heard.split_once("ready\r\n").unwrap().1.to_owned()
+    };
+    let (told, noop) = ("* ID (\"name\" \"Chainmail\")\r\na OK ID done\r\n", "b OK NOOP done\r\n");
+    for piece in [usize::MAX, 1000] {
+        assert_eq!(heard(format!("a id {fields}\r\nb NOOP\r\n"), piece), format!("{told}{noop}"));
+    }
+    let refused = "a BAD the command cannot be read\r\n";
+    for said in [format!("a IDLE {fields}\r\n"), format!("a ID {}\r\n", "x".repeat(9000))] {
+        assert_eq!(heard(said, 1000), refused);
+    }
+}
+
 #[test]
 fn sasl_plain() {
     let plain = "AGFsaWNlAHNlY3JldA==";
