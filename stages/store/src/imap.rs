@@ -18,7 +18,7 @@ use self::changing::Flagging;
 use self::fetching::Ahead;
 use crate::logins::{Attempt, Login, Logins, Seat};
 use crate::node::Node;
-use crate::shard::{Change, Watch};
+use crate::shard::{Change, Claim, Watch};
 use crate::texts::{Held, Texts};
 use crate::views;
 
@@ -47,6 +47,8 @@ struct Open {
     watch: Watch,
     /// The last look failed. That wakes nobody: who is idle would ask again and again, without a pause.
     is_stale: bool,
+    /// Of the messages of which no session was told.
+    claim: Claim,
 }
 
 impl Reading {
@@ -83,12 +85,13 @@ impl Reading {
         Ok(Answer::Done)
     }
 
-    async fn view(&mut self, account: i64, name: String) -> anyhow::Result<Answer> {
+    async fn view(&mut self, account: i64, name: String, claim: Claim) -> anyhow::Result<Answer> {
         let Some((mailbox, view)) = self.node.view(account, &name).await? else { return Ok(Answer::Refused) };
         self.mailbox = Some(mailbox);
-        let watch = self.node.shard(account).notices.watch(mailbox);
-        self.open = Some(Open { view: view.clone(), watch, is_stale: false });
-        Ok(Answer::View(view))
+        let notices = &self.node.shard(account).notices;
+        let watch = notices.watch(mailbox);
+        self.open = Some(Open { view: view.clone(), watch, is_stale: false, claim });
+        Ok(Answer::View(View { recent: notices.recent.first(mailbox, view.uidnext, claim), ..view }))
     }
 
     /// The database is asked only if there was a notice.
@@ -103,7 +106,8 @@ impl Reading {
         let Some(view) = self.node.view_again(account, mailbox).await? else { return Ok(Answer::Refused) };
         open.view = view.clone();
         open.is_stale = false;
-        Ok(Answer::View(view))
+        let recent = self.node.shard(account).notices.recent.first(mailbox, view.uidnext, open.claim);
+        Ok(Answer::View(View { recent, ..view }))
     }
 
     async fn ask(&mut self, question: Question) -> anyhow::Result<Answer> {
@@ -119,7 +123,8 @@ impl Reading {
             (Question::Room { name, size }, _) => self.make_room(account, name, size).await,
             (Question::Append(appended), _) => self.append(account, appended).await,
             (Question::Copy { uids, to, how }, Some(mailbox)) => self.copy(account, mailbox, uids, to, how).await,
-            (Question::View(name), _) => self.view(account, name).await,
+            (Question::View(name), _) => self.view(account, name, Claim::Look).await,
+            (Question::Select(name), _) => self.view(account, name, Claim::Take).await,
             (Question::Flags { uids, how, flags, keywords, unchanged_since }, Some(mailbox)) => {
                 let flagging = Flagging { how, flags, keywords, unchanged_since };
                 self.flag(account, mailbox, uids, flagging).await

@@ -80,7 +80,7 @@ impl Seen {
 
     fn view(&self) -> Option<View> {
         let Self { uidvalidity, uidnext, modseq, .. } = *self;
-        Some(View { uidvalidity, uidnext, modseq, messages: self.messages.upgrade()? })
+        Some(View { uidvalidity, uidnext, modseq, messages: self.messages.upgrade()?, recent: uidnext })
     }
 }
 
@@ -124,6 +124,8 @@ impl Views {
                     uidnext: number(mailbox.uidnext),
                     modseq: mailbox.modseq.unsigned_abs(),
                     messages,
+                    // Whoever asks is told by the shard's notices.
+                    recent: number(mailbox.uidnext),
                 };
                 self.keep(key, &view);
                 view

@@ -277,7 +277,7 @@ pub(super) mod tests {
     async fn who_is_idle_is_not_woken_again_and_again_while_the_database_fails() {
         let (_folder, mut reading, database) = site().await;
         deliver(&reading, 1, "", "one").await;
-        reading.view(1, "INBOX".to_owned()).await.unwrap();
+        reading.view(1, "INBOX".to_owned(), crate::shard::Claim::Take).await.unwrap();
         let mailbox = inbox(&reading).await;
         reading.view_again(1, mailbox).await.unwrap();
         deliver(&reading, 2, "", "two").await;

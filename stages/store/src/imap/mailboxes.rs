@@ -8,8 +8,15 @@ use crate::views::number;
 
 impl Reading {
     pub(super) async fn mailboxes(&self, account: i64) -> anyhow::Result<Answer> {
-        let (mailboxes, names) = self.node.shard(account).reader.listed(account).await?;
-        Ok(Answer::Mailboxes(mailboxes.into_iter().map(listed).chain(names.into_iter().map(only_subscribed)).collect()))
+        let shard = self.node.shard(account);
+        let (mailboxes, names) = shard.reader.listed(account).await?;
+        let numbers = mailboxes.iter().map(|mailbox| (mailbox.id, mailbox.uidnext)).collect();
+        let recent = shard.reader.recent(&shard.notices.recent, numbers).await?;
+        let listed = mailboxes.into_iter().map(|mailbox| {
+            let recent = recent.get(&mailbox.id).copied().unwrap_or(0);
+            listed(mailbox, recent)
+        });
+        Ok(Answer::Mailboxes(listed.chain(names.into_iter().map(only_subscribed)).collect()))
     }
 
     pub(super) async fn manage(&self, account: i64, manage: Manage) -> anyhow::Result<Answer> {
@@ -44,7 +51,7 @@ fn count(value: i64) -> u64 {
     u64::try_from(value).unwrap_or(0)
 }
 
-fn listed(mailbox: shard::Mailbox) -> Mailbox {
+fn listed(mailbox: shard::Mailbox, recent: u64) -> Mailbox {
     Mailbox {
         name: mailbox.name,
         exists: true,
@@ -57,6 +64,7 @@ fn listed(mailbox: shard::Mailbox) -> Mailbox {
         deleted: count(mailbox.deleted),
         bytes: count(mailbox.bytes),
         modseq: count(mailbox.modseq),
+        recent,
     }
 }
 
@@ -74,5 +82,59 @@ fn only_subscribed(name: String) -> Mailbox {
         deleted: 0,
         bytes: 0,
         modseq: 0,
+        recent: 0,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::super::fetching::tests::{deliver, inbox, site};
+    use super::*;
+    use crate::shard::Claim;
+
+    /// The first UID of the recent messages that a look shows, and how many of these are listed then.
+    async fn look(reading: &mut Reading, claim: Option<Claim>) -> (u32, u64) {
+        let answer = match claim {
+            Some(claim) => reading.view(1, "INBOX".to_owned(), claim).await.unwrap(),
+            None => reading.view_again(1, reading.mailbox.unwrap()).await.unwrap(),
+        };
+        let Answer::View(view) = answer else { panic!("no view") };
+        let Answer::Mailboxes(mailboxes) = reading.mailboxes(1).await.unwrap() else { panic!("no list") };
+        (view.recent, mailboxes.iter().find(|mailbox| mailbox.name == "INBOX").unwrap().recent)
+    }
+
+    #[tokio::test]
+    async fn a_message_is_recent_until_a_session_takes_it() {
+        let (_folder, mut reading, _database) = site().await;
+        let (look_only, take) = (Some(Claim::Look), Some(Claim::Take));
+        deliver(&reading, 1, "", "one").await;
+        deliver(&reading, 2, "", "two").await;
+        assert_eq!(look(&mut reading, look_only).await, (1, 2));
+        assert_eq!(look(&mut reading, None).await, (1, 2), "who only looks takes nothing");
+        assert_eq!(look(&mut reading, take).await, (1, 0));
+        assert_eq!(look(&mut reading, None).await, (3, 0));
+        deliver(&reading, 3, "", "three").await;
+        assert_eq!(look(&mut reading, None).await, (3, 0), "it was selected");
+        let mailbox = inbox(&reading).await;
+        reading.copy(1, mailbox, vec![1, 2], "INBOX".to_owned(), wire::imap::CopyMode::Copy).await.unwrap();
+        assert_eq!(look(&mut reading, look_only).await, (4, 2), "copies are new");
+        reading
+            .node
+            .change(1, Change::Expunge { account: 1, mailbox, uids: vec![4], only_deleted: false })
+            .await
+            .unwrap();
+        assert_eq!(look(&mut reading, take).await, (4, 0));
+    }
+
+    /// What was there is recent for nobody.
+    #[tokio::test]
+    async fn a_restart_forgets_what_was_recent() {
+        let (_folder, mut reading, _database) = site().await;
+        deliver(&reading, 1, "", "one").await;
+        reading.node.shard(1).notices.recent.forget();
+        assert_eq!(look(&mut reading, Some(Claim::Look)).await, (2, 0));
+        deliver(&reading, 2, "", "two").await;
+        assert_eq!(look(&mut reading, Some(Claim::Look)).await, (2, 1));
     }
 }

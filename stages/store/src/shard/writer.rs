@@ -196,6 +196,7 @@ impl Writer {
         }
         let (sound, is_doomed) = (gathering.sound, gathering.is_doomed);
         let changed = notices::changed(&transaction)?;
+        self.notices.recent.note(&changed);
         transaction.commit().context("committing")?;
         self.has_doomed |= is_doomed;
         self.sound.remember(sound.into_keys(), Instant::now());

@@ -18,10 +18,10 @@ fuzz_target!(|bytes: &[u8]| {
                 Some(piece) => session.input(piece),
                 None => session.end_of_input(),
             },
-            Step::Ask(Question::View(_)) => {
+            Step::Ask(Question::View(_) | Question::Select(_)) => {
                 let row = MessageRow { uid: 1, flags: 0, keywords: "".into(), size: 1, received: 0, modseq: 1 };
                 let messages = [row].into_iter().collect();
-                session.answer(Answer::View(View { uidvalidity: 1, uidnext: 2, modseq: 1, messages }));
+                session.answer(Answer::View(View { uidvalidity: 1, uidnext: 2, modseq: 1, messages, recent: 1 }));
             }
             // The bytes are the mail as well.
             Step::Ask(Question::Texts { now, .. }) => {

@@ -21,13 +21,16 @@ pub mod flags {
     pub const DELETED: i64 = 8;
     /// A draft.
     pub const DRAFT: i64 = 16;
+    /// No session was told of it before. It is never kept: a session sees it, or does not.
+    pub const RECENT: i64 = 1 << 32;
 
-    pub(in crate::imap) const NAMES: [(i64, &str); 5] = [
+    pub(in crate::imap) const NAMES: [(i64, &str); 6] = [
         (SEEN, "\\Seen"),
         (ANSWERED, "\\Answered"),
         (FLAGGED, "\\Flagged"),
         (DELETED, "\\Deleted"),
         (DRAFT, "\\Draft"),
+        (RECENT, "\\Recent"),
     ];
 }
 
@@ -95,6 +98,8 @@ pub struct Mailbox {
     pub bytes: u64,
     /// HIGHESTMODSEQ.
     pub modseq: u64,
+    /// Those of which no session was told.
+    pub recent: u64,
 }
 
 /// A message of the selected mailbox.
@@ -125,6 +130,8 @@ pub struct View {
     pub modseq: u64,
     /// By UID.
     pub messages: Rows,
+    /// The first UID of those of which no session was told before; UIDNEXT if there are none.
+    pub recent: u32,
 }
 
 /// How flags change.
@@ -222,6 +229,9 @@ pub enum Question {
         /// What becomes of these.
         how: CopyMode,
     },
+    /// The same as `View`; and this session takes the messages of which none was told before, now and whenever it asks for
+    /// changes: no other will be told that they are recent.
+    Select(String),
 }
 
 /// What an account takes up and may take up, where it has a limit.

@@ -26,7 +26,6 @@ pub struct Criteria(Rule);
 #[derive(Debug, PartialEq, Eq)]
 enum Rule {
     Always,
-    Never,
     All(Vec<Self>),
     Either(Box<Self>, Box<Self>),
     Not(Box<Self>),
@@ -95,9 +94,10 @@ impl Reading {
             SearchKey::Not(key) => not(self.read_within(key, depth)?),
             SearchKey::SequenceSet(set) => Rule::Number(Set::new(set, self.last.0)),
             SearchKey::Uid(set) => Rule::Uid(Set::new(set, self.last.1)),
-            SearchKey::All | SearchKey::Old => Rule::Always,
-            // No session is told of \Recent: none is.
-            SearchKey::New | SearchKey::Recent => Rule::Never,
+            SearchKey::All => Rule::Always,
+            SearchKey::Recent => Rule::Flag(flags::RECENT),
+            SearchKey::Old => not(Rule::Flag(flags::RECENT)),
+            SearchKey::New => Rule::All(vec![Rule::Flag(flags::RECENT), not(Rule::Flag(flags::SEEN))]),
             SearchKey::Answered => Rule::Flag(flags::ANSWERED),
             SearchKey::Unanswered => not(Rule::Flag(flags::ANSWERED)),
             SearchKey::Deleted => Rule::Flag(flags::DELETED),
@@ -201,7 +201,6 @@ impl Rule {
     fn judge(&self, number: u32, row: &MessageRow, told: &mut dyn FnMut(&Wanted) -> Option<bool>) -> Option<bool> {
         Some(match self {
             Self::Always => true,
-            Self::Never => false,
             Self::All(all) => return all_of(all.iter(), |rule| rule.judge(number, row, told)),
             // One of them is met when not all of them are missed.
             Self::Either(one, other) => {

@@ -19,6 +19,7 @@ mod messages;
 mod naming;
 mod order;
 mod quota;
+mod recent;
 mod search;
 
 use std::collections::VecDeque;

@@ -68,7 +68,7 @@ impl World {
         loop {
             match session.next() {
                 Step::Output(bytes) => heard.push_str(&String::from_utf8_lossy(&bytes)),
-                Step::Ask(Question::View(_) | Question::Changes) => session.answer(Answer::View(view.clone())),
+                Step::Ask(Question::Select(_) | Question::Changes) => session.answer(Answer::View(view.clone())),
                 Step::Ask(Question::Search { criteria, asked }) => {
                     let found = self.shard.reader.search(mailbox, Search { criteria, asked, now: NOW }).await;
                     session.answer(found.map_or(Answer::Unavailable, Answer::Found));

@@ -35,6 +35,7 @@ impl ImapSession {
         };
         let how = How::of(&running.job, self.tells);
         selected.uidnext = view.uidnext;
+        selected.recent.take(&view);
         let told = changes(&mut selected.messages, view.messages, &how);
         if !told.is_held_back {
             selected.modseq = view.modseq;
@@ -58,6 +59,7 @@ impl ImapSession {
         if let Some(count) = telling.told.exists {
             self.put(format!("* {count} EXISTS\r\n"));
         }
+        self.put_recent();
         if let Job::Tell(telling) = running.job {
             self.finish_told(&telling.of, telling.modseq);
         }
@@ -78,7 +80,7 @@ impl ImapSession {
         if gone.is_empty() {
             let next: Vec<u32> = changed.drain(..changed.len().min(PORTION)).collect();
             for (index, row) in self.messages().each(&next) {
-                how.put_row(index, row, &mut lines);
+                how.put_row(index, &self.shown(row), &mut lines);
             }
         }
         lines

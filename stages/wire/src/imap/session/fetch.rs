@@ -137,7 +137,7 @@ impl ImapSession {
     /// Writes the response for a message, if it is still there.
     fn put_fetched(&mut self, uid: u32, items: &[Item<'static>], source: &Source) -> Result<(), fetch::Refusal> {
         let Some((index, row)) = self.messages().find(uid) else { return Ok(()) };
-        let response = fetch::response(index + 1, row, items, source)?;
+        let response = fetch::response(index + 1, &self.shown(row), items, source)?;
         self.output.extend(response.finish());
         Ok(())
     }

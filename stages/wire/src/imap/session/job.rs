@@ -8,6 +8,7 @@ use super::changes::Telling;
 use super::condstore::{Known, Since};
 use super::fetch::Fetching;
 use super::listing::Listing;
+use super::recent::Recent;
 use super::search::Searching;
 use crate::imap::question::{Answer, CopyMode, Manage, Question};
 use crate::imap::rows::Rows;
@@ -90,6 +91,8 @@ pub(super) struct Selected {
     pub(super) uidnext: u32,
     /// HIGHESTMODSEQ of all that it was told.
     pub(super) modseq: u64,
+    /// Of which it is the first to be told.
+    pub(super) recent: Recent,
     /// UIDs of those that a search saved (RFC 5182), in order; some may be gone by now.
     pub(super) saved: Vec<u32>,
 }

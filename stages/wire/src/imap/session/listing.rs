@@ -192,6 +192,7 @@ mod tests {
             deleted: 1,
             bytes: 70,
             modseq: 9,
+            recent: 0,
         }
     }
 

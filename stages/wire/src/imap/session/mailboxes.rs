@@ -3,6 +3,7 @@
 use super::ImapSession;
 use super::condstore::Known;
 use super::job::{Job, Mode, Running, Selected};
+use super::recent::Recent;
 use crate::imap::question::{Answer, Mailbox, MessageRow, Question, View, flags};
 use imap_types::command::{CommandBody, SelectParameter};
 use imap_types::mailbox::Mailbox as MailboxName;
@@ -72,7 +73,8 @@ impl ImapSession {
             Err(why) => return self.mistake(&tag, why),
         };
         let Some(name) = self.named(&tag, mailbox) else { return };
-        self.ask(tag, command, Question::View(name.clone()), Job::Open { name, mode, known });
+        let question = self.look(name.clone(), mode);
+        self.ask(tag, command, question, Job::Open { name, mode, known });
     }
 
     /// What mailboxes there are, and what of them was asked.
@@ -104,7 +106,7 @@ impl ImapSession {
         self.write_name(&mut line, &mailbox.name);
         let items = items.iter().filter_map(|item| match item {
             StatusDataItemName::Messages => Some(format!("MESSAGES {}", mailbox.messages)),
-            StatusDataItemName::Recent => Some("RECENT 0".to_owned()),
+            StatusDataItemName::Recent => Some(format!("RECENT {}", mailbox.recent)),
             StatusDataItemName::UidNext => Some(format!("UIDNEXT {}", mailbox.uidnext)),
             StatusDataItemName::UidValidity => Some(format!("UIDVALIDITY {}", mailbox.uidvalidity)),
             StatusDataItemName::Unseen => Some(format!("UNSEEN {}", mailbox.unseen)),
@@ -121,8 +123,9 @@ impl ImapSession {
         let count = view.messages.len();
         // RFC 9051 has done away with RECENT and UNSEEN here, and has put LIST in their place.
         let rev2 = self.tells.rev2;
-        let recent = if rev2 { "" } else { "* 0 RECENT\r\n" };
-        self.put(format!("* {count} EXISTS\r\n{recent}* FLAGS (\\Answered \\Flagged \\Deleted \\Seen \\Draft)\r\n"));
+        let recent = Recent::of(&view);
+        let line = if rev2 { String::new() } else { recent.line() };
+        self.put(format!("* {count} EXISTS\r\n{line}* FLAGS (\\Answered \\Flagged \\Deleted \\Seen \\Draft)\r\n"));
         let permanent =
             if mode == Mode::ReadOnly { "()" } else { "(\\Answered \\Flagged \\Deleted \\Seen \\Draft \\*)" };
         self.put(format!("* OK [PERMANENTFLAGS {permanent}] flags that are kept\r\n"));
@@ -140,7 +143,7 @@ impl ImapSession {
         let code = if mode == Mode::ReadOnly { "READ-ONLY" } else { "READ-WRITE" };
         let end = format!("OK [{code}] {} done", running.name);
         let (messages, uidnext, modseq) = (view.messages.clone(), view.uidnext, view.modseq);
-        self.selected = Some(Selected { name, mode, messages, uidnext, modseq, saved: Vec::new() });
+        self.selected = Some(Selected { name, mode, messages, uidnext, modseq, recent, saved: Vec::new() });
         self.resync(running, known, &view, end);
     }
 }

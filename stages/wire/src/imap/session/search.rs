@@ -143,7 +143,7 @@ impl ImapSession {
             }
             let mut open = VecDeque::new();
             for (number, row) in (1..).zip(self.messages().iter()) {
-                match criteria.judge(number, row, |_| None) {
+                match criteria.judge(number, &self.shown(row), |_| None) {
                     Some(true) => found.push(row.uid),
                     Some(false) => {}
                     None => open.push_back(row.uid),
@@ -160,7 +160,7 @@ impl ImapSession {
                 if bytes > BATCH_BYTES && !asked.is_empty() {
                     break;
                 }
-                asked.push((u32::try_from(index + 1).unwrap_or(u32::MAX), row.clone()));
+                asked.push((u32::try_from(index + 1).unwrap_or(u32::MAX), self.shown(row).into_owned()));
             }
             open.pop_front();
         }

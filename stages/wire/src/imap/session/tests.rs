@@ -12,6 +12,7 @@ use crate::imap::{FlagMode, Mailbox, MessageRow, Outline, Readable, View, flags}
 
 mod condstore;
 mod mailboxes;
+mod recent;
 mod rev2;
 
 const TEXTS: [&str; 2] = ["Subject: one\r\nFrom: a@b\r\n\r\nfirst\r\n", "Subject: two\r\n\r\nsecond\r\n"];
@@ -25,6 +26,11 @@ pub(super) struct World {
     forgetful: bool,
     /// The text of all of them.
     own: Option<&'static str>,
+    uidnext: u32,
+    /// The first UID of those of which no session was told.
+    recent: u32,
+    /// Whether who looks takes them.
+    takes: bool,
 }
 
 impl World {
@@ -43,6 +49,9 @@ impl World {
             gone: Vec::new(),
             forgetful: false,
             own: None,
+            uidnext: 16,
+            recent: 16,
+            takes: false,
         }
     }
 
@@ -60,12 +69,13 @@ impl World {
             special_use: special_use.into(),
             subscribed: true,
             uidvalidity: 7,
-            uidnext: 16,
+            uidnext: self.uidnext,
             messages: 2,
             unseen: 2,
             deleted: 0,
             bytes: 60,
             modseq: self.modseq,
+            recent: self.rows.iter().filter(|row| row.uid >= self.recent).count() as u64,
         };
         [("INBOX", ""), ("Junk", "\\Junk")].map(mailbox).to_vec()
     }
@@ -90,19 +100,32 @@ impl World {
         if modified.is_empty() { Answer::Done } else { Answer::Modified(modified) }
     }
 
+    fn open(&mut self, question: &Question) -> Answer {
+        match question {
+            Question::Select(name) | Question::View(name) if name == "INBOX" => {
+                self.takes = matches!(question, Question::Select(_));
+                Answer::View(self.view())
+            }
+            _ => Answer::Refused,
+        }
+    }
+
+    fn view(&mut self) -> View {
+        let (recent, uidnext) = (self.recent, self.uidnext);
+        if self.takes {
+            self.recent = uidnext;
+        }
+        let messages = self.rows.iter().cloned().collect();
+        View { uidvalidity: 7, uidnext, modseq: self.modseq, messages, recent }
+    }
+
     fn answer(&mut self, question: Question) -> Answer {
         match question {
             Question::Login { user, password } if user == "alice" && password.reveal() == "secret" => Answer::Done,
             Question::Login { .. } => Answer::Refused,
             Question::Mailboxes => Answer::Mailboxes(self.mailboxes()),
-            Question::View(name) if name == "INBOX" => Answer::View(View {
-                uidvalidity: 7,
-                uidnext: 16,
-                modseq: self.modseq,
-                messages: self.rows.iter().cloned().collect(),
-            }),
-            Question::View(_) => Answer::Refused,
-            Question::Changes => self.answer(Question::View("INBOX".into())),
+            Question::Select(_) | Question::View(_) => self.open(&question),
+            Question::Changes => Answer::View(self.view()),
             Question::Flags { uids, how, flags, keywords, unchanged_since } => {
                 self.change(&uids, (how, flags, &keywords.join(" ")), unchanged_since)
             }
