@@ -66,12 +66,12 @@ pub(crate) enum Account {
         /// Its address.
         address: String,
     },
-    /// Give an account another password, read from standard input.
+    /// Give an account another password, read from standard input. Who has logged in with the old one is logged out.
     Passwd {
         /// Its address.
         address: String,
     },
-    /// Take no more mail for an account and let nobody log in; what it has is kept.
+    /// Take no more mail for an account, log out who reads it, and let nobody log in; what it has is kept.
     Suspend {
         /// Its address.
         address: String,
@@ -81,7 +81,7 @@ pub(crate) enum Account {
         /// Its address.
         address: String,
     },
-    /// Remove an account. Its mail stays on its store's disk, out of reach.
+    /// Remove an account, and log out who reads it. Its mail stays on its store's disk, out of reach.
     Remove {
         /// Its address.
         address: String,

@@ -25,6 +25,11 @@ impl Change {
         &self.0
     }
 
+    /// The address whose account or alias it is, if it is one.
+    pub(crate) fn address_of(&self) -> Option<&str> {
+        self.0.strip_prefix("address:")
+    }
+
     /// The change as it travels.
     pub fn to_bytes(&self) -> Vec<u8> {
         self.0.clone().into_bytes()

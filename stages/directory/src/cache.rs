@@ -99,9 +99,13 @@ impl Cache {
     /// as long: an announcement may be lost that nobody knows of.
     pub(crate) fn remembered(&self, key: &str) -> Option<Entry> {
         let known = self.known.get(key)?;
-        let is_of_now = known.era == self.era.load(Ordering::Acquire)
-            && known.at.elapsed() < self.stale_for.min(self.fresh_for * 10);
+        let is_of_now = known.era == self.era.load(Ordering::Acquire) && known.at.elapsed() < self.remembered_for();
         is_of_now.then_some(known.entry)
+    }
+
+    /// For how long a change may stay unheard that was not announced.
+    pub(crate) fn remembered_for(&self) -> Duration {
+        self.stale_for.min(self.fresh_for * 10)
     }
 
     fn is_fresh(&self, known: &Known) -> bool {

@@ -7,6 +7,7 @@
 mod address;
 mod admin;
 mod cache;
+mod changes;
 pub mod config;
 mod first_run;
 pub mod import;
@@ -17,11 +18,14 @@ mod resolve;
 
 pub use address::Address;
 pub use admin::{Change, NewAccount};
+pub use changes::{Changed, Changes};
 pub use config::Config;
 pub use master::{Account, Kind, Status};
 pub use resolve::{Expansion, Problem, Receives, Target};
 
 use std::sync::Arc;
+
+use tokio::sync::broadcast;
 
 use cache::Cache;
 use login::Logins;
@@ -43,6 +47,8 @@ struct Inner {
     master: Master,
     cache: Cache,
     logins: Logins,
+    /// What was changed; none is what nobody can name.
+    changes: broadcast::Sender<Option<Change>>,
 }
 
 impl Directory {
@@ -66,19 +72,22 @@ impl Directory {
         let master = Master::open(&config, missing).await?;
         let cache = Cache::new(&config);
         let logins = Logins::new(&config);
-        Ok(Self { inner: Arc::new(Inner { config, master, cache, logins }) })
+        let (changes, _) = broadcast::channel(changes::WAITING);
+        Ok(Self { inner: Arc::new(Inner { config, master, cache, logins, changes }) })
     }
 
     /// Somebody changed this entry: it is looked up anew.
     pub fn forget(&self, change: &Change) {
         self.inner.cache.forget(change);
         self.inner.logins.forget_all();
+        self.tell(Some(change.clone()));
     }
 
     /// Changes may have been missed: everything is looked up anew. What is known still serves while the master is away.
     pub fn forget_all(&self) {
         self.inner.cache.age_all();
         self.inner.logins.forget_all();
+        self.tell(None);
     }
 }
 

@@ -346,6 +346,31 @@ async fn no_account_is_taken_for_gone_by_an_old_memory() {
     assert!(!here.still_has("frank@example.org", first).await.unwrap(), "another one of this address");
 }
 
+/// Whoever holds on to an account hears of what others do with it, and looks again if something may have been missed.
+#[tokio::test]
+async fn changes_are_heard() {
+    let folder = tempfile::tempdir().unwrap();
+    let directory = directory(folder.path()).await;
+    let mut changes = directory.changes();
+    let before = directory.account("alice@example.org").await.unwrap().unwrap();
+    assert!(before.still_lets_in(Some(&before)) && !before.still_lets_in(None));
+    directory.add_domain("third.example", None, None).await.unwrap();
+    directory.set_status("alice@example.org", Status::Suspended).await.unwrap();
+    assert_eq!(changes.next().await, Changed::Account("alice@example.org".into()));
+    assert!(!before.still_lets_in(directory.account("alice@example.org").await.unwrap().as_ref()));
+    directory.set_status("alice@example.org", Status::Active).await.unwrap();
+    assert!(before.still_lets_in(directory.account("alice@example.org").await.unwrap().as_ref()));
+    directory.set_password("alice@example.org", "secret").await.unwrap();
+    assert!(!before.still_lets_in(directory.account("alice@example.org").await.unwrap().as_ref()), "it may be stolen");
+    directory.forget_all();
+    let mut heard = Vec::new();
+    while heard.last() != Some(&Changed::Any) {
+        heard.push(changes.next().await);
+    }
+    assert_eq!(heard.len(), 3);
+    tokio::time::timeout(Duration::from_secs(60), changes.next()).await.unwrap();
+}
+
 /// The broker was away when the account was removed: what others remember of it has an end.
 #[tokio::test]
 async fn a_removal_that_was_not_announced_is_noticed() {

@@ -8,6 +8,7 @@ mod line;
 
 use std::future::Future;
 use std::io;
+use std::pin::pin;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -41,6 +42,11 @@ pub trait Backend<S: Session>: Send {
 
     /// Resolves when there may be something new for the session to ask about. Waited for as long as the session wants it.
     fn news(&mut self) -> impl Future<Output = ()> + Send {
+        std::future::pending()
+    }
+
+    /// Resolves when the peer may not stay logged in.
+    fn over(&self) -> impl Future<Output = ()> + Send + 'static {
         std::future::pending()
     }
 
@@ -302,6 +308,13 @@ impl Ear<'_> {
         if now >= self.deadline {
             return Ok(Heard::Farewell(Farewell::TimedOut));
         }
+        let mut over = pin!(backend.over());
+        // So would what such a peer may not do any more.
+        tokio::select! {
+            biased;
+            () = &mut over => return Ok(Heard::Farewell(Farewell::LoginOver)),
+            () = std::future::ready(()) => {}
+        }
         loop {
             // What the peer has sent already is heard before a shutdown is.
             if let Some(read) = line.read_at_once(most_of(session), |bytes| session.input(bytes)) {
@@ -312,6 +325,7 @@ impl Ear<'_> {
                 ready = at_once::wait(line.socket.readable()) => ready?,
                 () = terms.tasks.stopping() => return Ok(Heard::Farewell(Farewell::ShuttingDown)),
                 () = tokio::time::sleep_until(self.deadline) => return Ok(Heard::Farewell(Farewell::TimedOut)),
+                () = &mut over => return Ok(Heard::Farewell(Farewell::LoginOver)),
                 () = backend.news(), if session.wants_news() => return Ok(Heard::News),
             }
         }
@@ -445,7 +459,11 @@ mod tests {
         }
 
         fn farewell(&mut self, why: Farewell) {
-            self.output.push(if why == Farewell::TimedOut { "late".into() } else { "down".into() });
+            self.output.push(Bytes::from_static(match why {
+                Farewell::TimedOut => b"late",
+                Farewell::ShuttingDown => b"down",
+                Farewell::LoginOver => b"over",
+            }));
             self.closing = true;
         }
     }
@@ -698,6 +716,48 @@ mod tests {
         assert!(flooded(terms.clone(), |_| {}).await.is_some(), "its life had no end");
         let terms = Terms { life: Duration::from_secs(60), ..terms };
         assert!(flooded(terms, |terms| terms.tasks.stop()).await.is_some(), "it did not hear of the shutdown");
+    }
+
+    /// Lets its peer stay until it is told otherwise.
+    struct Host(tokio::sync::watch::Receiver<bool>);
+
+    impl Backend<Echo> for Host {
+        async fn answer(&mut self, question: u8) -> Bytes {
+            Bytes::from(vec![question.to_ascii_uppercase()])
+        }
+
+        fn over(&self) -> impl Future<Output = ()> + Send + 'static {
+            let mut over = self.0.clone();
+            async move { over.wait_for(|over| *over).await.map(drop).unwrap() }
+        }
+
+        fn tls_started(&mut self, _: String) {}
+    }
+
+    #[tokio::test]
+    async fn who_may_not_stay_hears_so() {
+        for goes_on in [false, true] {
+            let (mut client, server) = both_ends().await;
+            let (tell, told) = tokio::sync::watch::channel(false);
+            let serve = async {
+                let (mut server, terms) = (Conversation::Clear(server), terms(30_000));
+                drive(&mut server, Echo::default(), &mut Host(told), &terms, Bytes::from_static(b"x")).await.unwrap();
+                server.linger(&terms.tasks).await;
+            };
+            let talk = async {
+                let mut heard = [0];
+                client.read_exact(&mut heard).await.unwrap();
+                tell.send(true).unwrap();
+                if goes_on {
+                    return flood(client, b'a').await;
+                }
+                let mut rest = Vec::new();
+                client.read_to_end(&mut rest).await.unwrap();
+                rest
+            };
+            let ((), heard) = tokio::join!(serve, talk);
+            assert!(heard.ends_with(b"over"));
+        }
     }
 
     /// What a client hears that sends and sends, and waits for nothing.

@@ -8,16 +8,15 @@ mod search;
 
 use std::future::pending;
 use std::net::IpAddr;
-use std::sync::Arc;
 
-use directory::Account;
 use runtime::driver::Backend;
 use wire::imap::{Answer, ImapSession, Question, View};
 
 use self::changing::Flagging;
 use self::fetching::Ahead;
-use crate::logins::{Attempt, Login, Logins, Seat};
+use crate::logins::{Attempt, Login, Logins};
 use crate::node::Node;
+use crate::seats::Seat;
 use crate::shard::{Change, Claim, Watch};
 use crate::texts::{Held, Texts};
 use crate::views;
@@ -34,7 +33,6 @@ pub(crate) struct Reading {
     ahead: Option<Ahead>,
     /// Room for the message that is being received.
     receiving: Option<Held>,
-    account: Option<Arc<Account>>,
     /// Its place among the account's sessions.
     seat: Option<Seat>,
     mailbox: Option<i64>,
@@ -61,7 +59,6 @@ impl Reading {
             held: None,
             ahead: None,
             receiving: None,
-            account: None,
             seat: None,
             mailbox: None,
             open: None,
@@ -73,15 +70,14 @@ impl Reading {
         let account = match self.logins.login(attempt).await? {
             Login::In(account, seat) => {
                 self.seat = Some(seat);
-                account
+                account.id
             }
             Login::Crowded => return Ok(Answer::Crowded),
             Login::Refused => return Ok(Answer::Refused),
             Login::Elsewhere(node) => return Ok(Answer::Elsewhere(node)),
             Login::Busy => return Ok(Answer::Unavailable),
         };
-        self.node.change(account.id, Change::Mailboxes { account: account.id }).await?;
-        self.account = Some(account);
+        self.node.change(account, Change::Mailboxes { account }).await?;
         Ok(Answer::Done)
     }
 
@@ -114,7 +110,9 @@ impl Reading {
         if let Question::Login { user, password } = &question {
             return self.login(user, password.reveal()).await;
         }
-        let Some(account) = self.account.as_ref().map(|account| account.id) else { return Ok(Answer::Refused) };
+        let Some(seat) = &self.seat else { return Ok(Answer::Refused) };
+        // The session hears of it when it waits; until then it gets nothing more.
+        let Some(account) = seat.account().map(|account| account.id) else { return Ok(Answer::Unavailable) };
         let mailbox = self.mailbox;
         match (question, mailbox) {
             (Question::Mailboxes, _) => self.mailboxes(account).await,
@@ -164,6 +162,16 @@ impl Backend<ImapSession> for Reading {
         }
         // The session's question finds that there is something.
         open.watch.mark_changed();
+    }
+
+    fn over(&self) -> impl Future<Output = ()> + Send + 'static {
+        let over = self.seat.as_ref().map(Seat::over);
+        async move {
+            match over {
+                Some(over) => over.await,
+                None => pending().await,
+            }
+        }
     }
 
     fn tls_started(&mut self, _: String) {}

@@ -13,6 +13,7 @@ pub mod node;
 mod pack;
 mod pop3;
 mod rewrite;
+mod seats;
 mod serve;
 pub mod shard;
 mod texts;

@@ -8,11 +8,13 @@ use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use directory::{Account, Directory, Unsure};
+use directory::{Account, Changed, Directory, Unsure};
+use runtime::tasks::Tasks;
 use runtime::{listener, telemetry};
 use tokio::time::Instant;
 
 use crate::config::Logins as Bounds;
+use crate::seats::{Seat, Seats};
 
 /// Failures before the first delay.
 const FREE: u32 = 3;
@@ -22,11 +24,12 @@ const FIRST: Duration = Duration::from_secs(1);
 const FORGET: Duration = Duration::from_secs(15 * 60);
 /// Networks that are remembered: some 5 MB.
 const NETWORKS: usize = 100_000;
+/// An account that the directory cannot tell of is asked about again after that.
+const AGAIN: Duration = Duration::from_secs(5);
 /// Characters of a user's name that go to the log.
 const LOGGED: usize = 100;
 
 /// What became of a login.
-#[derive(Debug)]
 pub(crate) enum Login {
     /// It is this account, it lives here, and it has a place for this session.
     In(Arc<Account>, Seat),
@@ -58,28 +61,6 @@ pub(crate) struct Logins {
     seats: Seats,
 }
 
-/// Sessions of each account that has any.
-type Seats = Arc<Mutex<HashMap<i64, usize>>>;
-
-/// A place among the sessions of an account; giving it back is dropping it.
-#[derive(Debug)]
-pub(crate) struct Seat {
-    seats: Seats,
-    account: i64,
-}
-
-impl Drop for Seat {
-    fn drop(&mut self) {
-        let mut seats = self.seats.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(taken) = seats.get_mut(&self.account) {
-            *taken -= 1;
-            if *taken == 0 {
-                seats.remove(&self.account);
-            }
-        }
-    }
-}
-
 #[derive(Debug)]
 struct Network {
     failures: u32,
@@ -101,7 +82,7 @@ impl Drop for Waiting<'_> {
 
 impl Logins {
     pub(crate) fn new(directory: Directory, node: String, bounds: Bounds) -> Self {
-        Self { directory, node, bounds, networks: Arc::default(), seats: Arc::default() }
+        Self { directory, node, bounds, networks: Arc::default(), seats: Seats::default() }
     }
 
     /// Who this is, after a delay that grows with the failures of the client's network.
@@ -144,10 +125,7 @@ impl Logins {
         };
         drop(waiting);
         Ok(match known {
-            Some(account) if account.store == self.node => match self.seat(account.id) {
-                Some(seat) => Login::In(account, seat),
-                None => Login::Crowded,
-            },
+            Some(account) if account.store == self.node => self.seat(account).await?,
             Some(account) => Login::Elsewhere(account.store.clone()),
             None => {
                 self.failed(network);
@@ -156,14 +134,46 @@ impl Logins {
         })
     }
 
-    fn seat(&self, account: i64) -> Option<Seat> {
-        let mut seats = self.seats.lock().unwrap_or_else(PoisonError::into_inner);
-        let taken = seats.entry(account).or_default();
-        if *taken >= self.bounds.per_account {
-            return None;
+    /// A place for a session; crowded, if there is none. A change that came between the password and the place is looked for
+    /// here: later ones find the place.
+    async fn seat(&self, account: Arc<Account>) -> Result<Login, Unsure> {
+        let Some(seat) = self.seats.take(Arc::clone(&account), self.bounds.per_account) else {
+            return Ok(Login::Crowded);
+        };
+        let now = self.directory.account(account.address.as_str()).await?;
+        if !account.still_lets_in(now.as_ref()) {
+            self.seats.settle(account.address.as_str(), now.as_ref());
+            return Ok(Login::Refused);
         }
-        *taken += 1;
-        Some(Seat { seats: Arc::clone(&self.seats), account })
+        Ok(Login::In(account, seat))
+    }
+
+    /// Hears what is changed in the directory, and ends the sessions of those who may not stay, until the shutdown.
+    pub(crate) async fn watch(self, tasks: Tasks) {
+        let mut changes = self.directory.changes();
+        let mut unsure = Vec::new();
+        loop {
+            let again = !unsure.is_empty();
+            let look = tokio::select! {
+                () = tasks.stopping() => return,
+                changed = changes.next() => match changed {
+                    Changed::Account(address) if self.seats.any(&address) => vec![address],
+                    Changed::Account(_) => continue,
+                    Changed::Any => self.seats.addresses(),
+                },
+                () = tokio::time::sleep(AGAIN), if again => std::mem::take(&mut unsure),
+            };
+            for address in look {
+                let now = tokio::select! {
+                    () = tasks.stopping() => return,
+                    now = self.directory.account(&address) => now,
+                };
+                match now {
+                    Ok(now) => self.seats.settle(&address, now.as_ref()),
+                    Err(_) => unsure.push(address),
+                }
+            }
+        }
     }
 
     fn with<T>(&self, network: IpAddr, work: impl FnOnce(&mut Network) -> T) -> Option<T> {
@@ -288,7 +298,47 @@ mod tests {
         drop(first);
         assert!(matches!(attempt(&logins, "192.0.2.3", "secret").await, Login::In(..)));
         drop(second);
-        assert!(logins.seats.lock().unwrap().is_empty());
+        assert!(logins.seats.is_empty());
+    }
+
+    /// They stayed for as long as they liked, whatever became of the account.
+    #[tokio::test]
+    async fn no_session_outlives_what_let_it_in() {
+        let (_folder, logins) = logins(1).await;
+        let tasks = Tasks::default();
+        tasks.spawn("logins", logins.clone().watch(tasks.clone()));
+        let alice = "alice@example.org";
+        for act in ["password", "suspend", "resume", "remove"] {
+            let password = if act == "password" { "secret" } else { "another" };
+            let login = attempt(&logins, "192.0.2.1", password).await;
+            let directory = logins.directory.clone();
+            let changed = match act {
+                "password" => directory.set_password(alice, "another").await,
+                "suspend" => directory.set_status(alice, directory::Status::Suspended).await,
+                "resume" => directory.set_status(alice, directory::Status::Active).await,
+                _ => directory.remove_account(alice).await,
+            };
+            changed.unwrap();
+            if let Login::In(_, seat) = login {
+                tokio::time::timeout(Duration::from_secs(20), seat.over()).await.unwrap();
+                assert_eq!(seat.account(), None);
+            } else {
+                assert_eq!(act, "resume", "nobody can log in to what is suspended");
+            }
+        }
+        tasks.stop();
+        assert!(tasks.finished(Duration::from_secs(5)).await);
+        assert!(logins.seats.is_empty());
+    }
+
+    /// The change came after the password was right, and before the session had its place.
+    #[tokio::test]
+    async fn a_login_that_a_change_overtakes_is_refused() {
+        let (_folder, logins) = logins(1).await;
+        let before = logins.directory.account("alice@example.org").await.unwrap().unwrap();
+        logins.directory.set_password("alice@example.org", "another").await.unwrap();
+        assert!(matches!(logins.seat(before).await, Ok(Login::Refused)));
+        assert!(logins.seats.is_empty());
     }
 
     #[tokio::test]

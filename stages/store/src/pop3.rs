@@ -8,8 +8,9 @@ use runtime::driver::Backend;
 use wire::imap::MessageRow;
 use wire::pop3::{Answer, Entry, Pop3Session, Question};
 
-use crate::logins::{Attempt, Login, Logins, Seat};
+use crate::logins::{Attempt, Login, Logins};
 use crate::node::Node;
+use crate::seats::Seat;
 use crate::shard::Change;
 use crate::texts::{Held, Texts};
 
@@ -82,6 +83,9 @@ impl Maildrop {
 
 impl Backend<Pop3Session> for Maildrop {
     async fn answer(&mut self, question: Question) -> Answer {
+        if self.seat.as_ref().is_some_and(|seat| seat.account().is_none()) {
+            return Answer::Unavailable;
+        }
         let answer = match question {
             Question::Login { user, password } => self.login(&user, password.reveal()).await,
             Question::Message(index) => self.text(index).await,
@@ -95,6 +99,16 @@ impl Backend<Pop3Session> for Maildrop {
 
     fn sent(&mut self) {
         self.held = None;
+    }
+
+    fn over(&self) -> impl Future<Output = ()> + Send + 'static {
+        let over = self.seat.as_ref().map(Seat::over);
+        async move {
+            match over {
+                Some(over) => over.await,
+                None => std::future::pending().await,
+            }
+        }
     }
 
     fn tls_started(&mut self, _: String) {}

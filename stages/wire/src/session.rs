@@ -31,6 +31,8 @@ pub enum Farewell {
     TimedOut,
     /// The server is shutting down.
     ShuttingDown,
+    /// The peer may not be logged in any more.
+    LoginOver,
 }
 
 /// Whether the client can have TLS.

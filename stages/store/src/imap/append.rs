@@ -5,6 +5,7 @@ use wire::imap::{self, Answer, No};
 
 use super::mailboxes::no;
 use super::{Reading, wide};
+use crate::seats::Seat;
 use crate::shard::{
     Appended, Change, CopyMode, Copying, Limits, Mailbox, Outlined, PORTION, Placed, Placing, Refusal, StoreError,
 };
@@ -141,11 +142,11 @@ impl Reading {
 
     /// What the account may take up.
     pub(super) fn limits(&self) -> Limits {
-        let limits = |account: &std::sync::Arc<directory::Account>| Limits {
+        let account = self.seat.as_ref().and_then(Seat::account);
+        account.map_or(Limits { bytes: 0, messages: 0 }, |account| Limits {
             bytes: account.quota_bytes,
             messages: account.quota_messages,
-        };
-        self.account.as_ref().map_or(Limits { bytes: 0, messages: 0 }, limits)
+        })
     }
 }
 

@@ -343,6 +343,7 @@ impl Session for ImapSession {
         self.put(match why {
             Farewell::TimedOut => "* BYE nothing was heard for too long\r\n",
             Farewell::ShuttingDown => "* BYE restarting; try again in a moment\r\n",
+            Farewell::LoginOver => "* BYE the account has changed; log in again\r\n",
         });
         self.closing = true;
     }

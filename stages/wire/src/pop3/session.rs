@@ -378,6 +378,7 @@ impl Session for Pop3Session {
         let text = match why {
             Farewell::TimedOut => "-ERR [SYS/TEMP] nothing was heard for too long\r\n",
             Farewell::ShuttingDown => "-ERR [SYS/TEMP] restarting; try again in a moment\r\n",
+            Farewell::LoginOver => "-ERR [AUTH] the account has changed; log in again\r\n",
         };
         self.output.push_back(Bytes::from_static(text.as_bytes()));
         self.closing = true;

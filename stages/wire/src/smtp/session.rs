@@ -376,7 +376,8 @@ impl Session for SmtpSession {
     fn farewell(&mut self, why: Farewell) {
         let reply = match why {
             Farewell::TimedOut => Reply::timed_out(&self.hostname),
-            Farewell::ShuttingDown => Reply::shutting_down(&self.hostname),
+            // Logins over SMTP last as long as a mail.
+            Farewell::ShuttingDown | Farewell::LoginOver => Reply::shutting_down(&self.hostname),
         };
         self.close_with(&reply);
     }
