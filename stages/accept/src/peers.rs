@@ -57,8 +57,25 @@ pub(crate) enum Other {
 struct Known {
     /// When each was heard of last, and the number of its process.
     nodes: HashMap<NodeName, (Millis, u64)>,
-    marks: HashMap<Doubt, NodeName>,
+    /// Who has taken a mail up, and when that was said last.
+    marks: HashMap<Doubt, (NodeName, Millis)>,
+    /// Each mark once, in the order in which they were said first.
     order: VecDeque<(Millis, Doubt)>,
+}
+
+impl Known {
+    /// Forgets what is too old, and what is too much. What was said again meanwhile is as old as that.
+    fn forget(&mut self, now: Millis, keep: Duration, most: usize) {
+        let is_old = |at: Millis| now.since(at) > keep;
+        while self.order.len() > most || self.order.front().is_some_and(|(at, _)| is_old(*at)) {
+            let is_surplus = self.order.len() > most;
+            let Some((_, mark)) = self.order.pop_front() else { break };
+            match self.marks.get(&mark).map(|(_, said)| *said) {
+                Some(said) if !is_surplus && !is_old(said) => self.order.push_back((said, mark)),
+                _ => drop(self.marks.remove(&mark)),
+            }
+        }
+    }
 }
 
 /// The other accept nodes.
@@ -100,11 +117,9 @@ impl Peers {
 
     fn holder(&self, mark: &Doubt, now: Millis) -> Option<NodeName> {
         let mut known = self.known();
-        while known.order.front().is_some_and(|(at, _)| now.since(*at) > self.keep) || known.order.len() > self.most {
-            let Some((_, old)) = known.order.pop_front() else { break };
-            known.marks.remove(&old);
-        }
-        known.marks.get(mark).cloned()
+        known.forget(now, self.keep, self.most);
+        let (node, said) = known.marks.get(mark)?;
+        (now.since(*said) <= self.keep).then(|| node.clone())
     }
 
     /// Tells the others, before the mail is kept: returns when the broker has it.
@@ -135,11 +150,13 @@ impl Peers {
             match said {
                 Said::TakenUp => {
                     // What is said again keeps its place: it would push the others out.
-                    if known.marks.insert(*mark, node.clone()).is_none() {
+                    if known.marks.insert(*mark, (node.clone(), now)).is_none() {
                         known.order.push_back((now, *mark));
                     }
                 }
-                Said::Over if known.marks.get(mark) == Some(&node) => drop(known.marks.remove(mark)),
+                Said::Over if known.marks.get(mark).is_some_and(|(holder, _)| *holder == node) => {
+                    known.marks.remove(mark);
+                }
                 Said::Over | Said::Hello => {}
             }
         }
@@ -271,6 +288,14 @@ mod tests {
         assert_eq!(peers.holder(&[1; 32], at(11)), None, "too old");
         peers.hear(Said::Over, node("mx2"), 1, &[[2; 32]], at(11));
         assert_eq!(peers.holder(&[2; 32], at(11)), None);
+        for number in 3..6 {
+            peers.hear(Said::TakenUp, node("mx2"), 1, &[[number; 32]], at(12));
+        }
+        // Its sender came again after so long: that is another mail, with a time of its own.
+        peers.hear(Said::TakenUp, node("mx2"), 1, &[[5; 32]], at(20));
+        assert_eq!(peers.holder(&[5; 32], at(23)), Some(node("mx2")));
+        assert_eq!(peers.holder(&[4; 32], at(23)), None);
+        assert_eq!(peers.holder(&[5; 32], at(31)), None);
         for number in 3..6 {
             peers.hear(Said::TakenUp, node("mx2"), 1, &[[number; 32]], at(12));
         }

@@ -27,8 +27,13 @@ impl Doubts {
         Self { most, lasts, ..Self::default() }
     }
 
+    /// A first mail that was too old when this one arrived is not recognised any more, so this one takes its place: without
+    /// that, every further attempt of the same sender would be one more copy.
     pub(super) fn insert(&mut self, id: MailId, key: Doubt) {
-        self.first.entry(key).or_insert(id);
+        let first = self.first.entry(key).or_insert(id);
+        if !is_young(*first, id.arrived(), self.lasts) {
+            *first = id;
+        }
         self.order.push_back((id, key));
         while self.first.len() > self.most {
             let Some((id, key)) = self.order.pop_front() else { break };
@@ -84,6 +89,31 @@ mod tests {
         assert_eq!(doubts.get(&key, NOW), Some(first));
         assert!(doubts.order.len() <= SWEEP + 3);
         assert_eq!(doubts.get(&key, NOW.plus(Duration::from_secs(61))), None);
+    }
+
+    /// From the day after the first on, every attempt of a sender that never hears our 250 was a new copy.
+    #[test]
+    fn the_copy_of_the_second_day_is_recognised_from_then_on() {
+        let mut doubts = Doubts::new(10, Duration::from_secs(60));
+        let ((first, key), at) = (mail(0), |seconds| NOW.plus(Duration::from_secs(seconds)));
+        let second = MailId::new(at(61), 1);
+        doubts.insert(first, key);
+        doubts.insert(MailId::new(at(59), 2), key);
+        assert_eq!(doubts.get(&key, at(59)), Some(first), "it stays the first as long as it is known");
+        doubts.insert(second, key);
+        assert_eq!(doubts.get(&key, at(62)), Some(second));
+        assert!(doubts.is_first(second, &key) && !doubts.is_first(first, &key), "this one is carried on");
+        doubts.remove(first, &key);
+        assert_eq!(
+            doubts.get(&key, at(120)),
+            Some(second),
+            "who went on after the first has said nothing of the second"
+        );
+        // The same segments are read in another order: a first one that was carried over comes behind.
+        let mut doubts = Doubts::new(10, Duration::from_secs(60));
+        doubts.insert(second, key);
+        doubts.insert(first, key);
+        assert_eq!(doubts.get(&key, at(62)), Some(second));
     }
 
     #[test]
