@@ -11,7 +11,7 @@ use super::encode;
 use super::envelope::envelope;
 use super::outline::{Outline, is_kept};
 use super::question::MessageRow;
-use super::section::{binary, chosen, section};
+use super::section::{self, binary, chosen, chosen_from, section};
 use super::structure::{Form, structure};
 use super::text::{Reach, Text};
 
@@ -114,6 +114,15 @@ fn reach(items: &[Item<'_>]) -> Reach {
     items.iter().map(one).max().unwrap_or(Reach::Whole)
 }
 
+/// The names of fields in all items.
+pub(super) fn field_names(items: &[Item<'static>]) -> usize {
+    let names = |item: &Item<'static>| match item {
+        Item::BodyExt { section: Some(wanted), .. } => section::names(wanted).len(),
+        _ => 0,
+    };
+    items.iter().map(names).sum()
+}
+
 /// Whether a text has to be looked into for its items: for its header, which may be nearly all of it, or its parts.
 pub(super) fn looks_inside(items: &[Item<'_>]) -> bool {
     reach(items) > Reach::Whole
@@ -144,8 +153,9 @@ pub(super) struct Response {
     last: BytesMut,
     /// The bytes of the pieces.
     length: usize,
-    /// The bytes of the parts that were decoded for it: a little of each may be wanted a hundred times.
-    decoded: usize,
+    /// The bytes of the parts that were decoded for it, and of the headers that were looked through: a little of each may be
+    /// wanted a hundred times.
+    looked: usize,
 }
 
 impl Response {
@@ -212,7 +222,7 @@ pub(super) fn response(
             (Source::Outline(outline), _) if needed(item) > Need::Row => of_outline(&mut out, item, outline),
             _ => of_row(&mut out, row, item),
         }
-        if out.len() + out.decoded > MOST.0 * length + MOST.1 {
+        if out.len() + out.looked > MOST.0 * length + MOST.1 {
             return Err(TOO_LARGE);
         }
     }
@@ -259,6 +269,7 @@ fn of_outline(out: &mut Response, item: &Item<'static>, outline: &Outline) {
         }
         Item::BodyExt { section: Some(wanted @ Section::HeaderFields(None, names)), partial, .. } => {
             put_name(out, Some(wanted), *partial);
+            out.looked += outline.fields.len();
             let found = chosen(&outline.fields, names.as_ref());
             out.literal(&cut(&found, *partial));
         }
@@ -304,6 +315,7 @@ fn of_text(out: &mut Response, item: &Item<'static>, text: &Text) -> Result<(), 
         }
         Item::BodyExt { section: Some(wanted), partial, .. } => {
             put_name(out, Some(wanted), *partial);
+            out.looked += chosen_from(&text.root, wanted);
             match section(&text.whole, &text.root, wanted) {
                 Some(found) => out.literal(&cut(&found, *partial)),
                 None => out.text(b"NIL"),
@@ -333,7 +345,7 @@ fn of_text(out: &mut Response, item: &Item<'static>, text: &Text) -> Result<(), 
 fn decoded(out: &mut Response, text: &Text, numbers: &[NonZeroU32]) -> Result<Option<Bytes>, Refusal> {
     let Some(found) = binary(&text.whole, &text.root, numbers) else { return Ok(None) };
     let found = found.ok_or(UNKNOWN_CTE)?;
-    out.decoded += found.len();
+    out.looked += found.len();
     Ok(Some(found))
 }
 
@@ -389,6 +401,9 @@ fn name(wanted: Option<&Section<'_>>) -> String {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
+    use imap_types::core::AString;
+
     use super::*;
 
     /// A hundred bytes of a part each would be as many times the whole part, in time and in memory.
@@ -404,5 +419,27 @@ mod tests {
         };
         assert!(fetched(3).is_ok_and(|length| length < 200));
         assert_eq!(fetched(100), Err(TOO_LARGE));
+    }
+
+    /// A header of very many fields would be gone through for each of a hundred items.
+    #[test]
+    fn a_header_is_not_looked_through_without_bound() {
+        let header = Bytes::from(format!("a: {}\r\n", "b".repeat(1019)).repeat(4096));
+        let row = MessageRow { uid: 1, flags: 0, keywords: "".into(), size: 0, received: 0, modseq: 1 };
+        let outline = Outline { fields: header.clone(), structure: Bytes::new() };
+        for source in [Source::Text(header), Source::Outline(outline)] {
+            let fetched = |count: usize| {
+                let names = |at: usize| vec![AString::try_from(format!("cc{at}")).unwrap()].try_into().unwrap();
+                let item = |at| Item::BodyExt {
+                    section: Some(Section::HeaderFields(None, names(at))),
+                    partial: None,
+                    peek: true,
+                };
+                let items: Vec<_> = (0..count).map(item).collect();
+                response(1, &row, &items, &source).map(|response| response.len())
+            };
+            assert!(fetched(4).is_ok_and(|length| length < 300));
+            assert_eq!(fetched(5), Err(TOO_LARGE));
+        }
     }
 }

@@ -49,6 +49,8 @@ pub struct Limits {
     pub failed_logins: u32,
     /// Items of one FETCH. A client that knows what it wants names a dozen.
     pub fetch_items: usize,
+    /// Names of fields in one FETCH: each field of every header is looked up among them. Clients name some dozens.
+    pub fetch_fields: usize,
     /// Criteria of one SEARCH that ask for texts: each is looked for in every message.
     pub search_texts: usize,
     /// Messages of a mailbox that can be sorted or put into threads: each takes some 200 bytes while that is done.
@@ -66,6 +68,7 @@ impl Default for Limits {
             errors: 50,
             failed_logins: 3,
             fetch_items: 100,
+            fetch_fields: 100,
             search_texts: 50,
             sorted: 500_000,
             keywords: (50, 64),

@@ -1,6 +1,7 @@
 //! BODY sections (RFC 3501 section 6.4.5): which bytes of a message a client asks for.
 
 use std::borrow::Cow;
+use std::collections::HashSet;
 use std::num::NonZeroU32;
 
 use bytes::{Bytes, BytesMut};
@@ -8,6 +9,9 @@ use imap_types::core::AString;
 use imap_types::fetch::{Part as PartNumbers, Section};
 
 use crate::mime::{Fields, Kind, Part, decode};
+
+/// Names that a field's is compared with one by one, which is quickest for few. More are looked up.
+const FEW: usize = 16;
 
 /// The bytes of a section; none if there is no such part.
 pub(super) fn section(text: &Bytes, root: &Part, wanted: &Section<'_>) -> Option<Bytes> {
@@ -22,9 +26,27 @@ pub(super) fn section(text: &Bytes, root: &Part, wanted: &Section<'_>) -> Option
             message(root, numbers.as_ref()).map(|part| chosen(&text[part.header.clone()], names.as_ref()))
         }
         Section::HeaderFieldsNot(numbers, names) => {
-            let names = names.as_ref();
-            message(root, numbers.as_ref()).map(|part| select(&text[part.header.clone()], |name| !named(names, name)))
+            let names = Names::of(names.as_ref());
+            message(root, numbers.as_ref()).map(|part| select(&text[part.header.clone()], |name| !names.have(name)))
         }
+    }
+}
+
+/// Bytes of the header whose fields a section is chosen from: it is read again for every such section.
+pub(super) fn chosen_from(root: &Part, wanted: &Section<'_>) -> usize {
+    match wanted {
+        Section::HeaderFields(numbers, _) | Section::HeaderFieldsNot(numbers, _) => {
+            message(root, numbers.as_ref()).map_or(0, |part| part.header.len())
+        }
+        _ => 0,
+    }
+}
+
+/// The names of fields in a section.
+pub(super) fn names<'a>(wanted: &'a Section<'static>) -> &'a [AString<'static>] {
+    match wanted {
+        Section::HeaderFields(_, names) | Section::HeaderFieldsNot(_, names) => names.as_ref(),
+        _ => &[],
     }
 }
 
@@ -75,13 +97,36 @@ fn message<'a>(root: &'a Part, numbers: Option<&PartNumbers>) -> Option<&'a Part
     }
 }
 
-fn named(names: &[AString<'_>], name: &[u8]) -> bool {
-    names.iter().any(|wanted| wanted.as_ref().eq_ignore_ascii_case(name))
+/// Names of fields that are asked for, in whichever case. A header may have a million fields, so that none of them may be
+/// compared with very many names.
+enum Names<'a> {
+    Few(&'a [AString<'a>]),
+    /// In lower case, with the bytes of the longest.
+    Many(HashSet<Vec<u8>>, usize),
+}
+
+impl<'a> Names<'a> {
+    fn of(names: &'a [AString<'a>]) -> Self {
+        if names.len() <= FEW {
+            return Self::Few(names);
+        }
+        let names: HashSet<_> = names.iter().map(|name| name.as_ref().to_ascii_lowercase()).collect();
+        let longest = names.iter().map(Vec::len).max().unwrap_or(0);
+        Self::Many(names, longest)
+    }
+
+    fn have(&self, name: &[u8]) -> bool {
+        match self {
+            Self::Few(names) => names.iter().any(|wanted| wanted.as_ref().eq_ignore_ascii_case(name)),
+            Self::Many(names, longest) => name.len() <= *longest && names.contains(&name.to_ascii_lowercase()),
+        }
+    }
 }
 
 /// The fields of these names.
 pub(super) fn chosen(header: &[u8], names: &[AString<'_>]) -> Bytes {
-    select(header, |name| named(names, name))
+    let names = Names::of(names);
+    select(header, |name| names.have(name))
 }
 
 /// The chosen fields, and the blank line that always ends them.
@@ -133,6 +178,9 @@ mod tests {
         check(text, "1.1", None);
         check(text, "HEADER.FIELDS (b x)", Some("B: 2\r\n\r\n"));
         check(text, "HEADER.FIELDS.NOT (B)", Some("A: 1\r\n\r\n"));
+        let many: String = (0..FEW).map(|at| format!("x{at} ")).collect();
+        check(text, &format!("HEADER.FIELDS ({many}b)"), Some("B: 2\r\n\r\n"));
+        check(text, &format!("HEADER.FIELDS.NOT ({many}B)"), Some("A: 1\r\n\r\n"));
     }
 
     #[test]

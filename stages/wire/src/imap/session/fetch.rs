@@ -37,10 +37,12 @@ pub(super) struct Fetching {
 }
 
 impl Fetching {
-    /// Bytes of the text that is looked into next.
+    /// Bytes of the text, or of what is kept of it, that is looked into next.
     pub(super) fn looks_into(&self) -> usize {
         match self.ready.front() {
             Some((_, Source::Text(text))) if fetch::looks_inside(&self.items) => text.len(),
+            // Of a header whose fields are nearly all of those that are kept, it is as large as the header.
+            Some((_, Source::Outline(outline))) => outline.fields.len() + outline.structure.len(),
             _ => 0,
         }
     }
@@ -57,6 +59,9 @@ impl ImapSession {
         }
         if items.len() > self.limits.fetch_items {
             return self.done(&tag, &format!("NO [LIMIT] at most {} items", self.limits.fetch_items));
+        }
+        if fetch::field_names(&items) > self.limits.fetch_fields {
+            return self.done(&tag, &format!("NO [LIMIT] at most {} names of fields", self.limits.fetch_fields));
         }
         let marks = items.iter().any(fetch::marks_seen) && !self.is_read_only();
         let unseen = if marks { self.mark_seen(&uids) } else { Vec::new() };

@@ -346,6 +346,9 @@ fn what_would_take_too_much_is_refused() {
     check(&format!("a FETCH 1 (UID{})\r\n", " UID".repeat(200)), "* 1 FETCH (UID 5)\r\na OK FETCH done\r\n");
     let pieces: String = (0..101).map(|at| format!(" BODY.PEEK[]<{at}.1>")).collect();
     check(&format!("a FETCH 1 (UID{pieces})\r\n"), "a NO [LIMIT] at most 100 items\r\n");
+    let names: String = (0..51).map(|at| format!(" x{at}")).collect();
+    let fields = format!("BODY.PEEK[HEADER.FIELDS (b{names})] BODY.PEEK[2.HEADER.FIELDS.NOT (c{names})]");
+    check(&format!("a FETCH 1 ({fields})\r\n"), "a NO [LIMIT] at most 100 names of fields\r\n");
     let keywords: String = (0..51).map(|at| format!(" k{at}")).collect();
     check(&format!("a STORE 1 +FLAGS (x{keywords})\r\n"), "a NO [LIMIT] at most 50 keywords of at most 64 bytes\r\n");
 }
@@ -387,13 +390,15 @@ fn what_takes_long_is_said_before() {
     let row = world.rows[0].clone();
     world.rows = (1..=30_000).map(|uid| MessageRow { uid, ..row.clone() }).collect();
     run(&mut session, &mut world, b"1 LOGIN alice secret\r\n2 SELECT INBOX\r\n", usize::MAX);
-    world.own = Some(Box::leak("x".repeat(2 << 20).into_boxed_str()));
+    world.own = Some(Box::leak(format!("To: {}\r\n", "x".repeat(990)).repeat(2200).into_boxed_str()));
     for (said, want) in [
         ("SORT (ARRIVAL) UTF-8 ALL", true),
         ("SORT (SUBJECT) UTF-8 1:3", true),
         ("SEARCH ALL", false),
         ("FETCH 1 BODY.PEEK[1]", true),
         ("FETCH 1 BODY.PEEK[HEADER]", true),
+        ("FETCH 1 ENVELOPE", true),
+        ("FETCH 1 FLAGS", false),
         ("FETCH 1 BODY.PEEK[]", false),
     ] {
         session.input(format!("a {said}\r\n").as_bytes());
