@@ -138,6 +138,7 @@ impl Chain {
                 "score": {"resolver": "127.0.0.1:9", "deadline": "20ms"},
                 "scan": {
                     "clamd": format!("unix:{}", clamd.socket().display()),
+                    "temporary": clamd.temporary(),
                     "deadline": "5s",
                     "work": {"backoff_first": "200ms", "backoff_most": "1s"},
                 },

@@ -216,3 +216,36 @@ fn a_scanner_is_not_believed_from_the_moment_in_which_it_forgets() {
     let (sent, held) = (sent as u64, sent as u64 / 2);
     chain.books(&[("accepted", sent), ("stored", sent - held), ("held", held)]);
 }
+
+/// What a mail with an attachment is made of: bytes that say nothing, so many, and a virus behind them.
+fn behind(bytes: u32) -> Vec<u8> {
+    let noise = (0..bytes).map(|at| at.wrapping_mul(2_654_435_761).to_be_bytes()[0]);
+    let virus = String::from_utf8(eicar()).unwrap();
+    let virus = virus.split("\r\n\r\n").nth(1).unwrap().trim_end().bytes();
+    let lines = STANDARD.encode(noise.chain(virus).collect::<Vec<_>>()).into_bytes();
+    let lines = lines.chunks(76).map(|line| [line, b"\r\n"].concat()).collect::<Vec<_>>().concat();
+    let header = "Subject: look\r\nMIME-Version: 1.0\r\nContent-Type: application/octet-stream; name=x.bin\r\nContent-Transfer-Encoding: base64\r\n\r\n";
+    [header.as_bytes(), &lines].concat()
+}
+
+/// A clamd leaves out what it cannot write of an attachment and calls the rest clean, and the test file is found all the
+/// same: it is small.
+#[test]
+fn a_scanner_without_room_is_not_believed() {
+    let clamd = Clamd::start_with_room("1m");
+    let mail = behind(500_000);
+    assert_eq!(clamd.says(&mail), "stream: OK\0", "this is what it is not believed");
+    assert!(clamd.knows());
+    let mut chain = Chain::prepare(&clamd, &[]);
+    chain.start_again("all");
+    wait_for("/ready to say so", || chain.ready().contains("512MiB must stay free (stages.scan.temporary_free)"));
+    let reply = send(&chain, &mail);
+    assert!(reply.starts_with("250 "), "{reply}");
+    wait_for("the mail to wait", || listed(&chain, "scan") == Some(1));
+    assert!(chain.read("alice@example.org").is_empty());
+    clamd.enlarge("600m");
+    wait_for("/ready", || chain.ready().starts_with("HTTP/1.1 200"));
+    chain.settles();
+    assert!(chain.read("alice@example.org").is_empty());
+    chain.books(&[("accepted", 1), ("held", 1)]);
+}

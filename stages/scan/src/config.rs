@@ -7,6 +7,7 @@ use std::time::Duration;
 use runtime::config::{ByteSize, Section};
 use runtime::worker;
 
+use crate::room::Room;
 use crate::scanner::QUESTION;
 
 /// Where clamd listens.
@@ -25,6 +26,8 @@ pub struct Config {
     pub work: worker::Config,
     /// The scanner.
     pub clamd: Clamd,
+    /// Where it unpacks.
+    pub room: Room,
     /// It has to answer within that.
     pub deadline: Duration,
     /// Larger mail is not given to it.
@@ -56,6 +59,7 @@ impl Config {
                 SocketAddr::from(([127, 0, 0, 1], 0))
             })),
         };
+        let room = room(&mut section, text == default, &clamd, var);
         let too_large = section.choice(
             "too_large",
             &["hold", "pass"],
@@ -64,6 +68,7 @@ impl Config {
         let config = Self {
             work: worker::Config::read(&mut section, 8),
             clamd,
+            room,
             deadline: section
                 .span(
                     "deadline",
@@ -92,5 +97,34 @@ impl Config {
         }
         section.finish();
         config
+    }
+}
+
+/// What stands for the folder of a clamd that unpacks where nobody here can look.
+const ELSEWHERE: &str = "elsewhere";
+
+/// Reads where clamd unpacks. Only of the clamd that `ops/run` starts, and of one on another machine, that is known.
+fn room(section: &mut Section, is_usual: bool, clamd: &Clamd, var: &std::path::Path) -> Room {
+    let usual = var.join("clamd").display().to_string();
+    let is_away = matches!(clamd, Clamd::Tcp(address) if !address.ip().is_loopback());
+    if !is_usual && !is_away && !section.has("temporary") {
+        section.wrong(
+            "temporary",
+            format_args!("must name the folder in which this clamd unpacks mail (its TemporaryDirectory, /tmp if not set), or be `{ELSEWHERE}` if this process cannot look there"),
+        );
+    }
+    let folder = section.text(
+        "temporary",
+        if is_usual { &usual } else { ELSEWHERE },
+        "The folder in which clamd unpacks mail: its TemporaryDirectory, for which a tmpfs of its own is best. A clamd without room there leaves parts out and calls the rest clean, so mail waits then. To be named with `clamd`; `elsewhere` if clamd is on another machine, where nobody looks after its room.",
+    );
+    Room {
+        folder: (folder != ELSEWHERE).then(|| folder.into()),
+        free: section.size(
+            "temporary_free",
+            "512MiB",
+            "1MiB"..="1TiB",
+            "So much must be free there before and after a scan, or the mail waits. The default is what clamd takes at most with the settings of ops/clamd.conf: MaxThreads times the sum of MaxScanSize and StreamMaxLength.",
+        ),
     }
 }

@@ -1,12 +1,13 @@
 //! Virus scanning: asks clamd about the body of every mail.
 //!
 //! Clean mail goes on; infected mail is refused, or held once it was accepted. It fails closed: when clamd cannot be
-//! asked, its answer is anything but clear, or it does not know the EICAR test file any more, the mail waits. A scan that
-//! failed never looks like a scan that passed.
+//! asked, its answer is anything but clear, it does not know the EICAR test file any more, or it has no room to unpack, the
+//! mail waits. A scan that failed never looks like a scan that passed.
 
 mod clamd;
 pub mod config;
 pub mod decide;
+pub mod room;
 mod scanner;
 
 pub use scanner::Scanner;

@@ -3,7 +3,8 @@
 //! A clamd whose database is empty or damaged answers PING and calls everything clean. So it is asked about the EICAR test
 //! file, and a mail counts as clean only when it was found before the scan began, in the last answer there is, and is found
 //! once more after the scan has ended. One question serves all scans that had ended when it was asked. Whatever else clamd
-//! says to it, or does not say, takes its word away from it at once: it fails closed, the mail waits.
+//! says to it, or does not say, takes its word away from it at once: it fails closed, the mail waits. So it does when there
+//! was not plenty of room where clamd unpacks, before the scan and after it.
 
 use std::future::Future;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -15,6 +16,7 @@ use tokio::time::Instant;
 use crate::clamd;
 use crate::config::{Clamd, Config};
 use crate::decide::Report;
+use crate::room::Room;
 
 /// The EICAR test file in two halves, so that no scanner takes this source, or our binary, for a virus.
 const EICAR: [&str; 2] = ["X5O!P%@AP[4\\PZX54(P^)7CC)7}$EICAR-STAN", "DARD-ANTIVIRUS-TEST-FILE!$H+H*"];
@@ -34,6 +36,7 @@ pub struct Scanner(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     clamd: Clamd,
+    room: Room,
     deadline: Duration,
     /// Held while clamd is asked: whoever waits for it has the answer, too.
     asking: tokio::sync::Mutex<()>,
@@ -54,6 +57,7 @@ impl Scanner {
     pub fn new(config: &Config) -> Self {
         Self(Arc::new(Inner {
             clamd: config.clamd.clone(),
+            room: config.room.clone(),
             deadline: config.deadline,
             asking: tokio::sync::Mutex::new(()),
             last: Mutex::new(None),
@@ -64,21 +68,23 @@ impl Scanner {
     ///
     /// # Errors
     /// When clamd cannot be reached, does not answer in time, breaks off, says anything but clean or found, or says clean
-    /// and does not know the test file.
+    /// and does not know the test file or may have had no room.
     pub(crate) async fn scan(&self, mail: &[u8]) -> anyhow::Result<Report> {
         // Without this, a clamd that learns again between a scan and the question after it would be believed what it had
         // said in its ignorance.
         if self.last().is_none_or(|last| last.found.is_err()) {
             self.prove(Instant::now()).await?;
         }
+        self.0.room.look()?;
         let report = self.told(within(self.0.deadline, clamd::scan(&self.0.clamd, mail)).await)?;
         if report == Report::Clean {
+            self.0.room.look()?;
             self.prove(Instant::now()).await?;
         }
         Ok(report)
     }
 
-    /// Whether it answers, within `patience`, and finds the test file. Asked regularly, this tells of a scanner that knows
+    /// Whether it answers, within `patience`, has room, and finds the test file. Asked regularly, this tells of a scanner that knows
     /// nothing before the next mail comes.
     ///
     /// # Errors
@@ -86,6 +92,7 @@ impl Scanner {
     pub async fn probe(&self, patience: Duration) -> anyhow::Result<()> {
         // A scan takes its turn among the others and may take long when there is much to do; a ping does not.
         self.told(within(patience, clamd::ping(&self.0.clamd)).await)?;
+        self.0.room.look()?;
         let _turn = self.0.asking.lock().await;
         self.ask().await
     }
@@ -145,6 +152,8 @@ mod tests {
     use std::net::{TcpListener, TcpStream};
     use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
+    use runtime::config::ByteSize;
+
     use super::*;
 
     /// A clamd that can be made to forget, and counts.
@@ -168,6 +177,7 @@ mod tests {
             std::thread::spawn(move || listener.incoming().for_each(|stream| drop(served.serve(&mut stream.unwrap()))));
             let inner = Inner {
                 clamd,
+                room: Room { folder: None, free: ByteSize(0) },
                 deadline: Duration::from_secs(20),
                 asking: tokio::sync::Mutex::new(()),
                 last: Mutex::new(None),
