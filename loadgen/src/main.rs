@@ -19,6 +19,7 @@ mod report;
 mod run;
 mod sender;
 mod sink;
+mod slowest;
 mod smtp;
 mod sources;
 mod verify;

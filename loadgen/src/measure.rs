@@ -7,6 +7,8 @@ use std::time::Duration;
 use hdrhistogram::Histogram;
 use serde_json::{Value, json};
 
+use crate::slowest::{Slow, Slowest};
+
 /// Digits of a latency that are kept: one in a thousand.
 const DIGITS: u8 = 3;
 /// Longer latencies count as this: a day, in microseconds.
@@ -41,14 +43,16 @@ impl Latency {
         self.0.value_at_percentile(percentile) as f64 / 1000.0
     }
 
-    /// p50, p95, p99 and the longest, in milliseconds.
-    pub(crate) fn figures(&self) -> [f64; 4] {
-        [self.percentile(50.0), self.percentile(95.0), self.percentile(99.0), self.0.max() as f64 / 1000.0]
+    /// p50, p95, p99, p99.9 and the longest, in milliseconds.
+    pub(crate) fn figures(&self) -> [f64; 5] {
+        let [p50, p95, p99, p999] = [50.0, 95.0, 99.0, 99.9].map(|percentile| self.percentile(percentile));
+        [p50, p95, p99, p999, self.0.max() as f64 / 1000.0]
     }
 
     fn to_json(&self) -> Value {
-        let [p50, p95, p99, max] = self.figures();
-        json!({"count": self.count(), "p50_ms": p50, "p95_ms": p95, "p99_ms": p99, "max_ms": max})
+        let [p50, p95, p99, p999, max] = self.figures();
+        let count = self.count();
+        json!({"count": count, "p50_ms": p50, "p95_ms": p95, "p99_ms": p99, "p999_ms": p999, "max_ms": max})
     }
 }
 
@@ -84,8 +88,14 @@ pub(crate) struct Measured {
     pub(crate) late: Latency,
     /// From when a mail was due to its 250, all attempts included.
     pub(crate) to_250: Latency,
+    /// The same to its final word, whichever it is.
+    pub(crate) to_answer: Latency,
+    /// Those that waited longest for it, or had none.
+    pub(crate) slow_answers: Slowest,
     /// From when a mail was due until a reader saw it.
     pub(crate) to_mailbox: Latency,
+    /// Those that were longest on their way.
+    pub(crate) slow_mails: Slowest,
     /// Second by second.
     pub(crate) seconds: BTreeMap<u64, Second>,
     /// Bytes of the mails that were kept.
@@ -129,6 +139,18 @@ impl Measured {
         second.latencies.push(u32::try_from(latency.as_millis()).unwrap_or(u32::MAX));
     }
 
+    /// A mail has its final word.
+    pub(crate) fn answered(&mut self, latency: Duration, slow: impl FnOnce() -> Slow) {
+        self.to_answer.note(latency);
+        self.slow_answers.note(latency, slow);
+    }
+
+    /// A reader has seen a mail.
+    pub(crate) fn seen(&mut self, latency: Duration, slow: impl FnOnce() -> Slow) {
+        self.to_mailbox.note(latency);
+        self.slow_mails.note(latency, slow);
+    }
+
     /// What happens in this second.
     pub(crate) fn second(&mut self, after: Duration) -> &mut Second {
         self.seconds.entry(after.as_secs()).or_default()
@@ -155,6 +177,8 @@ impl Measured {
         json!({
             "kept": kept, "refused": refused, "deferred": deferred, "seconds": self.last.as_secs_f64(),
             "rate": self.rate(), "bytes": self.bytes,
+            "to_answer": self.to_answer.to_json(), "slowest_to_answer": self.slow_answers.to_json(),
+            "slowest_to_mailbox": self.slow_mails.to_json(),
             "connect": self.connect.to_json(), "late": self.late.to_json(), "to_250": self.to_250.to_json(),
             "to_mailbox": self.to_mailbox.to_json(), "kept_and_p99_ms_by_second": by_second,
         })
@@ -172,9 +196,10 @@ mod tests {
             measured.kept(Duration::from_millis(20 * number), Duration::from_millis(number + 1), 10);
         }
         measured.second(Duration::from_secs(5)).refused += 1;
-        let [p50, p95, p99, max] = measured.to_250.figures();
+        let [p50, p95, p99, p999, max] = measured.to_250.figures();
         let near = |value: f64, want: f64| (value - want).abs() <= want / 500.0;
         assert!(near(p50, 50.0) && near(p95, 95.0) && near(p99, 99.0) && near(max, 100.0), "{p50} {p95} {p99} {max}");
+        assert!(near(p999, 100.0), "{p999}");
         assert_eq!((measured.counts(), measured.bytes), ((100, 1, 0), 1000));
         assert!((measured.rate() - 100.0 / 1.98).abs() < 0.001);
         let told = measured.to_json();

@@ -71,24 +71,28 @@ pub(crate) fn text(run: &str, seed: u64, books: &Books, measured: &Measured, pro
     let (kept, refused, deferred) = measured.counts();
     let (seconds, megabytes) = (measured.last.as_secs_f64(), measured.bytes as f64 / 1e6);
     let mut text = format!(
-        "run {run}, seed {seed}\n\n{kept} mails kept in {seconds:.1} s: {:.1} mails/s, {:.1} MB/s, {:.1} KB each; {refused} \
-         refused, {deferred} attempts put off\n\n{:<16}{:>10}{:>10}{:>10}{:>10}{:>10}\n",
+        "run {run}, seed {seed}\n\n{:<16}{:>10}{:>10}{:>10}{:>10}{:>10}{:>10}\n",
+        "milliseconds", "p50", "p95", "p99", "p99.9", "longest", "count"
+    );
+    text.push_str(&row("to the answer", &measured.to_answer));
+    text.push_str(&row("to the mailbox", &measured.to_mailbox));
+    for (name, slowest) in [("answer", &measured.slow_answers), ("mailbox", &measured.slow_mails)] {
+        let lines = slowest.to_text();
+        if !lines.is_empty() {
+            let _ = write!(text, "\nlongest to the {name}\n{lines}");
+        }
+    }
+    let _ = writeln!(
+        text,
+        "\n{kept} mails kept in {seconds:.1} s: {:.1} mails/s, {:.1} MB/s, {:.1} KB each; {refused} refused, {deferred} \
+         attempts put off\n",
         measured.rate(),
         megabytes / seconds.max(0.001),
         measured.bytes as f64 / 1e3 / kept.max(1) as f64,
-        "milliseconds",
-        "p50",
-        "p95",
-        "p99",
-        "longest",
-        "count"
     );
-    for (name, latency) in [
-        ("connect", &measured.connect),
-        ("begun late", &measured.late),
-        ("to the 250", &measured.to_250),
-        ("to the mailbox", &measured.to_mailbox),
-    ] {
+    for (name, latency) in
+        [("connect", &measured.connect), ("begun late", &measured.late), ("to the 250", &measured.to_250)]
+    {
         text.push_str(&row(name, latency));
     }
     if !books.replies.is_empty() {
@@ -107,8 +111,8 @@ fn row(name: &str, latency: &Latency) -> String {
     if latency.count() == 0 {
         return String::new();
     }
-    let [p50, p95, p99, max] = latency.figures();
-    format!("{name:<16}{p50:>10.1}{p95:>10.1}{p99:>10.1}{max:>10.1}{:>10}\n", latency.count())
+    let [p50, p95, p99, p999, max] = latency.figures();
+    format!("{name:<16}{p50:>10.1}{p95:>10.1}{p99:>10.1}{p999:>10.1}{max:>10.1}{:>10}\n", latency.count())
 }
 
 #[cfg(test)]

@@ -331,6 +331,59 @@ mod tests {
         }
     }
 
+    /// A server that bears one mail on a connection, and says so, or not, when the next is begun.
+    async fn serve_one_each(listener: tokio::net::TcpListener, farewell: &'static [u8]) {
+        use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
+        loop {
+            let (stream, _) = listener.accept().await.unwrap();
+            let (mut stream, mut line, mut in_body, mut is_full) = (BufReader::new(stream), Vec::new(), false, false);
+            stream.write_all(b"220 a\r\n").await.unwrap();
+            while stream.read_until(b'\n', &mut line).await.unwrap() > 0 {
+                let reply: &[u8] = match (in_body, line.as_slice()) {
+                    (true, b".\r\n") => {
+                        (in_body, is_full) = (false, true);
+                        b"250 kept\r\n"
+                    }
+                    (true, _) => b"",
+                    (false, b"DATA\r\n") => {
+                        in_body = true;
+                        b"354 d\r\n"
+                    }
+                    (false, _) if is_full => farewell,
+                    (false, _) => b"250 b\r\n",
+                };
+                stream.write_all(reply).await.unwrap();
+                if is_full && reply == farewell {
+                    break;
+                }
+                line.clear();
+            }
+        }
+    }
+
+    /// A retry would take an hour.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_kept_connection_that_was_closed_is_made_anew_at_once() {
+        for farewell in [&b"421 enough\r\n"[..], b""] {
+            let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let arguments = format!(
+                "run --smtp {} --to a@x --mails 3 --connections 1 --per-connection 0 --retry 1h --give-up-after 3h",
+                listener.local_addr().unwrap()
+            );
+            let options = Alone::try_parse_from(arguments.split_whitespace()).unwrap().options;
+            let run = Arc::new(prepare(&options, 1).unwrap());
+            let sent = async {
+                tokio::select! {
+                    sent = send(&options, &run) => sent.unwrap(),
+                    () = serve_one_each(listener, farewell) => {}
+                }
+            };
+            tokio::time::timeout(Duration::from_secs(20), sent).await.unwrap();
+            let measured = run.measure.so_far();
+            assert_eq!((measured.counts(), measured.connect.count()), ((3, 0, 0), 3));
+        }
+    }
+
     #[test]
     fn options_that_do_not_fit() {
         for (options, good) in [

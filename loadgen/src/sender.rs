@@ -11,6 +11,7 @@ use crate::ledger::Ledger;
 use crate::mails::{Mail, Mails};
 use crate::measure::Measure;
 use crate::queue::{Letter, Queue};
+use crate::slowest::Slow;
 use crate::smtp::{Connection, Target, Trouble, Word};
 use crate::sources::Sources;
 use crate::watch::Awaited;
@@ -137,6 +138,9 @@ impl Run {
         let attempts = letter.attempts + 1;
         let at = Instant::now() + self.retries.wait(attempts);
         if at > letter.due + self.retries.give_up_after {
+            let latency = letter.due.elapsed();
+            let slow = || self.slow(letter.due, latency, &mail.id, format!("none, after {attempts} attempts"));
+            self.measure.note(|measured| measured.slow_answers.note(latency, slow));
             return self.queue.done();
         }
         self.queue.defer(Letter { to: Some(left), attempts, source, ..letter }, at);
@@ -161,11 +165,19 @@ impl Run {
         self.ledger.note(&lines)
     }
 
+    /// A mail that was waited for, so long.
+    pub(crate) fn slow(&self, due: Instant, latency: Duration, mail: &str, answer: String) -> Slow {
+        let now = runtime::clock::now().0;
+        let ago = u64::try_from(due.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let after = due.saturating_duration_since(self.queue.start());
+        Slow { latency, due: after, at: now.saturating_sub(ago), mail: mail.to_owned(), answer }
+    }
+
     /// Notes what was said, and gives the recipients for whom nothing final was.
     fn note(&self, letter: &Letter, mail: &Mail, numbers: &[u32], words: &[Word]) -> Vec<u32> {
         let now = Instant::now();
         let (after, latency) = (now - self.queue.start(), now - letter.due);
-        let (mut left, mut kept, mut refused) = (Vec::new(), false, false);
+        let (mut left, mut kept, mut refused) = (Vec::new(), false, None);
         let mut books = self.books();
         for (number, word) in numbers.iter().zip(words) {
             let to = &self.people[*number as usize];
@@ -175,7 +187,7 @@ impl Run {
                     books.end(&mail.id, to, Fate::Kept);
                 }
                 Word::Refused(reply) => {
-                    refused = true;
+                    refused = Some(reply);
                     books.reply(reply);
                     books.end(&mail.id, to, Fate::Refused);
                 }
@@ -193,8 +205,15 @@ impl Run {
             if kept {
                 measured.kept(after, latency, mail.stuffed.len());
             }
+            if kept || refused.is_some() {
+                let said = if kept { "250" } else { refused.map_or("", String::as_str) };
+                let attempt = letter.attempts + 1;
+                measured.answered(latency, || {
+                    self.slow(letter.due, latency, &mail.id, format!("{said}, at attempt {attempt}"))
+                });
+            }
             let second = measured.second(after);
-            second.refused += u64::from(refused);
+            second.refused += u64::from(refused.is_some());
             second.deferred += u64::from(!left.is_empty());
         });
         left
@@ -208,16 +227,22 @@ impl Run {
         source: Option<IpAddr>,
         turn: usize,
     ) -> Result<Vec<Word>, Trouble> {
-        let open = match line {
-            Some(open) => open,
-            None => {
-                let begun = Instant::now();
-                let connection = Connection::open(&self.target, source, turn).await?;
-                self.measure.note(|measured| measured.connect.note(begun.elapsed()));
-                line.insert(Line { connection, listed: mail.listed, source, mails: 0 })
+        let (open, words) = loop {
+            let open = match line {
+                Some(open) => open,
+                None => {
+                    let begun = Instant::now();
+                    let connection = Connection::open(&self.target, source, turn).await?;
+                    self.measure.note(|measured| measured.connect.note(begun.elapsed()));
+                    line.insert(Line { connection, listed: mail.listed, source, mails: 0 })
+                }
+            };
+            match open.connection.send(&mail.from, to, &mail.stuffed, mail.slow).await {
+                // The server bears no more mails on a connection, or not for so long: an MTA makes another one at once.
+                Err(_) if open.mails > 0 && open.connection.was_over() => *line = None,
+                words => break (open, words?),
             }
         };
-        let words = open.connection.send(&mail.from, to, &mail.stuffed, mail.slow).await?;
         open.mails += 1;
         // After a command that failed the transaction stands half begun: an MTA would say RSET, or take leave as here.
         let is_full = self.per_connection > 0 && open.mails >= self.per_connection;

@@ -98,6 +98,10 @@ pub(crate) struct Connection {
     pipelining: bool,
     patience: Duration,
     trickle: u64,
+    /// Whether the server has closed it, or taken leave.
+    is_closed: bool,
+    /// Whether it has answered anything of the mail in hand.
+    is_begun: bool,
 }
 
 impl Connection {
@@ -116,6 +120,8 @@ impl Connection {
             pipelining: false,
             patience: target.patience,
             trickle: target.trickle,
+            is_closed: false,
+            is_begun: false,
         };
         connection.expect(220).await?;
         connection.hello().await?;
@@ -159,6 +165,7 @@ impl Connection {
         body: &[u8],
         slow: bool,
     ) -> Result<Vec<Word>, Trouble> {
+        self.is_begun = false;
         let mut commands = vec![format!("MAIL FROM:<{from}>\r\n")];
         commands.extend(to.iter().map(|to| format!("RCPT TO:<{to}>\r\n")));
         commands.push("DATA\r\n".to_owned());
@@ -218,6 +225,11 @@ impl Connection {
         Ok(())
     }
 
+    /// Whether it had ended before the mail in hand was begun, of which the server knows nothing then.
+    pub(crate) fn was_over(&self) -> bool {
+        self.is_closed && !self.is_begun
+    }
+
     /// Takes leave. What the server answers does not matter any more.
     pub(crate) async fn quit(mut self) {
         if self.write(b"QUIT\r\n").await.is_ok() {
@@ -234,6 +246,8 @@ impl Connection {
     async fn reply(&mut self) -> Result<Reply, Trouble> {
         let (code, mut lines) = self.lines().await?;
         let reply = Reply { code, text: lines.pop().unwrap_or_default() };
+        self.is_closed |= code == 421;
+        self.is_begun |= code != 421;
         if code == 421 { Err(Trouble::Said(reply)) } else { Ok(reply) }
     }
 
@@ -244,7 +258,9 @@ impl Connection {
                 return Ok(reply);
             }
             let read = tokio::time::timeout(self.patience, self.stream.read_buf(&mut self.input)).await;
-            if read.map_err(|_| Trouble::Broken("no reply in time".into()))?? == 0 {
+            let read = read.map_err(|_| Trouble::Broken("no reply in time".into()))?;
+            self.is_closed |= !matches!(read, Ok(1..));
+            if read? == 0 {
                 return Err(Trouble::Broken("the connection was closed".into()));
             }
         }
@@ -256,7 +272,9 @@ impl Connection {
             self.stream.flush().await
         };
         let written = tokio::time::timeout(self.patience, write).await;
-        Ok(written.map_err(|_| Trouble::Broken("not taken in time".into()))??)
+        let written = written.map_err(|_| Trouble::Broken("not taken in time".into()))?;
+        self.is_closed |= written.is_err();
+        Ok(written?)
     }
 }
 

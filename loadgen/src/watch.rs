@@ -70,7 +70,9 @@ async fn look(
             anyhow::ensure!(is_read, "what is new cannot be read");
             for mark in came.iter().filter_map(|literal| run.mails.span.find(literal)) {
                 if let Some(due) = run.awaited.came(&mark.id, person) {
-                    run.measure.note(|measured| measured.to_mailbox.note(due.elapsed()));
+                    let latency = due.elapsed();
+                    let slow = || run.slow(due, latency, &mark.id, format!("in the INBOX of {person}"));
+                    run.measure.note(|measured| measured.seen(latency, slow));
                 }
             }
             *seen = exists;
