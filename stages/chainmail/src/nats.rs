@@ -3,20 +3,20 @@
 //! It is watched, too: once its disk was full, a stream stays shut until the server is started again, so that is done as
 //! soon as there is room. A server that an operator runs is left alone; `/ready` says what is wrong with it.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, anyhow, bail};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use runtime::admin::Readiness;
 use runtime::broker::Broker;
 use runtime::health::Trouble;
 use runtime::tasks::Tasks;
-use runtime::telemetry;
+use runtime::{telemetry, version};
 
 use crate::config::Config;
 
@@ -199,13 +199,36 @@ fn keep_running(program: &PathBuf, settings: &PathBuf, wanted: &AtomicBool, pid:
     }
 }
 
-/// An operator's own nats-server on the PATH, else the one that ops/setup has put under `var`.
+/// An operator's own nats-server on the PATH, if it is new enough, else the one that ops/setup has put under `var`.
 fn program(config: &Config) -> anyhow::Result<PathBuf> {
     let folders =
         std::env::var_os("PATH").map(|path| std::env::split_paths(&path).collect::<Vec<_>>()).unwrap_or_default();
-    let own = [config.var.join("bin"), PathBuf::from("var/bin")];
-    let found = folders.into_iter().chain(own).map(|folder| folder.join("nats-server")).find(|path| path.is_file());
-    found.context("there is no nats-server: run ops/setup, or set broker.embedded to false and run one yourself")
+    find(folders.into_iter().chain([config.var.join("bin"), PathBuf::from("var/bin")]))
+}
+
+/// The first in these folders that can be used.
+fn find(folders: impl Iterator<Item = PathBuf>) -> anyhow::Result<PathBuf> {
+    let mut refused = None;
+    for path in folders.map(|folder| folder.join("nats-server")).filter(|path| path.is_file()) {
+        match is_new_enough(&path) {
+            Ok(()) => return Ok(path),
+            Err(error) => {
+                tracing::warn!(%error, "a nats-server is passed over");
+                refused = refused.or(Some(error));
+            }
+        }
+    }
+    Err(refused.unwrap_or_else(|| {
+        anyhow!("there is no nats-server: run ops/setup, or set broker.embedded to false and run one yourself")
+    }))
+}
+
+fn is_new_enough(program: &Path) -> anyhow::Result<()> {
+    let shown = program.display();
+    let said = Command::new(program).arg("--version").stdin(Stdio::null()).output();
+    let said = said.with_context(|| format!("{shown} cannot be started"))?;
+    let version = String::from_utf8_lossy(&said.stdout);
+    version::check(&shown.to_string(), version.trim().trim_start_matches("nats-server:").trim())
 }
 
 fn folder(config: &Config) -> PathBuf {
@@ -242,7 +265,28 @@ fn write_settings(config: &Config) -> anyhow::Result<PathBuf> {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
+    use std::fs;
+    use std::os::unix::fs::PermissionsExt as _;
+
     use super::*;
+
+    #[test]
+    fn the_first_that_is_new_enough_is_taken() {
+        let here = tempfile::tempdir().unwrap();
+        let folder = |name: &str| here.path().join(name);
+        for (name, version) in [("old", "v2.9.25"), ("good", "v2.12.0"), ("new", "v2.15.1")] {
+            fs::create_dir(folder(name)).unwrap();
+            let program = folder(name).join("nats-server");
+            fs::write(&program, format!("#!/bin/sh\necho nats-server: {version}\n")).unwrap();
+            fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+        }
+        let find = |names: &[&str]| find(names.iter().map(|name| folder(name))).map_err(|error| error.to_string());
+        assert_eq!(find(&["none", "old", "good", "new"]).unwrap(), folder("good").join("nats-server"));
+        let error = find(&["old", "none"]).unwrap_err();
+        assert!(error.contains("old/nats-server is nats-server \"v2.9.25\", and 2.12 or later is needed"), "{error}");
+        assert!(find(&["none"]).unwrap_err().starts_with("there is no nats-server"));
+    }
 
     #[track_caller]
     fn check(trouble: Trouble, room: Option<u64>, want: &str) {

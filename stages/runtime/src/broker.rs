@@ -22,7 +22,7 @@ use tokio::time::error::Elapsed;
 
 use crate::config::{ByteSize, Section};
 use crate::health::{Health, Trouble};
-use crate::trace;
+use crate::{trace, version};
 
 /// The header by which the broker knows a duplicate.
 const MESSAGE_ID: &str = "Nats-Msg-Id";
@@ -124,7 +124,7 @@ impl Broker {
     /// Connects, and keeps trying for `patience`.
     ///
     /// # Errors
-    /// When the broker cannot be reached in that time.
+    /// When the broker cannot be reached in that time, or is too old.
     pub async fn connect(config: Config, name: &str, patience: Duration) -> anyhow::Result<Self> {
         let (rise, epoch) = watch::channel(0_u64);
         let signs = Arc::new(Signs { rise, lost: tokio::sync::Notify::new(), health: Mutex::default() });
@@ -154,6 +154,7 @@ impl Broker {
                 Err(error) => anyhow::bail!("the broker at {url} cannot be reached: {error}"),
             }
         };
+        version::check(&format!("the broker at {url}"), &client.server_info().version)?;
         let jetstream = jetstream::ContextBuilder::new().timeout(config.publish_timeout).build(client.clone());
         Ok(Self { client, jetstream, config: Arc::new(config), signs, epoch })
     }
@@ -390,21 +391,21 @@ fn on_event(event: &Event, signs: &Signs) {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-    use tokio::net::TcpListener;
+    use tokio::net::{TcpListener, TcpStream};
 
     use super::*;
 
-    /// Each of them was waited for by itself: an import of 3,600 accounts, announced to a broker that had fallen silent, took
-    /// an hour.
-    #[tokio::test]
-    async fn a_silent_broker_is_waited_for_once() {
+    /// A broker of this version that answers, and then takes nothing: how it is reached, and its end of the connection.
+    async fn stand_in(version: &str) -> (Config, impl Future<Output = TcpStream> + use<>) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let mut config = Config::read(&mut Section::root(serde_json::json!({}), std::rc::Rc::default()));
         config.url = listener.local_addr().unwrap().to_string();
-        let silent = async {
+        let hello = format!(
+            "INFO {{\"server_id\":\"x\",\"version\":\"{version}\",\"max_payload\":8388608,\"proto\":1,\"headers\":true}}\r\n"
+        );
+        let serve = async move {
             let (mut client, _) = listener.accept().await.unwrap();
-            let hello = b"INFO {\"server_id\":\"x\",\"version\":\"2.10.0\",\"max_payload\":8388608,\"proto\":1,\"headers\":true}\r\n";
-            client.write_all(hello).await.unwrap();
+            client.write_all(hello.as_bytes()).await.unwrap();
             let mut heard = Vec::new();
             while !heard.ends_with(b"PING\r\n") {
                 client.read_buf(&mut heard).await.unwrap();
@@ -412,6 +413,24 @@ mod tests {
             client.write_all(b"PONG\r\n").await.unwrap();
             client
         };
+        (config, serve)
+    }
+
+    #[tokio::test]
+    async fn a_broker_that_is_too_old_is_refused() {
+        let (config, serve) = stand_in("2.9.25").await;
+        let url = config.url.clone();
+        let (broker, _client) = tokio::join!(Broker::connect(config, "test", LOOK), serve);
+        let error = broker.unwrap_err().to_string();
+        let want = format!("the broker at {url} is nats-server \"2.9.25\", and 2.12 or later is needed");
+        assert!(error.starts_with(&want), "{error}");
+    }
+
+    /// Each of them was waited for by itself: an import of 3,600 accounts, announced to a broker that had fallen silent, took
+    /// an hour.
+    #[tokio::test]
+    async fn a_silent_broker_is_waited_for_once() {
+        let (config, silent) = stand_in("2.12.0").await;
         let (broker, client) = tokio::join!(Broker::connect(config, "test", LOOK), silent);
         let (broker, began) = (broker.unwrap(), Instant::now());
         // More than the sockets hold, so that it is not on its way.

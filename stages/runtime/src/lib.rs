@@ -30,6 +30,7 @@ pub mod tasks;
 pub mod telemetry;
 pub mod tls;
 mod trace;
+pub mod version;
 pub mod worker;
 
 pub use fault::{Fault, OrNever};
