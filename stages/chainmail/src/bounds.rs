@@ -47,12 +47,25 @@ fn memory(config: &Config, part: Part) -> [(&'static str, u64); 9] {
     ]
 }
 
-/// How many descriptors the configured connections need: the gate has two for each of its own.
+/// How many descriptors the configured connections need: a client that the gate passes on has two there, and one in accept.
 fn descriptors(config: &Config, part: Part) -> u64 {
+    let (gate, accept) = match part {
+        Part::All => within_one_process(config),
+        part => (if_runs(part, Part::Gate, 2), if_runs(part, Part::Accept, 1)),
+    };
     RESERVE
-        + if_runs(part, Part::Gate, 2 * count(config.gate.connections))
-        + if_runs(part, Part::Accept, count(config.accept.connections))
+        + gate * count(config.gate.connections)
+        + accept * count(config.accept.connections)
         + if_runs(part, Part::Store, count(config.store.connections))
+}
+
+/// Descriptors for each connection of the gate and of accept where both are in one process: the gate hands its client over,
+/// unless accept may be elsewhere, and then no other gate connects to accept, unless that listens for other machines.
+fn within_one_process(config: &Config) -> (u64, u64) {
+    let listen = &config.accept.listen;
+    let is_handed_over = config.gate.accept.iter().all(|node| listen.contains(node));
+    let is_alone = is_handed_over && listen.iter().all(|address| address.ip().is_loopback());
+    (if is_handed_over { 1 } else { 2 }, if is_alone { 0 } else { 1 })
 }
 
 /// Tells both, and takes as many descriptors as the system gives.
@@ -98,5 +111,21 @@ mod tests {
         assert_eq!(descriptors(&config, Part::Deliver), RESERVE);
         let gate = u64::try_from(config.gate.connections).unwrap();
         assert_eq!(descriptors(&config, Part::Gate), RESERVE + 2 * gate);
+    }
+
+    /// The gate of the same process hands its client over: one socket, where three were counted.
+    #[test]
+    fn who_is_handed_over_has_one_descriptor() {
+        #[track_caller]
+        fn check(nodes: &[&str], listen: &[&str], want: u64) {
+            let (mut config, _) = crate::config::load(None).unwrap();
+            config.gate.accept = nodes.iter().map(|node| node.parse().unwrap()).collect();
+            config.accept.listen = listen.iter().map(|address| address.parse().unwrap()).collect();
+            (config.gate.connections, config.accept.connections, config.store.connections) = (100, 10, 5);
+            assert_eq!(descriptors(&config, Part::All), RESERVE + want + 5);
+        }
+        check(&["127.0.0.1:2526"], &["127.0.0.1:2526"], 100);
+        check(&["192.0.2.1:2526"], &["127.0.0.1:2526", "192.0.2.1:2526"], 110);
+        check(&["127.0.0.1:2526", "192.0.2.2:2526"], &["127.0.0.1:2526"], 210);
     }
 }
