@@ -14,7 +14,7 @@ use super::encode;
 const BASE64: GeneralPurpose = GeneralPurpose::new(&IMAP_MUTF7, NO_PAD);
 
 /// Bytes of a mailbox's name: enough for 32 levels with a word each, and each name lies in memory with every LIST.
-const LONGEST: usize = 512;
+pub(super) const LONGEST: usize = 512;
 /// Levels of a name.
 const LEVELS: usize = 32;
 
@@ -151,11 +151,27 @@ impl Pattern {
         Some(new)
     }
 
-    pub(super) fn matches(&self, name: &str) -> bool {
+    /// Words of which each letter of a name takes a step.
+    pub(super) fn words(&self) -> usize {
+        self.wild.len()
+    }
+
+    pub(super) fn letters(&self) -> usize {
+        self.length
+    }
+
+    /// Marks whether the names above a name, the highest first, and at last itself, match. It is gone through once for all.
+    pub(super) fn mark(&self, name: &str, levels: &mut Vec<bool>) {
+        levels.resize(name.matches('/').count() + 1, false);
         let mut reached = vec![0; self.wild.len()];
         reached[0] = 1;
         self.pass_wildcards(&mut reached);
+        let mut level = 0;
         for letter in name.chars() {
+            if letter == '/' {
+                levels[level] |= self.is_at_end(&reached);
+                level += 1;
+            }
             let goes_on = self.letters.get(&letter);
             let stays = if letter == '/' { &self.any } else { &self.wild };
             let mut carry = 0;
@@ -165,10 +181,14 @@ impl Pattern {
                 carry = steps >> 63;
             }
             if reached.iter().all(|here| *here == 0) {
-                return false;
+                return;
             }
             self.pass_wildcards(&mut reached);
         }
+        levels[level] |= self.is_at_end(&reached);
+    }
+
+    fn is_at_end(&self, reached: &[u64]) -> bool {
         reached[self.length / 64] >> (self.length % 64) & 1 == 1
     }
 
@@ -235,6 +255,32 @@ mod tests {
         assert!(is_mailbox_name(&["x"; LEVELS].join("/")) && !is_mailbox_name(&["x"; LEVELS + 1].join("/")));
     }
 
+    fn matches(pattern: &str, name: &str) -> bool {
+        let mut levels = Vec::new();
+        Pattern::new(pattern).unwrap().mark(name, &mut levels);
+        levels.pop().unwrap()
+    }
+
+    #[test]
+    fn what_is_above_a_name_is_marked_with_it() {
+        for (pattern, want) in [
+            ("*", [true, true, true]),
+            ("%", [true, false, false]),
+            ("*b", [false, true, false]),
+            ("a/%", [false, true, false]),
+            ("x", [false, false, false]),
+        ] {
+            let mut levels = Vec::new();
+            Pattern::new(pattern).unwrap().mark("a/b/cd", &mut levels);
+            assert_eq!(levels, want, "{pattern}");
+        }
+        let mut levels = Vec::new();
+        for pattern in ["a", "a/b/cd"] {
+            Pattern::new(pattern).unwrap().mark("a/b/cd", &mut levels);
+        }
+        assert_eq!(levels, [true, false, true]);
+    }
+
     #[test]
     fn wildcards() {
         for (pattern, name, want) in [
@@ -252,11 +298,12 @@ mod tests {
             ("%/%b", "a/ab", true),
             ("%/%b", "a/a/b", false),
         ] {
-            assert_eq!(Pattern::new(pattern).unwrap().matches(name), want, "{pattern} {name}");
+            assert_eq!(matches(pattern, name), want, "{pattern} {name}");
         }
-        let many = Pattern::new(&"*a".repeat(200)).unwrap();
-        assert!(!many.matches(&"a".repeat(199)) && many.matches(&"a".repeat(200)) && many.matches(&"ba".repeat(250)));
-        assert!(Pattern::new(&"%*".repeat(30_000)).unwrap().matches("a/b"));
+        let many = "*a".repeat(200);
+        assert!(!matches(&many, &"a".repeat(199)) && matches(&many, &"a".repeat(200)));
+        assert!(matches(&many, &"ba".repeat(250)));
+        assert!(matches(&"%*".repeat(30_000), "a/b"));
         assert!(Pattern::new(&"a".repeat(2 * LONGEST + 2)).is_none());
     }
 }

@@ -11,6 +11,7 @@ mod flags;
 mod id;
 mod idle;
 mod job;
+mod levels;
 mod listing;
 mod login;
 mod mailboxes;

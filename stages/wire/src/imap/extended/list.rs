@@ -65,11 +65,22 @@ fn read_return(reader: &mut Reader<'_>, listed: &mut Listed) -> Option<()> {
         b"CHILDREN" | b"SPECIAL-USE" => {}
         b"STATUS" => {
             reader.takes(b" ").then_some(())?;
-            listed.status = reader.list(status_item)?;
+            listed.status = once(reader.list(status_item)?);
         }
         _ => return None,
     }
     Some(())
+}
+
+/// Each item once: every mailbox would be told of as often as one is named.
+pub(in crate::imap) fn once(items: Vec<StatusDataItemName>) -> Vec<StatusDataItemName> {
+    let mut kept = Vec::new();
+    for item in items {
+        if !kept.contains(&item) {
+            kept.push(item);
+        }
+    }
+    kept
 }
 
 fn status_item(reader: &mut Reader<'_>) -> Option<StatusDataItemName> {

@@ -15,7 +15,7 @@ use crate::imap::rows::Rows;
 
 /// Messages that are put in order in some hundredths of a second.
 const MANY: usize = 20_000;
-/// Bytes that are looked into in as long.
+/// Bytes that are looked into in as long, and steps of looking for names.
 const LARGE: usize = 1024 * 1024;
 
 /// What a command still has to do.
@@ -117,10 +117,11 @@ impl ImapSession {
         self.done(&running.tag, &format!("OK {code}{} done", running.name));
     }
 
-    /// Whether the next step puts very many messages in order, or looks into a large text.
+    /// Whether the next step puts very many messages in order, looks into a large text, or for very many names.
     pub(super) fn is_long(&self) -> bool {
         match self.running.as_ref().map(|running| &running.job) {
             Some(Job::Search(searching)) => searching.is_to_order() && self.messages().len() > MANY,
+            Some(Job::List(listing)) => listing.steps() > LARGE,
             Some(Job::Fetch(fetching)) => fetching.looks_into() > LARGE,
             _ => false,
         }
@@ -131,6 +132,7 @@ impl ImapSession {
         let Some(mut running) = self.running.take() else { return };
         let over = match &mut running.job {
             Job::Fetch(_) => return self.fetch_on(running),
+            Job::List(_) => return self.list_on(running),
             Job::Tell(_) => return self.tell_on(running),
             Job::Search(searching) => self.search_next(searching),
             _ => true,
@@ -187,6 +189,10 @@ impl ImapSession {
                     self.put("* BYE too many failed logins\r\n");
                     self.closing = true;
                 }
+            }
+            (Job::List(listing), Answer::Mailboxes(mailboxes)) => {
+                listing.take(mailboxes);
+                self.running = Some(running);
             }
             (Job::List(_) | Job::Status { .. } | Job::Quota, answer) => self.answered_of_names(&running, answer),
             (Job::Open { name, mode, known }, Answer::View(view)) => {

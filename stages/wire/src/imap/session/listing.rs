@@ -1,6 +1,5 @@
 //! LIST and LSUB: which mailboxes there are, what is above them, and what is subscribed to.
 
-use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use bytes::BytesMut;
@@ -9,14 +8,19 @@ use imap_types::mailbox::{ListMailbox, Mailbox as MailboxName};
 use imap_types::status::StatusDataItemName;
 
 use super::ImapSession;
-use super::job::Job;
+use super::job::{Job, Running};
+use super::levels::{self, Name};
 use super::naming::wire;
 use crate::imap::extended::list::{self as extended, Listed};
-use crate::imap::names::{self, Pattern};
+use crate::imap::names::{self, LONGEST, Pattern};
 use crate::imap::question::{Mailbox, Question};
 
 /// Patterns of a command: each name is compared with each of them.
 const PATTERNS: usize = 10;
+/// Letters of all of them: the longest name with a wildcard before each letter, or ten that people would write.
+const LETTERS: usize = 2 * LONGEST + 1;
+/// Names whose lines are written before the first of them is sent.
+const PORTION: usize = 500;
 
 /// What is listed.
 #[derive(Debug)]
@@ -24,22 +28,38 @@ pub(super) struct Listing {
     patterns: Vec<Pattern>,
     what: Listed,
     command: Command,
+    names: Names,
+}
+
+/// What there is to be listed.
+#[derive(Debug)]
+enum Names {
+    Asked,
+    /// It has come.
+    There(Vec<Mailbox>),
+    /// What is left of it.
+    Found(Vec<Mailbox>, std::vec::IntoIter<Name>),
+}
+
+impl Listing {
+    /// The mailboxes of the account.
+    pub(super) fn take(&mut self, mailboxes: Vec<Mailbox>) {
+        self.names = Names::There(mailboxes);
+    }
+
+    /// How much the next step has to do.
+    pub(super) fn steps(&self) -> usize {
+        match &self.names {
+            Names::There(mailboxes) => levels::steps(mailboxes, &self.patterns),
+            Names::Asked | Names::Found(..) => 0,
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Command {
     List,
     Lsub,
-}
-
-/// What is known of a name.
-#[derive(Default)]
-struct Known<'a> {
-    mailbox: Option<&'a Mailbox>,
-    has_children: bool,
-    has_subscribed: bool,
-    /// Something below it is subscribed to and not listed itself.
-    has_hidden: bool,
 }
 
 impl ImapSession {
@@ -86,28 +106,41 @@ impl ImapSession {
         let spelling = self.spelling();
         // No mailbox has a name that is not spelt as it should be.
         let whole = |pattern: &Vec<u8>| names::decode(&[&what.reference[..], pattern].concat(), spelling);
-        let patterns = what.patterns.iter().filter_map(whole).filter_map(|pattern| Pattern::new(&pattern)).collect();
+        let patterns = what.patterns.iter().filter_map(whole).filter_map(|pattern| Pattern::new(&pattern));
+        let patterns: Vec<Pattern> = patterns.collect();
+        if patterns.iter().map(Pattern::letters).sum::<usize>() > LETTERS {
+            return self.done(&tag, "NO [LIMIT] the patterns are too long");
+        }
         self.asked_modseq(what.status.contains(&StatusDataItemName::HighestModSeq));
-        let job = Job::List(Box::new(Listing { patterns, what, command }));
+        let job = Job::List(Box::new(Listing { patterns, what, command, names: Names::Asked }));
         self.ask(tag, named, Question::Mailboxes, job);
     }
 
-    pub(super) fn put_list(&mut self, listing: &Listing, mailboxes: &[Mailbox]) {
-        let known = known(mailboxes, &listing.patterns);
-        for (name, known) in &known {
-            if listing.patterns.iter().any(|pattern| pattern.matches(name)) {
-                match listing.command {
-                    Command::List => self.put_name(listing, name, known),
-                    Command::Lsub => self.put_lsub(name, known),
+    /// Finds the names, or writes the next of them.
+    pub(super) fn list_on(&mut self, mut running: Running) {
+        let Job::List(listing) = &mut running.job else { return };
+        match &mut listing.names {
+            Names::There(mailboxes) => {
+                let names = levels::listed(mailboxes, &listing.patterns).into_iter();
+                listing.names = Names::Found(std::mem::take(mailboxes), names);
+            }
+            Names::Found(mailboxes, names) if names.len() > 0 => {
+                for name in names.take(PORTION) {
+                    match listing.command {
+                        Command::List => self.put_name(&listing.what, &name, mailboxes),
+                        Command::Lsub => self.put_lsub(&name, mailboxes),
+                    }
                 }
             }
+            Names::Asked | Names::Found(..) => return self.finish(&running),
         }
+        self.running = Some(running);
     }
 
-    fn put_name(&mut self, listing: &Listing, name: &str, known: &Known<'_>) {
-        let what = &listing.what;
-        let mailbox = known.mailbox.filter(|mailbox| mailbox.exists);
-        let is_subscribed = known.mailbox.is_some_and(|mailbox| mailbox.subscribed);
+    fn put_name(&mut self, what: &Listed, name: &Name, mailboxes: &[Mailbox]) {
+        let (known, named) = (&name.known, name.mailbox(mailboxes));
+        let mailbox = named.filter(|mailbox| mailbox.exists);
+        let is_subscribed = named.is_some_and(|mailbox| mailbox.subscribed);
         let has_use = mailbox.is_some_and(|mailbox| !mailbox.special_use.is_empty());
         let is_parent = what.recursive && known.has_subscribed;
         // Names without a mailbox are those above one, and those that are subscribed to.
@@ -133,17 +166,18 @@ impl ImapSession {
         attributes.extend(mailbox.map(|mailbox| mailbox.special_use.as_str()).filter(|special| !special.is_empty()));
         // RFC 5258 section 3.5.
         let child = if is_parent { " (\"CHILDINFO\" (\"SUBSCRIBED\"))" } else { "" };
-        self.put_line("LIST", &attributes.join(" "), name, child);
+        self.put_line("LIST", &attributes.join(" "), name.name(mailboxes), child);
         if let Some(mailbox) = mailbox.filter(|_| !what.status.is_empty()) {
             self.put_status(mailbox, &what.status);
         }
     }
 
     /// RFC 3501 section 6.3.9: what is above a name that is subscribed to is shown where the name itself is not.
-    fn put_lsub(&mut self, name: &str, known: &Known<'_>) {
-        match known.mailbox {
-            Some(mailbox) if mailbox.subscribed => self.put_line("LSUB", &mailbox.special_use, name, ""),
-            _ if known.has_hidden => self.put_line("LSUB", "\\Noselect", name, ""),
+    fn put_lsub(&mut self, name: &Name, mailboxes: &[Mailbox]) {
+        let named = name.name(mailboxes);
+        match name.mailbox(mailboxes) {
+            Some(mailbox) if mailbox.subscribed => self.put_line("LSUB", &mailbox.special_use, named, ""),
+            _ if name.known.has_hidden => self.put_line("LSUB", "\\Noselect", named, ""),
             _ => {}
         }
     }
@@ -155,22 +189,6 @@ impl ImapSession {
         let _ = write!(line, "{behind}\r\n");
         self.put(line.freeze());
     }
-}
-
-/// Every name that there is, or that is above one, or that is subscribed to.
-fn known<'a>(mailboxes: &'a [Mailbox], patterns: &[Pattern]) -> BTreeMap<&'a str, Known<'a>> {
-    let mut known: BTreeMap<&str, Known<'a>> = BTreeMap::new();
-    for mailbox in mailboxes {
-        known.entry(&mailbox.name).or_default().mailbox = Some(mailbox);
-        let is_hidden = mailbox.subscribed && !patterns.iter().any(|pattern| pattern.matches(&mailbox.name));
-        for (at, _) in mailbox.name.match_indices('/') {
-            let above = known.entry(&mailbox.name[..at]).or_default();
-            above.has_children |= mailbox.exists;
-            above.has_subscribed |= mailbox.subscribed;
-            above.has_hidden |= is_hidden;
-        }
-    }
-    known
 }
 
 #[cfg(test)]
@@ -211,25 +229,44 @@ mod tests {
 
     #[track_caller]
     fn heard(command: Command, what: Listed, want: &[&str]) {
-        let limits = crate::imap::Limits::default();
-        let mut session =
-            ImapSession::new(limits, crate::session::Tls::Unavailable, crate::session::Cleartext::Allowed);
-        session.output.clear();
-        let pattern = |pattern: &Vec<u8>| Pattern::new(&names::decode(pattern, names::Spelling::Modified)?);
-        let patterns = what.patterns.iter().filter_map(pattern).collect();
-        let mailboxes = [
+        let mailboxes = vec![
             mailbox("INBOX", true, true),
             mailbox("Junk", true, false),
             mailbox("a/b", true, false),
             mailbox("a/b/c", true, true),
             mailbox("gone/x", false, true),
         ];
-        session.put_list(&Listing { patterns, what, command }, &mailboxes);
-        let text = |bytes: &bytes::Bytes| String::from_utf8_lossy(bytes).trim_end().to_owned();
-        assert_eq!(
-            session.output.iter().map(text).collect::<BTreeSet<_>>(),
-            want.iter().map(|&line| line.to_owned()).collect()
-        );
+        let (heard, _) = list(command, what, mailboxes);
+        assert_eq!(heard, want.iter().map(|&line| line.to_owned()).collect());
+    }
+
+    /// What is said, and how many lines at once.
+    fn list(command: Command, what: Listed, mailboxes: Vec<Mailbox>) -> (BTreeSet<String>, usize) {
+        let mut session = crate::imap::session::tests::session();
+        session.output.clear();
+        session.running = Some(Running {
+            tag: "a".into(),
+            name: "LIST",
+            job: Job::List(Box::new(listing(command, what, mailboxes))),
+            refreshing: false,
+        });
+        let text = |bytes: bytes::Bytes| String::from_utf8_lossy(&bytes).trim_end().to_owned();
+        let (mut heard, mut most) = (BTreeSet::new(), 0);
+        while session.running.is_some() {
+            session.go_on();
+            most = most.max(session.output.len());
+            heard.extend(session.output.drain(..).map(text));
+        }
+        assert!(heard.remove("a OK LIST done"));
+        (heard, most)
+    }
+
+    fn listing(command: Command, what: Listed, mailboxes: Vec<Mailbox>) -> Listing {
+        let pattern = |pattern: &Vec<u8>| Pattern::new(&names::decode(pattern, names::Spelling::Modified)?);
+        let patterns = what.patterns.iter().filter_map(pattern).collect();
+        let mut listing = Listing { patterns, what, command, names: Names::Asked };
+        listing.take(mailboxes);
+        listing
     }
 
     #[test]
@@ -281,5 +318,36 @@ mod tests {
             "LIST \"\" Junk RETURN (SPECIAL-USE STATUS (MESSAGES SIZE DELETED))",
             &["* LIST (\\HasNoChildren \\Junk) \"/\" \"Junk\"", "* STATUS \"Junk\" (MESSAGES 3 SIZE 70 DELETED 1)"],
         );
+    }
+
+    #[test]
+    fn very_many_mailboxes_are_told_in_portions() {
+        let (_, what) = extended::list(b"a LIST \"\" * RETURN (STATUS (SIZE))\r\n").expect("it can be read");
+        let mailboxes = (0..2000).map(|at| mailbox(&format!("m{at}"), true, false)).collect();
+        let (heard, most) = list(Command::List, what, mailboxes);
+        assert_eq!((heard.len(), most), (4000, 2 * PORTION));
+    }
+
+    #[test]
+    fn an_item_of_a_status_is_told_once() {
+        check(
+            "LIST \"\" Junk RETURN (STATUS (SIZE MESSAGES size SIZE))",
+            &["* LIST (\\HasNoChildren \\Junk) \"/\" \"Junk\"", "* STATUS \"Junk\" (SIZE 70 MESSAGES 3)"],
+        );
+    }
+
+    /// Ten thousand names of 32 levels each would be compared with each pattern at each level, while other sessions wait.
+    #[test]
+    fn very_many_names_are_looked_for_where_nobody_waits() {
+        let all = || Listed { patterns: vec![b"*".into()], ..Listed::default() };
+        let names = |count: usize, levels: usize| {
+            let name = |at: usize| mailbox(&format!("{at}{}", "/some word".repeat(levels)), false, true);
+            (0..count).map(name).collect::<Vec<_>>()
+        };
+        let steps = |mailboxes| listing(Command::List, all(), mailboxes).steps();
+        assert!(steps(names(1000, 2)) < 100_000, "that is quick");
+        assert!(steps(names(10_000, 31)) > 1_000_000);
+        let mailboxes = names(100, 31);
+        assert_eq!(levels::listed(&mailboxes, &listing(Command::List, all(), Vec::new()).patterns).len(), 3200);
     }
 }

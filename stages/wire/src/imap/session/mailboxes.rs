@@ -4,6 +4,7 @@ use super::ImapSession;
 use super::condstore::Known;
 use super::job::{Job, Mode, Running, Selected};
 use super::recent::Recent;
+use crate::imap::extended::list::once;
 use crate::imap::question::{Answer, Mailbox, MessageRow, Question, View, flags};
 use imap_types::command::{CommandBody, SelectParameter};
 use imap_types::mailbox::Mailbox as MailboxName;
@@ -21,7 +22,7 @@ impl ImapSession {
             CommandBody::GetQuotaRoot { mailbox } => self.get_quota_root(tag, &mailbox),
             CommandBody::SetQuota { .. } => self.done(&tag, "NO [NOPERM] only an operator sets limits"),
             CommandBody::Status { mailbox, item_names } => {
-                let items = item_names.to_vec();
+                let items = once(item_names.to_vec());
                 self.asked_modseq(items.contains(&StatusDataItemName::HighestModSeq));
                 let Some(name) = self.named(&tag, &mailbox) else { return };
                 self.ask(tag, "STATUS", Question::Mailboxes, Job::Status { name, items });
@@ -80,10 +81,6 @@ impl ImapSession {
     /// What mailboxes there are, and what of them was asked.
     pub(super) fn answered_of_names(&mut self, running: &Running, answer: Answer) {
         match (&running.job, answer) {
-            (Job::List(listing), Answer::Mailboxes(mailboxes)) => {
-                self.put_list(listing, &mailboxes);
-                self.finish(running);
-            }
             (Job::Quota, Answer::Quota(quota)) => {
                 self.put_quota(&quota);
                 self.finish(running);

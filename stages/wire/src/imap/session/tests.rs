@@ -346,6 +346,15 @@ fn what_would_take_too_much_is_refused() {
     check(&format!("a FETCH 1 (UID{})\r\n", " UID".repeat(200)), "* 1 FETCH (UID 5)\r\na OK FETCH done\r\n");
     let pieces: String = (0..101).map(|at| format!(" BODY.PEEK[]<{at}.1>")).collect();
     check(&format!("a FETCH 1 (UID{pieces})\r\n"), "a NO [LIMIT] at most 100 items\r\n");
+    let long = "x".repeat(200);
+    check(
+        &format!("a LIST \"\" (a{})\r\n", format!(" {long}").repeat(6)),
+        "a NO [LIMIT] the patterns are too long\r\n",
+    );
+    check(
+        "a STATUS INBOX (UIDNEXT UIDNEXT MESSAGES UIDNEXT)\r\n",
+        "* STATUS \"INBOX\" (UIDNEXT 16 MESSAGES 2)\r\na OK STATUS done\r\n",
+    );
     let names: String = (0..51).map(|at| format!(" x{at}")).collect();
     let fields = format!("BODY.PEEK[HEADER.FIELDS (b{names})] BODY.PEEK[2.HEADER.FIELDS.NOT (c{names})]");
     check(&format!("a FETCH 1 ({fields})\r\n"), "a NO [LIMIT] at most 100 names of fields\r\n");
