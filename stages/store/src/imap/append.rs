@@ -7,7 +7,8 @@ use super::mailboxes::no;
 use super::{Reading, wide};
 use crate::seats::Seat;
 use crate::shard::{
-    Appended, Change, CopyMode, Copying, Limits, Mailbox, Outlined, PORTION, Placed, Placing, Refusal, StoreError,
+    Appended, Appending, Change, CopyMode, Copying, Limits, Mailbox, Outlined, PORTION, Placed, Placing, Refusal,
+    StoreError,
 };
 use crate::views::number;
 
@@ -20,7 +21,7 @@ const LONG: usize = 1 << 20;
 const MESSAGES: u64 = 1_000_000;
 
 impl Reading {
-    /// Room for a message that is about to be sent.
+    /// Room for messages that are about to be sent, or have been.
     pub(super) async fn make_room(&mut self, account: i64, name: String, size: u32) -> anyhow::Result<Answer> {
         self.receiving = None;
         if size == 0 {
@@ -43,27 +44,12 @@ impl Reading {
 
     pub(super) async fn append(&mut self, account: i64, appended: imap::Appended) -> anyhow::Result<Answer> {
         let held = self.receiving.take();
-        let imap::Appended { name, flags, keywords, received, text } = appended;
-        let digest = match text.len() {
-            LONG.. => {
-                let text = text.clone();
-                tokio::task::spawn_blocking(move || blake3::hash(&text)).await?
-            }
-            _ => blake3::hash(&text),
-        };
-        let now = || i64::try_from(clock::now().0).unwrap_or(i64::MAX);
-        let appended = Appended {
-            account,
-            name,
-            flags,
-            keywords: keywords.join(" "),
-            received: received.unwrap_or_else(now),
-            outline: Outlined::made(&text).await,
-            body: text,
-            digest: *digest.as_bytes(),
-            limits: self.bounds(),
-        };
-        let placed = self.node.shard(account).place(Placing::Append(appended)).await;
+        let mut messages = Vec::with_capacity(appended.messages.len());
+        for message in appended.messages {
+            messages.push(read(message).await?);
+        }
+        let appending = Appending { account, name: appended.name, messages, limits: self.bounds() };
+        let placed = self.node.shard(account).place(Placing::Append(appending)).await;
         drop(held);
         told(placed)
     }
@@ -150,6 +136,27 @@ impl Reading {
     }
 }
 
+/// A message as it is kept.
+async fn read(message: imap::Incoming) -> anyhow::Result<Appended> {
+    let imap::Incoming { flags, keywords, received, text } = message;
+    let digest = match text.len() {
+        LONG.. => {
+            let text = text.clone();
+            tokio::task::spawn_blocking(move || blake3::hash(&text)).await?
+        }
+        _ => blake3::hash(&text),
+    };
+    let now = || i64::try_from(clock::now().0).unwrap_or(i64::MAX);
+    Ok(Appended {
+        flags,
+        keywords: keywords.join(" "),
+        received: received.unwrap_or_else(now),
+        outline: Outlined::made(&text).await,
+        body: text,
+        digest: *digest.as_bytes(),
+    })
+}
+
 fn told(placed: Result<Placed, StoreError>) -> anyhow::Result<Answer> {
     let numbers = |uids: Vec<i64>| uids.into_iter().map(number).collect();
     match placed {
@@ -173,12 +180,10 @@ mod tests {
         let (_folder, mut reading, database) = site().await;
         deliver(&reading, 1, "", "one").await;
         let mailbox = inbox(&reading).await;
-        let appended = || imap::Appended {
-            name: "INBOX".to_owned(),
-            flags: 0,
-            keywords: Vec::new(),
-            received: None,
-            text: Bytes::from_static(b"two"),
+        let appended = || {
+            let text = Bytes::from_static(b"two");
+            let message = imap::Incoming { flags: 0, keywords: Vec::new(), received: None, text };
+            imap::Appended { name: "INBOX".to_owned(), messages: vec![message] }
         };
         let copied = imap::CopyMode::Copy;
         let before = reading.copy(1, mailbox, vec![1], "INBOX".to_owned(), copied).await.unwrap();

@@ -35,7 +35,7 @@ pub use mailboxes::{Manage, Refusal};
 pub(crate) use notices::{Notices, Watch};
 pub(crate) use outlines::Late;
 pub use outlines::Outlined;
-pub(crate) use placing::{Appended, CopyMode, Copying, Limits, PORTION, Placed, Placing};
+pub(crate) use placing::{Appended, Appending, CopyMode, Copying, Limits, PORTION, Placed, Placing};
 pub(crate) use portions::{Listed, Texts, Whole};
 pub(crate) use reader::{Held, Mailbox, Message, Reader};
 pub(crate) use recent::Claim;

@@ -25,15 +25,22 @@ pub(crate) struct Limits {
 /// Messages for a mailbox that must be there.
 #[derive(Debug)]
 pub(crate) enum Placing {
-    Append(Appended),
+    Append(Appending),
     Copy(Copying),
 }
 
-/// A message that a reader brings in.
+/// Messages that a reader brings in.
 #[derive(Debug)]
-pub(crate) struct Appended {
+pub(crate) struct Appending {
     pub(crate) account: i64,
     pub(crate) name: String,
+    pub(crate) messages: Vec<Appended>,
+    pub(crate) limits: Limits,
+}
+
+/// One of them.
+#[derive(Debug)]
+pub(crate) struct Appended {
     pub(crate) flags: i64,
     /// With spaces between.
     pub(crate) keywords: String,
@@ -44,7 +51,12 @@ pub(crate) struct Appended {
     pub(crate) digest: [u8; 32],
     /// What is kept with the body.
     pub(crate) outline: Outlined,
-    pub(crate) limits: Limits,
+}
+
+impl Appended {
+    fn size(&self) -> i64 {
+        i64::try_from(self.body.len()).unwrap_or(i64::MAX)
+    }
 }
 
 /// Messages that are copied or moved.
@@ -73,7 +85,7 @@ pub(crate) enum CopyMode {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Placed {
     pub(crate) uidvalidity: i64,
-    /// The UIDs that they had; none of an appended message.
+    /// The UIDs that they had; none of appended messages.
     pub(crate) from: Vec<i64>,
     /// The UIDs that they have, as many and in the same order.
     pub(crate) to: Vec<i64>,
@@ -119,7 +131,7 @@ type Result<T> = rusqlite::Result<std::result::Result<T, StoreError>>;
 impl Gathering<'_> {
     pub(super) fn place(&mut self, placing: &Placing) -> Result<Placed> {
         match placing {
-            Placing::Append(appended) => self.append_message(appended),
+            Placing::Append(appending) => self.append_messages(appending),
             Placing::Copy(copying) => self.copy(copying),
         }
     }
@@ -145,25 +157,32 @@ impl Gathering<'_> {
         self.transaction.prepare_cached(find)?.query_row(params![account, name], read).optional()
     }
 
-    fn append_message(&mut self, appended: &Appended) -> Result<Placed> {
-        let Appended { account, name, flags, keywords, received, body, digest, outline, limits } = appended;
+    fn append_messages(&mut self, appending: &Appending) -> Result<Placed> {
+        let Appending { account, name, messages, limits } = appending;
         let Some(target) = self.target(*account, name)? else { return Ok(Err(Refusal::NoSuch.into())) };
-        let size = i64::try_from(body.len()).unwrap_or(i64::MAX);
-        if self.is_full(*account, (size, 1), *limits)? {
+        let mut gain = Gain::default();
+        messages.iter().for_each(|message| gain.add(message.flags, message.size()));
+        if self.is_full(*account, (gain.bytes, gain.messages), *limits)? {
             return Ok(Err(Refusal::Full.into()));
         }
+        let mut to = Vec::with_capacity(messages.len());
+        for (message, uid) in messages.iter().zip(target.uidnext..) {
+            self.append_message(message, &target, uid)?;
+            to.push(uid);
+        }
+        self.gain(&target, &gain)?;
+        self.use_up(*account, &gain)?;
+        Ok(Ok(Placed { uidvalidity: target.uidvalidity, from: Vec::new(), to }))
+    }
+
+    fn append_message(&mut self, message: &Appended, target: &Target, uid: i64) -> rusqlite::Result<()> {
+        let Appended { flags, keywords, received, body, digest, outline } = message;
         let row = self.body(body, digest)?;
         outlines::keep(self.transaction, row, outline)?;
         let insert = "INSERT INTO messages (mailbox, uid, modseq, body, size, received, flags, keywords, prefix, mail, held, held_for)
              VALUES (?, ?, ?, ?, ?, ?, ?, ?, x'', zeroblob(16), '', '')";
-        let uid = target.uidnext;
-        let values = params![target.id, uid, target.modseq, row, size, received, flags, keywords];
-        self.transaction.prepare_cached(insert)?.execute(values)?;
-        let mut gain = Gain::default();
-        gain.add(*flags, size);
-        self.gain(&target, &gain)?;
-        self.use_up(*account, &gain)?;
-        Ok(Ok(Placed { uidvalidity: target.uidvalidity, from: Vec::new(), to: vec![uid] }))
+        let values = params![target.id, uid, target.modseq, row, message.size(), received, flags, keywords];
+        self.transaction.prepare_cached(insert)?.execute(values).map(drop)
     }
 
     fn copy(&self, copying: &Copying) -> Result<Placed> {

@@ -213,15 +213,15 @@ pub enum Question {
     Quota,
     /// Make, rename, delete or subscribe to a mailbox. Answer: done, or no.
     Manage(Manage),
-    /// Is there room for a message of this size on its way into this mailbox? It is kept until the message is appended, or
-    /// the question comes again; 0 bytes need none. Answer: done, or no.
+    /// Is there room for messages of this size on their way into this mailbox? It is kept until they are appended, or the
+    /// question comes again; 0 bytes need none. Answer: done, or no.
     Room {
         /// The mailbox.
         name: String,
         /// Bytes.
         size: u32,
     },
-    /// Keep this message. Answer: placed, or no.
+    /// Keep these messages, all or none. Answer: placed, or no.
     Append(Appended),
     /// Copy these messages into another mailbox, all or none; or move them, each or not. Answer: placed, or no.
     Copy {
@@ -255,11 +255,18 @@ pub enum CopyMode {
     Move,
 }
 
-/// A message that a client brings in.
+/// Messages that a client brings in.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Appended {
     /// The mailbox.
     pub name: String,
+    /// In their order; there is at least one.
+    pub messages: Vec<Incoming>,
+}
+
+/// One of them.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Incoming {
     /// Bits of [`flags`].
     pub flags: i64,
     /// Keywords.

@@ -23,19 +23,29 @@ async fn open(folder: &tempfile::TempDir) -> Shard {
     shard
 }
 
-async fn append(shard: &Shard, name: &str, text: &str, limits: Limits) -> std::result::Result<Placed, StoreError> {
-    let appended = Appended {
-        account: 1,
-        name: name.into(),
+fn message(text: &str) -> Appended {
+    Appended {
         flags: SEEN,
         keywords: "work".into(),
         received: 1_700_000_000_000,
         body: Bytes::from(text.to_owned()),
         digest: *blake3::hash(text.as_bytes()).as_bytes(),
         outline: Outlined::of(text.as_bytes()),
-        limits,
-    };
-    shard.place(Placing::Append(appended)).await
+    }
+}
+
+async fn append_all(
+    shard: &Shard,
+    name: &str,
+    texts: &[&str],
+    limits: Limits,
+) -> std::result::Result<Placed, StoreError> {
+    let messages = texts.iter().map(|text| message(text)).collect();
+    shard.place(Placing::Append(Appending { account: 1, name: name.into(), messages, limits })).await
+}
+
+async fn append(shard: &Shard, name: &str, text: &str, limits: Limits) -> std::result::Result<Placed, StoreError> {
+    append_all(shard, name, &[text], limits).await
 }
 
 async fn copy(
@@ -91,6 +101,25 @@ async fn what_is_appended_is_there() {
     let shard = open(&folder).await;
     assert_eq!(texts(&shard, "INBOX").await, ["1 1 work one"]);
     assert_eq!(usage(&shard).await, [3, 1]);
+}
+
+#[tokio::test]
+async fn several_are_appended_all_or_none() {
+    let folder = tempfile::tempdir().unwrap();
+    let shard = open(&folder).await;
+    let three = ["one", "two", "one"];
+    for full in [Limits { bytes: 8, messages: 0 }, Limits { bytes: 0, messages: 2 }] {
+        assert_eq!(append_all(&shard, "INBOX", &three, full).await, Err(Refusal::Full.into()));
+    }
+    assert_eq!(append_all(&shard, "Nowhere", &three, NONE).await, Err(Refusal::NoSuch.into()));
+    assert!(texts(&shard, "INBOX").await.is_empty());
+    append(&shard, "INBOX", "zero", NONE).await.unwrap();
+    let enough = Limits { bytes: 13, messages: 4 };
+    assert_eq!(append_all(&shard, "INBOX", &three, enough).await.unwrap().to, [2, 3, 4]);
+    assert_eq!(texts(&shard, "INBOX").await, ["1 1 work zero", "2 1 work one", "3 1 work two", "4 1 work one"]);
+    let inbox = mailbox(&shard, "INBOX").await;
+    assert_eq!((inbox.messages, inbox.bytes, inbox.uidnext), (4, 13, 5));
+    assert_eq!(usage(&shard).await, [13, 4]);
 }
 
 #[tokio::test]

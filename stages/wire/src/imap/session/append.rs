@@ -1,8 +1,8 @@
-//! APPEND (RFC 3501 section 6.3.11): a message that the client brings in.
+//! APPEND (RFC 3501 section 6.3.11): a message that the client brings in, or several that are kept all or none (RFC 3502).
 //!
-//! Its text does not go through the fragmentizer: that keeps a whole command, and this is far longer than any. Room for it
-//! is asked for before the client may send it. One that is refused is not sent, or read over without being kept if it comes
-//! in any case (LITERAL+); either way the place is kept.
+//! Their texts do not go through the fragmentizer: that keeps a whole command, and these are far longer than any. Room for
+//! each, and for those before it, is asked for before the client may send it. One that is refused is not sent, or read over
+//! without being kept if it comes in any case (LITERAL+); either way the place is kept, and nothing becomes of the others.
 
 use super::flags::{Given, given, too_much};
 use super::job::{Job, Running};
@@ -10,7 +10,7 @@ use super::naming::{Ending, NO_NAME, good, wire};
 use super::{ImapSession, decode};
 use crate::imap::extended::quoted;
 use crate::imap::names::Spelling;
-use crate::imap::question::{Answer, Appended, No, Placed, Question};
+use crate::imap::question::{Answer, Appended, Incoming, No, Placed, Question};
 use bytes::BytesMut;
 use imap_codec::fragmentizer::{FragmentInfo, LiteralAnnouncement};
 use imap_types::command::CommandBody;
@@ -18,15 +18,31 @@ use imap_types::core::LiteralMode;
 
 /// What is received before it is known how much will come.
 const FIRST: usize = 16 * 1024;
+/// Messages of one command: a tenth of a second of the shard's writer, for which deliveries wait.
+const MOST: usize = 1000;
 /// Begins a message with names in UTF-8 (RFC 6855 section 4).
 const UTF8: &[u8] = b" UTF8 (~";
 
-/// An APPEND whose message is being received.
+/// An APPEND, of which a message is being received.
 #[derive(Debug)]
 pub(super) struct Append {
     tag: String,
     /// Empty, if no mailbox can have it.
     name: String,
+    /// Those that have come.
+    before: Vec<Incoming>,
+    /// Their bytes.
+    bytes: u32,
+    now: Receiving,
+    /// There is room for all that has come and for the message that comes.
+    has_room: bool,
+    /// What the client hears in the end, if nothing becomes of it.
+    refused: Option<String>,
+}
+
+/// A message that is being received.
+#[derive(Debug)]
+struct Receiving {
     flags: i64,
     keywords: Vec<String>,
     received: Option<i64>,
@@ -34,64 +50,124 @@ pub(super) struct Append {
     mode: LiteralMode,
     /// Whether NUL may be in it (RFC 3516).
     is_binary: bool,
-    /// What ends the command behind the message.
+    /// What stands behind it, before what comes next.
     end: &'static [u8],
     text: BytesMut,
     /// Bytes that are still to come.
     missing: usize,
-    /// What the client hears in the end, if nothing becomes of it.
-    refused: Option<String>,
+}
+
+impl From<Receiving> for Incoming {
+    fn from(receiving: Receiving) -> Self {
+        let Receiving { flags, keywords, received, text, .. } = receiving;
+        Self { flags, keywords, received, text: text.freeze() }
+    }
+}
+
+impl Append {
+    /// Nothing will become of it.
+    fn refuse(&mut self, why: String) {
+        self.refused = Some(why);
+        (self.before, self.now.text) = (Vec::new(), BytesMut::new());
+    }
+
+    /// The message that was received has come as a whole.
+    fn check(&mut self) {
+        if self.refused.is_none() && !self.now.is_binary && self.now.text.contains(&0) {
+            self.refuse("BAD a message has no NUL".to_owned());
+        }
+    }
 }
 
 impl ImapSession {
     /// Whether the literal that is announced is the message of an APPEND; then what follows is for [`Self::receive`].
     pub(super) fn begin_append(&mut self, announcement: LiteralAnnouncement) -> bool {
-        let head = self.fragments.message_bytes();
-        let Some(mut append) = read_head(head, announcement, self.spelling()) else { return false };
-        self.fragments.skip_message();
-        append.refused = if append.size > self.limits.message {
-            Some(format!("NO [TOOBIG] a message has at most {} bytes", self.limits.message))
-        } else if append.size == 0 {
-            Some("NO an empty message is none".to_owned())
-        } else if append.name.is_empty() {
-            Some(NO_NAME.to_owned())
-        } else {
-            too_much(&append.keywords, self.limits.keywords)
+        let Some((tag, name, now)) = read_head(self.fragments.message_bytes(), announcement, self.spelling()) else {
+            return false;
         };
-        let (tag, question) = (append.tag.clone(), Question::Room { name: append.name.clone(), size: append.size });
-        let (is_refused, mode) = (append.refused.is_some(), append.mode);
+        let refused = if name.is_empty() { Some(NO_NAME.to_owned()) } else { None };
+        let append = Append { tag, name, before: Vec::new(), bytes: 0, now, has_room: false, refused };
+        self.expect(append);
+        true
+    }
+
+    /// Whether what is announced behind a message is the next one (RFC 3502).
+    fn begin_next(&mut self, announcement: LiteralAnnouncement) -> bool {
+        let spelling = self.spelling();
+        let Some(mut append) = self.append.take_if(|append| append.refused.is_none()) else { return false };
+        let rest = self.fragments.message_bytes().strip_prefix(append.now.end).filter(|rest| rest.starts_with(b" "));
+        let head = rest.map(|rest| [b"a APPEND x", rest].concat());
+        let Some((_, _, next)) = head.and_then(|head| read_head(&head, announcement, spelling)) else {
+            append.refuse(NO_END.to_owned());
+            self.append = Some(append);
+            return false;
+        };
+        append.check();
+        append.bytes = append.bytes.saturating_add(append.now.size);
+        append.before.push(std::mem::replace(&mut append.now, next).into());
+        if append.before.len() >= MOST {
+            append.refuse(format!("NO [LIMIT] at most {MOST} messages in one command"));
+        }
+        self.expect(append);
+        true
+    }
+
+    /// A message is to come, if it may.
+    fn expect(&mut self, mut append: Append) {
+        self.fragments.skip_message();
+        let (now, most) = (&append.now, self.limits.message);
+        let size = append.bytes.saturating_add(now.size);
+        let why = if now.size > most {
+            Some(format!("NO [TOOBIG] a message has at most {most} bytes"))
+        } else if now.size == 0 {
+            // RFC 3502 section 6.3.11: so the client gives up.
+            Some("NO an empty message is none".to_owned())
+        } else if size > most {
+            Some(format!("NO [TOOBIG] the messages of one command have at most {most} bytes"))
+        } else {
+            too_much(&now.keywords, self.limits.keywords)
+        };
+        if let (Some(why), None) = (why, &append.refused) {
+            append.refuse(why);
+        }
+        let (tag, question) = (append.tag.clone(), Question::Room { name: append.name.clone(), size });
+        let (is_refused, mode) = (append.refused.is_some(), append.now.mode);
         self.append = Some(append);
         match (is_refused, mode) {
             (false, _) => self.ask(tag, "APPEND", question, Job::Room),
             (true, LiteralMode::Sync) => self.give_up(),
             (true, LiteralMode::NonSync) => {}
         }
-        true
     }
 
-    /// Nothing is received any more, and the client hears why.
+    /// Nothing is received any more, and the client hears why. What was kept for it is given back before.
     fn give_up(&mut self) {
-        let Some(append) = self.append.take() else { return };
-        let why = append.refused.unwrap_or_else(|| "BAD the command does not end behind the message".to_owned());
-        match why.strip_prefix("BAD ") {
-            Some(why) => self.mistake(&append.tag, why),
-            None => self.done(&append.tag, &why),
+        let Some(Append { tag, name, has_room, refused, .. }) = self.append.take() else { return };
+        let why = refused.unwrap_or_else(|| NO_END.to_owned());
+        if has_room {
+            self.ask(tag, "APPEND", Question::Room { name, size: 0 }, Job::GiveUp(why));
+        } else {
+            self.given_up(&tag, &why);
         }
     }
 
-    pub(super) fn room_answered(&mut self, tag: &str, answer: Answer) {
-        let why = match answer {
-            Answer::Done => None,
-            Answer::No(No::NoSuch) => Some(TRY_CREATE.to_owned()),
-            Answer::No(why) => Some(format!("NO {}", why.words())),
-            _ => Some("NO [UNAVAILABLE] not at the moment; try again".to_owned()),
-        };
-        // What was kept for a message that did not end as it should have is given back.
-        let Some(append) = &mut self.append else {
-            return self.mistake(tag, "the command does not end behind the message");
-        };
-        append.refused = why;
-        match (&append.refused, append.mode) {
+    pub(super) fn given_up(&mut self, tag: &str, why: &str) {
+        match why.strip_prefix("BAD ") {
+            Some(why) => self.mistake(tag, why),
+            None => self.done(tag, why),
+        }
+    }
+
+    pub(super) fn room_answered(&mut self, answer: Answer) {
+        let Some(append) = &mut self.append else { return };
+        append.has_room = answer == Answer::Done;
+        match answer {
+            Answer::Done => {}
+            Answer::No(No::NoSuch) => append.refuse(TRY_CREATE.to_owned()),
+            Answer::No(why) => append.refuse(format!("NO {}", why.words())),
+            _ => append.refuse("NO [UNAVAILABLE] not at the moment; try again".to_owned()),
+        }
+        match (&append.refused, append.now.mode) {
             (Some(_), LiteralMode::Sync) => self.give_up(),
             (None, LiteralMode::Sync) => self.put("+ go on\r\n"),
             (_, LiteralMode::NonSync) => {}
@@ -101,50 +177,47 @@ impl ImapSession {
     /// Takes of the message what has come. Says whether anything was done.
     pub(super) fn receive(&mut self) -> bool {
         let Some(append) = &mut self.append else { return false };
-        if append.missing == 0 {
+        let now = &mut append.now;
+        if now.missing == 0 {
             return self.receive_end();
         }
-        let count = append.missing.min(self.incoming.len());
+        let count = now.missing.min(self.incoming.len());
         let text = self.incoming.split_to(count);
-        append.missing -= count;
+        now.missing -= count;
         if append.refused.is_none() {
-            append.text.extend_from_slice(&text);
+            now.text.extend_from_slice(&text);
         }
         count > 0
     }
 
-    /// Behind the message the command ends; several messages in one (RFC 3502) are not taken.
+    /// Behind the message the command ends, or the next one is announced. What follows one that was refused is read over.
     fn receive_end(&mut self) -> bool {
         let Some(fragment) = self.next_fragment() else { return false };
-        let is_waiting = matches!(
-            fragment,
-            FragmentInfo::Line { announcement: Some(LiteralAnnouncement { mode: LiteralMode::Sync, .. }), .. }
-        );
-        if is_waiting {
-            self.fragments.skip_message();
-        } else if !self.fragments.is_message_complete() {
-            return true;
-        }
-        let Some(append) = &mut self.append else { return true };
-        let is_end = !is_waiting && self.fragments.message_bytes() == append.end;
-        if is_end && append.refused.is_none() && !append.is_binary && append.text.contains(&0) {
-            append.refused = Some("BAD a message has no NUL".to_owned());
-        }
-        if !is_end || append.refused.is_some() {
-            let (tag, name, was_kept) = (append.tag.clone(), append.name.clone(), append.refused.is_none());
-            if was_kept {
-                self.append = None;
-                self.ask(tag, "APPEND", Question::Room { name, size: 0 }, Job::Room);
-            } else {
-                self.give_up();
+        if let FragmentInfo::Line { announcement: Some(announcement), .. } = fragment {
+            if self.begin_next(announcement) {
+                return true;
             }
+            if announcement.mode == LiteralMode::Sync {
+                self.fragments.skip_message();
+                self.give_up();
+                return true;
+            }
+        }
+        if !self.fragments.is_message_complete() {
             return true;
         }
-        if let Some(Append { tag, name, flags, keywords, received, text, .. }) = self.append.take() {
-            let job = Job::Append { name: name.clone() };
-            let appended = Appended { name, flags, keywords, received, text: text.freeze() };
-            self.ask(tag, "APPEND", Question::Append(appended), job);
+        let Some(mut append) = self.append.take() else { return true };
+        append.check();
+        let is_end = self.fragments.message_bytes() == [append.now.end, b"\r\n"].concat();
+        if !is_end || append.refused.is_some() {
+            self.append = Some(append);
+            self.give_up();
+            return true;
         }
+        let Append { tag, name, mut before, now, .. } = append;
+        before.push(now.into());
+        let job = Job::Append { name: name.clone() };
+        self.ask(tag, "APPEND", Question::Append(Appended { name, messages: before }), job);
         true
     }
 
@@ -178,10 +251,16 @@ impl ImapSession {
     }
 }
 
+const NO_END: &str = "BAD the command does not end behind the message";
 const TRY_CREATE: &str = "NO [TRYCREATE] there is no such mailbox";
 
-/// Reads an APPEND up to its message; none if that is something else, or the literal is not its message.
-fn read_head(head: &[u8], announcement: LiteralAnnouncement, spelling: Spelling) -> Option<Append> {
+/// Reads an APPEND up to its message: its tag and the mailbox's name. None if that is something else, or the literal is not
+/// its message.
+fn read_head(
+    head: &[u8],
+    announcement: LiteralAnnouncement,
+    spelling: Spelling,
+) -> Option<(String, String, Receiving)> {
     let (tag, command) = head.split_at_checked(memchr::memchr(b' ', head)? + 1)?;
     if !command.get(..7)?.eq_ignore_ascii_case(b"APPEND ") {
         return None;
@@ -197,20 +276,20 @@ fn read_head(head: &[u8], announcement: LiteralAnnouncement, spelling: Spelling)
     let CommandBody::Append { mailbox, flags, date, .. } = decode(&plain.unwrap_or(empty))?.body else { return None };
     // \Recent and what nobody knows are left out.
     let Given { flags, keywords, .. } = given(&flags);
-    Some(Append {
-        tag: String::from_utf8_lossy(tag.trim_ascii_end()).into_owned(),
-        name: good(wire(&mailbox), spelling, Ending::Exact).unwrap_or_default(),
+    let tag = String::from_utf8_lossy(tag.trim_ascii_end()).into_owned();
+    let name = good(wire(&mailbox), spelling, Ending::Exact).unwrap_or_default();
+    let receiving = Receiving {
         flags,
         keywords,
         received: date.map(|date| date.as_ref().timestamp_millis()),
         size: announcement.length,
         mode: announcement.mode,
         is_binary: head[..brace].ends_with(b"~"),
-        end: if utf8.is_some() { b")\r\n" } else { b"\r\n" },
+        end: if utf8.is_some() { b")" } else { b"" },
         text: BytesMut::with_capacity(FIRST.min(announcement.length as usize)),
         missing: announcement.length as usize,
-        refused: None,
-    })
+    };
+    Some((tag, name, receiving))
 }
 
 /// UIDs in their order, as a set (RFC 4315 section 4).

@@ -67,6 +67,8 @@ pub(super) enum Job {
     Quota,
     /// Changes are told.
     Tell(Box<Telling>),
+    /// Room for messages that are not to be is given back; then the client hears this.
+    GiveUp(String),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -149,8 +151,10 @@ impl ImapSession {
 
     pub(super) fn answered(&mut self, answer: Answer) {
         let Some(mut running) = self.running.take() else { return };
-        if matches!(running.job, Job::Room) {
-            return self.room_answered(&running.tag, answer);
+        match &running.job {
+            Job::Room => return self.room_answered(answer),
+            Job::GiveUp(why) => return self.given_up(&running.tag, why),
+            _ => {}
         }
         if answer == Answer::Unavailable {
             if matches!(running.job, Job::Idle) {

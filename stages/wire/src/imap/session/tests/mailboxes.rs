@@ -38,7 +38,7 @@ pub(super) fn answer(question: &Question) -> Answer {
         Question::Append(appended) => Answer::Placed(Placed {
             uidvalidity: 7,
             from: Vec::new(),
-            to: vec![u32::try_from(appended.text.len()).unwrap()],
+            to: appended.messages.iter().map(|message| u32::try_from(message.text.len()).unwrap()).collect(),
         }),
         Question::Copy { uids, .. } => Answer::Placed(Placed {
             uidvalidity: 9,
@@ -111,9 +111,73 @@ fn an_append_that_is_refused_loses_no_place() {
     );
     check("a APPEND Junk {0}\r\nc NOOP\r\n", "a NO an empty message is none\r\nc OK NOOP done\r\n");
     let why = "a BAD the command does not end behind the message\r\n";
-    check("a APPEND Junk {1+}\r\nx {1+}\r\ny\r\nc NOOP\r\n", &format!("{why}c OK NOOP done\r\n"));
-    check("a APPEND Junk {1+}\r\nx {1}\r\nc NOOP\r\n", &format!("{why}c OK NOOP done\r\n"));
+    check("a APPEND Junk {1+}\r\nxx {1+}\r\ny\r\nc NOOP\r\n", &format!("{why}c OK NOOP done\r\n"));
+    check("a APPEND Junk {1+}\r\nxx {1}\r\nc NOOP\r\n", &format!("{why}c OK NOOP done\r\n"));
     check("a APPEND Junk {1+}\r\nxy\r\nc NOOP\r\n", &format!("{why}c OK NOOP done\r\n"));
+}
+
+/// RFC 3502.
+#[test]
+fn several_messages_are_appended_all_or_none() {
+    let done = "a OK [APPENDUID 7 2:4] APPEND done\r\nz OK NOOP done\r\n";
+    check(
+        "a APPEND Junk {2+}\r\nab (\\Seen) {3+}\r\nabc \" 7-Feb-1994 21:52:25 -0800\" ~{4+}\r\na\0cd\r\nz NOOP\r\n",
+        done,
+    );
+    check("a APPEND Junk UTF8 (~{2+}\r\nab) (x) UTF8 (~{3+}\r\nabc) {4+}\r\n{1}\r\r\nz NOOP\r\n", done);
+    check("a APPEND Junk {2}\r\nab {3}\r\nabc\r\n", "+ go on\r\n+ go on\r\na OK [APPENDUID 7 2:3] APPEND done\r\n");
+    for (said, why) in [
+        ("nowhere {1+}\r\nx {1+}\r\ny\r\n", "NO [TRYCREATE] there is no such mailbox"),
+        ("nowhere {1+}\r\nx {1}\r\n", "NO [TRYCREATE] there is no such mailbox"),
+        ("\"&\" {1+}\r\nx {1+}\r\ny {1}\r\n", "NO [CANNOT] no mailbox can have this name"),
+        ("Junk {1+}\r\nx {0+}\r\n\r\n", "NO an empty message is none"),
+        ("Junk {1+}\r\nx {0}\r\n", "NO an empty message is none"),
+        ("Junk {1+}\r\n\0 {1+}\r\ny\r\n", "BAD a message has no NUL"),
+        ("Junk {1+}\r\nx {1+}\r\n\0\r\n", "BAD a message has no NUL"),
+        ("Junk {1+}\r\nx NONSENSE {1+}\r\ny {1}\r\n", "BAD the command does not end behind the message"),
+        ("Junk {1+}\r\nx {99999999+}\r\n", ""),
+        ("Junk {1+}\r\nx {99999999}\r\n", "NO [TOOBIG] a message has at most 26214400 bytes"),
+        ("Junk {1+}\r\nx {26214400}\r\n", "NO [TOOBIG] the messages of one command have at most 26214400 bytes"),
+    ] {
+        let want = if why.is_empty() { String::new() } else { format!("a {why}\r\nz OK NOOP done\r\n") };
+        check(&format!("a APPEND {said}z NOOP\r\n"), &want);
+    }
+    let many = "x {1+}\r\n".repeat(1001);
+    check(
+        &format!("a APPEND Junk {{1+}}\r\n{many}x\r\nz NOOP\r\n"),
+        "a NO [LIMIT] at most 1000 messages in one command\r\nz OK NOOP done\r\n",
+    );
+}
+
+/// What was kept for messages that are not to be.
+#[test]
+fn room_is_given_back() {
+    for (said, want) in [
+        ("a APPEND Junk {1+}\r\nx\r\n", &[1][..]),
+        ("a APPEND Junk {1+}\r\nx {2+}\r\nyz\r\n", &[1, 3]),
+        ("a APPEND Junk {1+}\r\nx {0+}\r\n\r\n", &[1, 0]),
+        ("a APPEND Junk {1+}\r\nx {2+}\r\ny\0\r\n", &[1, 3, 0]),
+        ("a APPEND Junk {1+}\r\nxy\r\n", &[1, 0]),
+        ("a APPEND full {1+}\r\nx {1+}\r\ny\r\n", &[1]),
+    ] {
+        let (mut session, mut world) = (session(), World::new());
+        run(&mut session, &mut world, b"1 LOGIN alice secret\r\n", usize::MAX);
+        session.input(said.as_bytes());
+        let mut sizes = Vec::new();
+        loop {
+            match session.next() {
+                Step::Output(_) => {}
+                Step::Ask(question) => {
+                    if let Question::Room { size, .. } = question {
+                        sizes.push(size);
+                    }
+                    session.answer(world.answer(question));
+                }
+                _ => break,
+            }
+        }
+        assert_eq!(sizes, want, "{said}");
+    }
 }
 
 /// What a stranger sends is read over, whatever it is.
@@ -144,7 +208,7 @@ fn copying_and_moving() {
 proptest! {
     #[test]
     fn any_split_of_an_append_gives_the_same(
-        said in "(a NOOP|b APPEND INBOX \\{3\\+\\}|c APPEND INBOX \\{3\\}|d APPEND nowhere \\{2\\+\\}|x|y|\r\n){0,14}",
+        said in "(a NOOP|b APPEND INBOX \\{3\\+\\}|c APPEND INBOX \\{3\\}|d APPEND nowhere \\{2\\+\\}| \\{2\\+\\}| \\{1\\}|x|y|\r\n){0,14}",
         piece in 1usize..9,
     ) {
         let said = format!("1 LOGIN alice secret\r\n{said}");
