@@ -1,5 +1,5 @@
-//! Pulling from a real nats-server that loses what it had: the messages in hand, the numbers of a stream, and what a
-//! sweep takes out.
+//! Pulling from a real nats-server that goes away, or loses what it had: the messages in hand, the numbers of a stream, and
+//! what a sweep takes out.
 #![allow(clippy::unwrap_used)]
 
 use std::fs;
@@ -15,7 +15,8 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use runtime::broker::{Broker, Config};
 use runtime::config::ByteSize;
-use runtime::pull::{InHand, Pull, Settings};
+use runtime::in_hand::InHand;
+use runtime::pull::{Pull, Settings};
 use runtime::streams;
 use runtime::tasks::Tasks;
 use tempfile::TempDir;
@@ -184,6 +185,26 @@ async fn what_was_in_hand_says_nothing_to_a_broker_that_has_lost_it() {
     old.tell(AckKind::Ack).await;
     drop(new);
     next(&mut pull, "new").await;
+    tasks.stop();
+}
+
+/// The same work was done again after each loss of the connection, since nothing was said of what had been in hand.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_in_hand_is_told_to_a_broker_that_still_has_it() {
+    let (mut nats, tasks) = (Nats::start(), Tasks::default());
+    let broker = nats.connect(Duration::from_secs(5)).await;
+    keep_streams(&broker, &tasks).await;
+    let mut pull = pull(&broker, &tasks);
+    publish(&broker, "old").await;
+    let old = next(&mut pull, "old").await;
+    let mut epoch = broker.epoch();
+    epoch.mark_unchanged();
+    nats.kill();
+    nats.start_again();
+    tokio::time::timeout(PATIENCE, epoch.changed()).await.unwrap().unwrap();
+    old.tell(AckKind::Ack).await;
+    let taken = async { while held(&broker).await > 0 {} };
+    tokio::time::timeout(PATIENCE, taken).await.expect("it is taken for done");
     tasks.stop();
 }
 

@@ -10,7 +10,8 @@ use proto::{Decision, Disposition, Ended, Envelope, MailId, Notice, Verdict, sub
 use runtime::bodies::CHUNK;
 use runtime::broker::PublishError;
 use runtime::clock;
-use runtime::pull::{InHand, Pull, Settings};
+use runtime::in_hand::InHand;
+use runtime::pull::{Pull, Settings};
 use runtime::tasks::Tasks;
 use runtime::telemetry;
 use tokio::time::Instant;

@@ -16,6 +16,7 @@ pub mod driver;
 pub mod fault;
 pub mod handover;
 pub mod health;
+pub mod in_hand;
 pub mod linger;
 pub mod listener;
 pub mod name_server;

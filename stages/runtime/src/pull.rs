@@ -12,13 +12,14 @@ use anyhow::{Context as _, bail};
 use async_nats::jetstream::consumer::pull::{BatchConfig, Config as ConsumerConfig};
 use async_nats::jetstream::consumer::{AckPolicy, Consumer, DeliverPolicy, Info};
 use async_nats::jetstream::stream::ConsumerErrorKind;
-use async_nats::jetstream::{AckKind, ErrorCode, Message};
+use async_nats::jetstream::{ErrorCode, Message};
 use async_nats::{StatusCode, Subscriber};
 use futures::StreamExt as _;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::Instant;
 
 use crate::broker::Broker;
+use crate::in_hand::InHand;
 use crate::sweep::Sweeper;
 use crate::tasks::Tasks;
 use crate::telemetry;
@@ -53,46 +54,6 @@ pub struct Settings {
     pub watchdog: Duration,
 }
 
-/// A message with the room that it takes. Its holder says what becomes of it; until then the server is told that it is
-/// being worked on.
-#[derive(Debug)]
-pub struct InHand {
-    /// The message.
-    pub message: Message,
-    progress: Duration,
-    /// Raised after the message was taken: there is nothing more to say of it.
-    epoch: watch::Receiver<u64>,
-    _room: OwnedSemaphorePermit,
-}
-
-impl InHand {
-    /// Runs `work` and tells the server meanwhile, again and again, that the message is being worked on.
-    pub async fn during<T>(&self, work: impl Future<Output = T>) -> T {
-        let mut ticks = tokio::time::interval_at(Instant::now() + self.progress, self.progress);
-        tokio::pin!(work);
-        loop {
-            tokio::select! {
-                done = &mut work => return done,
-                _ = ticks.tick() => self.tell(AckKind::Progress).await,
-            }
-        }
-    }
-
-    /// Tells the server something about the message. When that is lost, the message comes back: every step bears it.
-    ///
-    /// Of a message from before the connection or the streams were lost nothing is said any more. The server knows a message
-    /// by its number alone, and when it has lost the end of its stream, another has that number. Left alone, it comes back.
-    pub async fn tell(&self, what: AckKind) {
-        if self.epoch.has_changed().unwrap_or(true) {
-            tracing::debug!("an acknowledgement comes too late; the message comes back");
-            return;
-        }
-        if let Err(error) = self.message.ack_with(what).await {
-            tracing::debug!(%error, "an acknowledgement was not sent; the message comes back");
-        }
-    }
-}
-
 /// A consumer that is being pulled.
 pub struct Pull {
     broker: Broker,
@@ -101,6 +62,8 @@ pub struct Pull {
     room: Arc<Semaphore>,
     bound: Option<Bound>,
     epoch: watch::Receiver<u64>,
+    /// The epoch in which it was bound.
+    bound_in: u64,
     sweeper: Arc<Sweeper>,
 }
 
@@ -126,7 +89,7 @@ impl Pull {
         let room = Arc::new(Semaphore::new(settings.room.max(1)));
         let epoch = broker.epoch();
         let sweeper = Sweeper::new(broker.clone(), &settings);
-        Self { broker, settings, tasks, room, bound: None, epoch, sweeper: Arc::new(sweeper) }
+        Self { broker, settings, tasks, room, bound: None, epoch, bound_in: 0, sweeper: Arc::new(sweeper) }
     }
 
     /// The next message, or nothing once the shutdown has begun.
@@ -136,7 +99,7 @@ impl Pull {
                 return None;
             }
             if self.epoch.has_changed().unwrap_or(false) {
-                self.epoch.mark_unchanged();
+                self.bound_in = *self.epoch.borrow_and_update();
                 self.unbind("the connection came back, or lost streams did");
             }
             if self.bound.is_none() && !self.bind().await {
@@ -297,10 +260,8 @@ impl Pull {
             None | Some(StatusCode::OK) if message.reply.is_some() => {
                 bound.asked = bound.asked.saturating_sub(1);
                 let room = bound.taken.as_mut().and_then(|taken| taken.split(1))?;
-                let context = self.broker.jetstream().clone();
-                let progress = self.settings.ack_wait / 3;
-                let epoch = self.epoch.clone();
-                Some(InHand { message: Message { message, context }, progress, epoch, _room: room })
+                let message = Message { message, context: self.broker.jetstream().clone() };
+                Some(InHand::new(message, self.broker.clone(), self.bound_in, self.settings.ack_wait / 3, room))
             }
             Some(StatusCode::IDLE_HEARTBEAT) => None,
             Some(StatusCode::TIMEOUT | StatusCode::NOT_FOUND) => {
