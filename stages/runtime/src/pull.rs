@@ -171,14 +171,12 @@ impl Pull {
             }
         });
         let consumer = consumer.context("making the consumer")?;
-        if self.is_ahead_of_stream(consumer.cached_info()).await? {
-            // The two were asked one after the other, perhaps of two servers: this may be the one's being late.
-            self.pause(ASK_TWICE).await;
-            if self.is_ahead_of_stream(&consumer.get_info().await?).await? {
-                // The broker has lost the end of the stream and kept the consumer: what comes now would count as confirmed.
-                stream.delete_consumer(&self.settings.consumer).await?;
-                bail!("the consumer was ahead of its stream");
-            }
+        let first = self.is_ahead_of_stream(consumer.cached_info());
+        let second = async { self.is_ahead_of_stream(&consumer.get_info().await?).await };
+        if twice(first, self.pause(ASK_TWICE), second).await? {
+            // The broker has lost the end of the stream and kept the consumer: what comes now would count as confirmed.
+            stream.delete_consumer(&self.settings.consumer).await?;
+            bail!("the consumer was ahead of its stream");
         }
         let inbox = self.broker.client().new_inbox();
         let messages = self.broker.client().subscribe(inbox.clone()).await?;
@@ -305,6 +303,20 @@ impl Pull {
     }
 }
 
+/// Whether a consumer is ahead of its stream, seen twice with a pause in between. The two are asked one after the other,
+/// perhaps of two servers: once may be the one's being late, and whoever believed it would throw away what is confirmed.
+async fn twice(
+    first: impl Future<Output = anyhow::Result<bool>>,
+    pause: impl Future<Output = ()>,
+    second: impl Future<Output = anyhow::Result<bool>>,
+) -> anyhow::Result<bool> {
+    if !first.await? {
+        return Ok(false);
+    }
+    pause.await;
+    second.await
+}
+
 #[derive(Debug, PartialEq, Eq)]
 enum Wrong {
     /// Nobody has asked the server for messages.
@@ -361,6 +373,27 @@ mod tests {
             [(0, 0, 0, false), (0, 5, 5, false), (4, 5, 9, false), (0, 6, 5, true), (7, 5, 6, true)]
         {
             assert_eq!(is_ahead(floor, delivered, last), want, "{floor} {delivered} {last}");
+        }
+    }
+
+    /// Servers of a cluster are behind each other for a moment: the consumer that was ahead is not any more.
+    #[tokio::test]
+    async fn a_consumer_is_not_taken_away_at_the_first_look() {
+        for (first, second, want, steps) in [
+            (Some(false), Some(true), Some(false), "first"),
+            (Some(true), Some(false), Some(false), "first pause second"),
+            (Some(true), Some(true), Some(true), "first pause second"),
+            (Some(true), None, None, "first pause second"),
+            (None, Some(true), None, "first"),
+        ] {
+            let done = std::cell::RefCell::new(Vec::new());
+            let look = async |name, seen: Option<bool>| {
+                done.borrow_mut().push(name);
+                seen.context("it does not answer")
+            };
+            let pause = async { done.borrow_mut().push("pause") };
+            assert_eq!(twice(look("first", first), pause, look("second", second)).await.ok(), want);
+            assert_eq!(done.borrow().join(" "), steps);
         }
     }
 
