@@ -23,8 +23,10 @@ pub(crate) async fn import(
     force: bool,
 ) -> anyhow::Result<()> {
     let text = read(list)?;
-    let accounts = tokio::task::spawn_blocking(move || import::read(&text)).await??;
+    let lines = import::read(&text)?;
+    directory.check_import(&lines).await?;
     let store = people::choose(config, directory, store, force).await?;
+    let accounts = tokio::task::spawn_blocking(move || import::hash_all(&lines)).await??;
     let changes: Vec<Change> = directory.import(&accounts, &store).await?;
     people::announce(config, &changes).await;
     say(format_args!("{} accounts were made on {store}", changes.len()))?;

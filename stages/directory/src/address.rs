@@ -13,6 +13,13 @@ pub struct BadAddress {
     why: &'static str,
 }
 
+impl BadAddress {
+    /// What is wrong with it, without the text itself.
+    pub(crate) fn why(&self) -> &'static str {
+        self.why
+    }
+}
+
 /// An address in the one form in which it is stored and compared.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Address {

@@ -10,6 +10,7 @@ mod cache;
 mod changes;
 pub mod config;
 mod first_run;
+mod given;
 pub mod import;
 mod login;
 mod master;
