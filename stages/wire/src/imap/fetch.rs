@@ -357,7 +357,7 @@ fn put_numbers(out: &mut Response, name: &str, numbers: &[NonZeroU32], partial: 
 
 fn put_name(out: &mut Response, wanted: Option<&Section<'_>>, partial: Option<(u32, NonZeroU32)>) {
     out.text(b"BODY[");
-    out.text(name(wanted).as_bytes());
+    out.text(&name(wanted));
     out.text(b"]");
     if let Some((origin, _)) = partial {
         out.text(format!("<{origin}>").as_bytes());
@@ -374,29 +374,27 @@ fn cut(bytes: &Bytes, partial: Option<(u32, NonZeroU32)>) -> Bytes {
 }
 
 /// The section as the client wrote it, in its canonical form.
-fn name(wanted: Option<&Section<'_>>) -> String {
+fn name(wanted: Option<&Section<'_>>) -> BytesMut {
     let numbers =
         |part: &imap_types::fetch::Part| part.0.as_ref().iter().map(ToString::to_string).collect::<Vec<_>>().join(".");
     let before =
         |part: &Option<imap_types::fetch::Part>| part.as_ref().map(|part| numbers(part) + ".").unwrap_or_default();
-    let names = |names: &[imap_types::core::AString<'_>]| {
-        names
-            .iter()
-            .map(|name| String::from_utf8_lossy(name.as_ref()).to_ascii_uppercase())
-            .collect::<Vec<_>>()
-            .join(" ")
+    let (name, names) = match wanted {
+        None => (String::new(), None),
+        Some(Section::Part(part)) => (numbers(part), None),
+        Some(Section::Header(part)) => (before(part) + "HEADER", None),
+        Some(Section::Text(part)) => (before(part) + "TEXT", None),
+        Some(Section::Mime(part)) => (numbers(part) + ".MIME", None),
+        Some(Section::HeaderFields(part, names)) => (before(part) + "HEADER.FIELDS ", Some(names.as_ref())),
+        Some(Section::HeaderFieldsNot(part, names)) => (before(part) + "HEADER.FIELDS.NOT ", Some(names.as_ref())),
     };
-    match wanted {
-        None => String::new(),
-        Some(Section::Part(part)) => numbers(part),
-        Some(Section::Header(part)) => before(part) + "HEADER",
-        Some(Section::Text(part)) => before(part) + "TEXT",
-        Some(Section::Mime(part)) => numbers(part) + ".MIME",
-        Some(Section::HeaderFields(part, list)) => format!("{}HEADER.FIELDS ({})", before(part), names(list.as_ref())),
-        Some(Section::HeaderFieldsNot(part, list)) => {
-            format!("{}HEADER.FIELDS.NOT ({})", before(part), names(list.as_ref()))
-        }
+    let mut out = BytesMut::from(name.as_str());
+    for (at, name) in names.into_iter().flatten().enumerate() {
+        out.put_u8(if at == 0 { b'(' } else { b' ' });
+        encode::astring(&mut out, &name.as_ref().to_ascii_uppercase());
     }
+    out.put_slice(if names.is_some() { b")" } else { b"" });
+    out
 }
 
 #[cfg(test)]
