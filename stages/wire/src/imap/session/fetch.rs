@@ -32,6 +32,11 @@ pub(super) struct Fetching {
     load: u64,
     /// What has come and is not sent.
     ready: VecDeque<(u32, Source)>,
+    /// Whatever is sent counts as seen.
+    marks: bool,
+    /// What was sent and is not marked as seen yet. It is with each load: one that a client never got stays unseen, whether
+    /// its connection broke or it cannot be told.
+    seen: Vec<u32>,
     /// How the command ends, if it is no FETCH.
     end: Option<String>,
 }
@@ -64,22 +69,14 @@ impl ImapSession {
             return self.done(&tag, &format!("NO [LIMIT] at most {} names of fields", self.limits.fetch_fields));
         }
         let marks = items.iter().any(fetch::marks_seen) && !self.is_read_only();
-        let unseen = if marks { self.mark_seen(&uids) } else { Vec::new() };
-        if !unseen.is_empty() && !items.contains(&Item::Flags) {
+        let is_unseen = |uid: &u32| self.messages().find(*uid).is_some_and(|(_, row)| row.flags & flags::SEEN == 0);
+        let marks = marks && uids.iter().any(is_unseen);
+        if marks && !items.contains(&Item::Flags) {
             items.push(Item::Flags);
         }
-        let need = fetch::need(&items);
-        let fetching = Fetching { left: uids.into(), items, need, load: SMALL_LOAD, ready: VecDeque::new(), end: None };
+        let (need, left, ready, seen) = (fetch::need(&items), uids.into(), VecDeque::new(), Vec::new());
+        let fetching = Fetching { left, items, need, load: SMALL_LOAD, ready, marks, seen, end: None };
         self.running = Some(Running { tag, name: "FETCH", job: Job::Fetch(fetching), refreshing: false });
-        if !unseen.is_empty() {
-            self.question = Some(Question::Flags {
-                uids: unseen,
-                how: FlagMode::Add,
-                flags: flags::SEEN,
-                keywords: Vec::new(),
-                unchanged_since: None,
-            });
-        }
     }
 
     /// Tells of flags as FETCH does, in portions; then a command ends.
@@ -90,24 +87,31 @@ impl ImapSession {
         }
     }
 
-    /// Marks messages as seen in the snapshot and gives those that were not.
-    fn mark_seen(&mut self, uids: &[u32]) -> Vec<u32> {
-        let Some(selected) = &mut self.selected else { return Vec::new() };
+    /// Marks messages as seen: in the snapshot, as the client was told, and then in the world.
+    fn mark_seen(&mut self, uids: Vec<u32>) {
+        let Some(selected) = &mut self.selected else { return };
         let rows = uids.iter().filter_map(|uid| selected.messages.find(*uid)).map(|(_, row)| row);
-        let rows = rows.filter(|row| row.flags & flags::SEEN == 0);
         let rows: Vec<_> = rows.map(|row| MessageRow { flags: row.flags | flags::SEEN, ..row.clone() }).collect();
-        let unseen = rows.iter().map(|row| row.uid).collect();
         selected.messages = selected.messages.with(rows, &[]);
-        unseen
+        let (how, flags) = (FlagMode::Add, flags::SEEN);
+        self.question = Some(Question::Flags { uids, how, flags, keywords: Vec::new(), unchanged_since: None });
     }
 
     /// Sends what is there, or asks for more.
     pub(super) fn fetch_on(&mut self, mut running: Running) {
         let Job::Fetch(fetching) = &mut running.job else { return };
         if let Some((uid, source)) = fetching.ready.pop_front() {
-            if let Err(why) = self.put_fetched(uid, &fetching.items, &source) {
-                return self.done(&running.tag, &format!("NO {why}"));
+            match self.put_fetched(uid, &fetching.items, &source, fetching.marks) {
+                Ok(true) => fetching.seen.push(uid),
+                Ok(false) => {}
+                Err(why) => {
+                    // Those before it were sent.
+                    (fetching.left, fetching.ready) = (VecDeque::new(), VecDeque::new());
+                    fetching.end = Some(format!("NO {why}"));
+                }
             }
+        } else if !fetching.seen.is_empty() {
+            self.mark_seen(std::mem::take(&mut fetching.seen));
         } else if fetching.left.is_empty() {
             return match fetching.end.take() {
                 Some(end) => self.done(&running.tag, &end),
@@ -118,7 +122,7 @@ impl ImapSession {
                 Need::Row => {
                     for uid in fetching.left.drain(..fetching.left.len().min(PORTION)) {
                         // Nothing is refused that a row tells.
-                        let _ = self.put_fetched(uid, &fetching.items, &Source::Row);
+                        let _ = self.put_fetched(uid, &fetching.items, &Source::Row, false);
                     }
                 }
                 Need::Outline => {
@@ -139,12 +143,22 @@ impl ImapSession {
         Question::Texts { now, ahead }
     }
 
-    /// Writes the response for a message, if it is still there.
-    fn put_fetched(&mut self, uid: u32, items: &[Item<'static>], source: &Source) -> Result<(), fetch::Refusal> {
-        let Some((index, row)) = self.messages().find(uid) else { return Ok(()) };
-        let response = fetch::response(index + 1, &self.shown(row), items, source)?;
+    /// Writes the response for a message, if it is still there. Says whether it is to be marked as seen by that.
+    fn put_fetched(
+        &mut self,
+        uid: u32,
+        items: &[Item<'static>],
+        source: &Source,
+        marks: bool,
+    ) -> Result<bool, fetch::Refusal> {
+        let Some((index, row)) = self.messages().find(uid) else { return Ok(false) };
+        let (mut row, marks) = (self.shown(row), marks && row.flags & flags::SEEN == 0);
+        if marks {
+            row.to_mut().flags |= flags::SEEN;
+        }
+        let response = fetch::response(index + 1, &row, items, source)?;
         self.output.extend(response.finish());
-        Ok(())
+        Ok(marks)
     }
 
     pub(super) fn fetched(&mut self, mut running: Running, answer: Answer) {
@@ -159,7 +173,7 @@ impl ImapSession {
                 fetching.ready.extend(found.into_iter().map(|(uid, text)| (uid, Source::Text(text))));
                 count
             }
-            // The messages were marked as seen; now they are fetched.
+            // What was sent is marked as seen.
             Answer::Done => 0,
             _ => return self.done(&running.tag, "NO [SERVERBUG] an answer did not fit its question"),
         };

@@ -11,6 +11,7 @@ use super::*;
 use crate::imap::{FlagMode, Mailbox, MessageRow, Outline, Readable, View, flags};
 
 mod condstore;
+mod fetch;
 mod mailboxes;
 mod recent;
 mod rev2;
