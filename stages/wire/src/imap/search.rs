@@ -12,7 +12,7 @@ use super::question::{MessageRow, flags};
 use super::set::Set;
 
 /// Criteria within criteria are followed so deep.
-const DEPTH: usize = 50;
+pub(super) const DEPTH: usize = 50;
 /// Milliseconds in a day.
 const DAY: i64 = 86_400_000;
 

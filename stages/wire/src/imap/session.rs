@@ -38,7 +38,7 @@ use self::append::Append;
 use self::compress::Compress;
 pub(super) use self::job::UidForm;
 use self::job::{Job, Running, Selected};
-use super::extended::{quoted, search::Returns};
+use super::extended::{deep, quoted, search::Returns};
 use super::question::{Answer, Limits, Question};
 use crate::session::{Cleartext, Farewell, Session, Step, Tls};
 
@@ -220,7 +220,8 @@ impl ImapSession {
         {
             return decode(&message);
         }
-        self.fragments.decode_message(&CommandCodec::default()).ok().map(|command| command.into_static())
+        let read = self.fragments.decode_message(&CommandCodec::default()).ok().map(|command| command.into_static());
+        read.or_else(|| self.is_whole().then(|| deep::read(self.fragments.message_bytes())).flatten())
     }
 
     /// Whether all of a command is there.
@@ -257,8 +258,10 @@ impl ImapSession {
 
 /// Reads a command that is there as a whole.
 fn decode(message: &[u8]) -> Option<Command<'static>> {
-    let (rest, command) = CommandCodec::default().decode(message).ok()?;
-    rest.is_empty().then(|| command.into_static())
+    match CommandCodec::default().decode(message) {
+        Ok((rest, command)) => rest.is_empty().then(|| command.into_static()),
+        Err(_) => deep::read(message),
+    }
 }
 
 impl Session for ImapSession {

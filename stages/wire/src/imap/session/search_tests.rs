@@ -103,3 +103,18 @@ fn what_is_found_is_told_as_threads() {
     check("a THREAD REFERENCES UTF-8 SEEN\r\n", "* THREAD\r\na OK THREAD done\r\n");
     check("a THREAD NONE UTF-8 ALL\r\n", "a BAD this algorithm is not known\r\n");
 }
+
+/// Ten terms could not be read, and clients let their users ask for any of many.
+#[test]
+fn any_of_many_terms_is_searched_for() {
+    let any = |terms: usize| format!("{}TEXT second", "OR TEXT nothing ".repeat(terms - 1));
+    for command in ["SEARCH", "SEARCH RETURN (ALL)", "SEARCH CHARSET UTF-8"] {
+        let told = if command.contains("RETURN") { "ESEARCH (TAG \"a\") ALL 2" } else { "SEARCH 2" };
+        check(&format!("a {command} {}\r\n", any(40)), &format!("* {told}\r\na OK SEARCH done\r\n"));
+    }
+    check(&format!("a SORT (DATE) UTF-8 {}\r\n", any(20)), "* SORT 2\r\na OK SORT done\r\n");
+    for terms in [60, 2000] {
+        check(&format!("a SEARCH {}\r\n", any(terms)), "a NO [LIMIT] the criteria are nested too deep\r\n");
+    }
+    check(&format!("a SEARCH {}SEEN\r\n", "OR SEEN ".repeat(12) + "XYZ "), "a BAD the command cannot be read\r\n");
+}
