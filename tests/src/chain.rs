@@ -248,6 +248,11 @@ impl Chain {
         line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() * 1024
     }
 
+    /// The number of the first process of a part.
+    pub fn process(&self, part: &str) -> u32 {
+        self.children[part][0].id()
+    }
+
     /// The folder in which the chain runs.
     pub fn folder(&self) -> &Path {
         self.folder.path()

@@ -7,7 +7,8 @@ use std::path::Path;
 
 use serde_json::json;
 use tests::chain::{Chain, Clamd, wait_for};
-use tests::clients::{Load, Smtp};
+use tests::clients::Smtp;
+use tests::load::Load;
 
 fn send(chain: &Chain, number: usize) -> String {
     let body = format!("Subject: mail {number}\r\n\r\n{}\r\n", "text ".repeat(4000));

@@ -3,7 +3,8 @@
 
 use serde_json::json;
 use tests::chain::{Chain, Clamd, free_port, wait_for};
-use tests::clients::{Load, Smtp, eicar, maildrop};
+use tests::clients::{Smtp, eicar, maildrop};
+use tests::load::Load;
 
 fn send(chain: &Chain, to: &[&str], body: &[u8]) -> String {
     Smtp::connect(chain).send("s@elsewhere.example", to, body)

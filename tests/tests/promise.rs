@@ -12,7 +12,8 @@ use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
 use serde_json::json;
 use tests::chain::{Chain, Clamd, PARTS, wait_for};
-use tests::clients::{Load, Smtp, eicar};
+use tests::clients::{Smtp, eicar};
+use tests::load::Load;
 
 /// Kills in each test. Over all tests of this file there are more than fifty.
 const ROUNDS: u32 = 10;
