@@ -134,13 +134,13 @@ pub(crate) async fn refill(intake: Arc<Intake>, tasks: Tasks) -> anyhow::Result<
 impl Intake {
     async fn arbitrate(&self, mut mail: Envelope) -> Decision {
         let id = mail.id;
-        let Some(pending) = self.journal.pending(id) else { return Decision::Settled };
-        if pending.open.is_empty() {
+        let Some(pending) = self.journal.pending(id) else { return self.hold_unknown(mail).await };
+        // Whoever has a copy needs no second one.
+        mail.open = pending.open;
+        if mail.open.is_empty() {
             // What is not over waits for an operator.
             return Decision::Settled;
         }
-        // Whoever has a copy needs no second one.
-        mail.open = pending.open;
         if pending.held.is_some() {
             // What another round was held for is not delivered because of this one.
             mail.held = pending.held;
@@ -164,7 +164,25 @@ impl Intake {
     }
 
     async fn hold(&self, mut mail: Envelope, reason: String) -> Decision {
-        self.journal.hold(mail.id, &reason).await;
+        match self.journal.hold(mail.id, &reason).await {
+            // It may have ended by another round while this one was looked at, wholly or in part.
+            None => return self.hold_unknown(mail).await,
+            Some(open) if open.is_empty() => return Decision::Settled,
+            Some(open) => mail.open = open,
+        }
+        mail.held = Some(reason);
+        self.send_on(&mail, Decision::Held).await
+    }
+
+    /// A mail that is not pending. When the journal has lost it, by damage or with its folder, the broker's copy is the only
+    /// one, and its sender may have had 250: it is held, for those for whom it is under way. A mail that has ended gets no
+    /// second copy.
+    async fn hold_unknown(&self, mut mail: Envelope) -> Decision {
+        if self.journal.has_ended(mail.id) {
+            return Decision::Settled;
+        }
+        tracing::warn!(mail = %mail.id, "a stage rejects it, and the journal does not know it: it goes on as held");
+        let reason = mail.held.take().unwrap_or_else(|| rejection(&mail));
         mail.held = Some(reason);
         self.send_on(&mail, Decision::Held).await
     }

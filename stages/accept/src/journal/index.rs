@@ -216,10 +216,12 @@ impl Index {
         true
     }
 
-    pub(super) fn hold(&mut self, id: MailId, reason: &str) -> Option<u64> {
+    /// Gives the segment for the mark, and the recipients that are open.
+    pub(super) fn hold(&mut self, id: MailId, reason: &str) -> Option<(u64, Vec<u32>)> {
+        let open = self.pending_state(id)?.open;
         let entry = self.entries.get_mut(&id)?;
         entry.held = Some(reason.to_owned());
-        Some(entry.place.segment)
+        Some((entry.place.segment, open))
     }
 
     /// Gives the segment for the marks, and whether the mail is over by this.

@@ -196,10 +196,12 @@ impl Journal {
         })
     }
 
-    /// The mail goes on as held, in this round and every later one.
-    pub async fn hold(&self, id: MailId, reason: &str) {
-        let segment = self.index().hold(id, reason);
-        self.mark(segment, id, vec![Mark::Held(reason.to_owned())]).await;
+    /// The mail goes on as held, in this round and every later one. Gives its recipients that are open; none when it is not
+    /// pending.
+    pub async fn hold(&self, id: MailId, reason: &str) -> Option<Vec<u32>> {
+        let (segment, open) = self.index().hold(id, reason)?;
+        self.mark(Some(segment), id, vec![Mark::Held(reason.to_owned())]).await;
+        Some(open)
     }
 
     /// Takes in what became of recipients. Says whether the mail has ended by that.

@@ -354,6 +354,21 @@ async fn what_is_delivered_in_part_is_not_refused() {
     assert_eq!(journal.books().in_flight, 2);
 }
 
+/// What has ended by another round gets no further copy: neither the mail, nor those of its recipients that have one.
+#[tokio::test]
+async fn only_who_waits_still_is_held_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let (journal, _) = open(folder.path());
+    journal.append(mail(1, 2)).await.unwrap();
+    let id = mail(1, 2).id;
+    assert_eq!(journal.hold(id, "virus").await, Some(vec![0, 1]));
+    journal.ended(&stored(id, 0, "a", 1, 1)).await;
+    assert_eq!(journal.hold(id, "virus").await, Some(vec![1]));
+    journal.ended(&stored(id, 1, "a", 1, 1)).await;
+    assert_eq!(journal.hold(id, "virus").await, None);
+    assert_eq!(journal.hold(mail(2, 1).id, "virus").await, None);
+}
+
 /// Of a mail that this journal never had, or that damage has taken, nobody may say that it has ended.
 #[tokio::test]
 async fn only_what_was_known_has_ended_for_certain() {
