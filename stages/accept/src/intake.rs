@@ -129,6 +129,7 @@ impl Intake {
     async fn again(&self, first: MailId, doubt: Doubt, deadline: Instant) -> (Reply, Option<Told>) {
         let word = match self.arbiter.join(first) {
             Some(heard) => self.hear(first, heard, deadline).await,
+            None if self.journal.is_unsure(first) => Word::Failed,
             None if self.journal.doubtful(&doubt, clock::now()) == Some(first) => Word::Kept,
             // Refused at this moment, and its reason is gone with it: sent again, it is judged anew.
             None => Word::Failed,
@@ -153,8 +154,8 @@ impl Intake {
             return Bytes::from_static(if is_taking { b"" } else { peers::NO });
         };
         if self.arbiter.join(first).is_none() {
-            // Decided: it is kept, unless a refusal was completed since we looked.
-            let is_kept = self.journal.doubtful(doubt, clock::now()) == Some(first);
+            // Decided: it is kept, unless a refusal was completed since we looked, or could not be taken back.
+            let is_kept = self.journal.doubtful(doubt, clock::now()) == Some(first) && !self.journal.is_unsure(first);
             return if is_kept { Bytes::copy_from_slice(&first.to_bytes()) } else { Bytes::new() };
         }
         if self.arbiter.expire(first) { Bytes::copy_from_slice(&first.to_bytes()) } else { Bytes::new() }

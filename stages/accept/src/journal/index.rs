@@ -2,6 +2,7 @@
 //!
 //! Bodies are not kept here. An entry takes some 300 bytes; how many there can be is a high-water mark.
 
+mod doubtful;
 mod folds;
 mod moves;
 
@@ -65,6 +66,9 @@ pub(super) struct Segment {
     /// Counts of its mails; those in flight are counted when asked.
     books: Books,
     unheard: HashMap<MailId, Doubt>,
+    /// Mails that may be refused on disk, although they are not: their marks were written, could not be synced, and cannot
+    /// be cut off yet.
+    unsure: HashSet<MailId>,
 }
 
 /// Everything that the journal knows.
@@ -146,30 +150,6 @@ impl Index {
         self.doubts.insert(head.id, head.doubt);
         self.due.insert((due, head.id));
         self.entries.insert(head.id, entry);
-    }
-
-    pub(super) fn all_doubts(&self) -> Vec<Doubt> {
-        self.doubts.keys()
-    }
-
-    pub(super) fn doubtful(&self, key: &Doubt, now: Millis) -> Option<MailId> {
-        self.doubts.get(key, now)
-    }
-
-    /// The sender knows. Gives the segment for the mark, if the mail's record is still there.
-    pub(super) fn went_on(&mut self, id: MailId) -> Option<u64> {
-        if let Some(at) = self.ledger.unheard.iter().position(|unheard| unheard.id == id) {
-            let unheard = self.ledger.unheard.swap_remove(at);
-            self.doubts.remove(id, &unheard.key);
-            return None;
-        }
-        let (number, key) = self
-            .segments
-            .iter_mut()
-            .rev()
-            .find_map(|(number, segment)| segment.unheard.remove(&id).map(|key| (*number, key)))?;
-        self.doubts.remove(id, &key);
-        Some(number)
     }
 
     pub(super) fn place(&self, id: MailId) -> Option<Place> {

@@ -279,6 +279,12 @@ impl Journal {
         self.index().doubtful(key, now)
     }
 
+    /// Whether a restart might find this mail refused, because a refusal could be neither recorded nor taken back. Nobody is
+    /// told then that it is kept, nor is it taken for another.
+    pub fn is_unsure(&self, id: MailId) -> bool {
+        self.index().is_unsure(id)
+    }
+
     /// By what all mails are recognised that are in doubt.
     pub fn doubts(&self) -> Vec<Doubt> {
         self.index().all_doubts()

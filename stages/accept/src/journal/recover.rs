@@ -63,8 +63,8 @@ pub(super) fn recover(config: &Config, node: &str, now: Millis) -> anyhow::Resul
         read_marks(folder, *number, &key, &mut index, &mut recovery)?;
     }
     index.reading_is_over();
-    if let Some(last) = numbers.last() {
-        sync(folder, *last)?;
+    for number in &numbers {
+        sync(folder, *number)?;
     }
     // What a damaged record held is not known. Nor is what another folder knew before this one.
     let lacks_records = recovery.damage.iter().any(|damage| damage.file.extension().is_some_and(|kind| kind == "mail"));
@@ -149,7 +149,8 @@ fn read_segment(
     Ok(key)
 }
 
-/// A process that was killed may have written what it did not live to sync. What is found is relied on from now on.
+/// A process that was killed may have written what it did not live to sync: marks beside any segment, and records in one that
+/// it could not cut. What is found is relied on from now on.
 fn sync(folder: &Path, number: u64) -> anyhow::Result<()> {
     for path in [segment::mail_path(folder, number), segment::marks_path(folder, number)] {
         match File::open(&path).and_then(|file| file.sync_all()) {

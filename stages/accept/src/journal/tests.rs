@@ -13,6 +13,7 @@ use runtime::config::ByteSize;
 use super::*;
 
 mod carried;
+mod failing;
 
 const NOW: Millis = Millis(1_800_000_000_000);
 

@@ -72,6 +72,8 @@ pub(super) struct Writer {
     current: Option<Current>,
     /// A closed segment behind whose end lies what could not be cut off.
     spoiled: Option<Current>,
+    /// Marks files behind whose sound length lies what could not be cut off.
+    spoiled_marks: HashMap<u64, u64>,
     next: u64,
     marks: HashMap<u64, File>,
     /// When something may be carried over again, after an attempt that failed.
@@ -90,10 +92,21 @@ impl Writer {
         };
         let (node, marks) = (node.to_owned(), HashMap::new());
         let carries_from = Instant::now();
-        let (current, spoiled) = (None, None);
-        let looked = None;
-        let mut writer =
-            Self { config, node, key, index, current, spoiled, next, marks, carries_from, looked, _lock: lock };
+        let (current, spoiled, spoiled_marks, looked) = (None, None, HashMap::new(), None);
+        let mut writer = Self {
+            config,
+            node,
+            key,
+            index,
+            current,
+            spoiled,
+            spoiled_marks,
+            next,
+            marks,
+            carries_from,
+            looked,
+            _lock: lock,
+        };
         writer.look_at_disk(0);
         writer.fold();
         writer
@@ -117,7 +130,9 @@ impl Writer {
             self.work(batch.drain(..));
             self.look_at_disk(bytes);
             self.close_if_due();
-            self.carry();
+            if self.cut_all_marks() {
+                self.carry();
+            }
             self.fold();
         }
     }
@@ -161,10 +176,19 @@ impl Writer {
             let written = self.write_marks(segment, &bytes, sync);
             if let Err(error) = &written {
                 tracing::warn!(segment, %error, "marks were not written; a restart repeats what they say");
+                self.doubt_refusals(segment, &marked);
             }
             for marking in marked {
                 self.answer(marking, written.as_ref());
             }
+        }
+    }
+
+    /// As long as the marks of a failed write may be on disk, nobody may rely on these mails, and nobody on their refusal.
+    fn doubt_refusals(&self, segment: u64, marked: &[Marking]) {
+        if self.spoiled_marks.contains_key(&segment) {
+            let refused = marked.iter().filter(|marking| marking.marks.contains(&Mark::Refused));
+            self.index().note_unsure(segment, refused.map(|marking| marking.id));
         }
     }
 
@@ -272,6 +296,7 @@ impl Writer {
             // The segment went in the meantime: everything in it had ended.
             return Ok(());
         }
+        self.cut_marks(number)?;
         let file = match self.marks.entry(number) {
             std::collections::hash_map::Entry::Occupied(file) => file.into_mut(),
             std::collections::hash_map::Entry::Vacant(place) => {
@@ -284,11 +309,30 @@ impl Writer {
         let before = file.metadata()?.len();
         let written = file.write_all(bytes).and_then(|()| if sync { file.sync_data() } else { Ok(()) });
         if written.is_err() {
-            // Half a mark would hide those behind it.
-            let _ = file.set_len(before);
+            // Half a mark would hide those behind it, and a whole one come true at the next start, although nobody relied
+            // on it.
             self.marks.remove(&number);
+            self.spoiled_marks.insert(number, before);
+            let _ = self.cut_marks(number);
         }
         written
+    }
+
+    /// Cuts off what a failed write of marks has left, and syncs that. Until it is done nothing is written behind it.
+    fn cut_marks(&mut self, number: u64) -> io::Result<()> {
+        let Some(length) = self.spoiled_marks.get(&number) else { return Ok(()) };
+        let file = OpenOptions::new().write(true).open(segment::marks_path(&self.config.folder, number))?;
+        file.set_len(*length)?;
+        file.sync_all()?;
+        self.spoiled_marks.remove(&number);
+        self.index().note_sure(number);
+        Ok(())
+    }
+
+    /// Says whether nothing is left to be cut. A mail that is carried over leaves its marks behind: not such ones.
+    fn cut_all_marks(&mut self) -> bool {
+        let numbers: Vec<u64> = self.spoiled_marks.keys().copied().collect();
+        numbers.into_iter().filter(|number| self.cut_marks(*number).is_err()).count() == 0
     }
 
     /// Takes off what a batch has written, and looks at the disk itself if that is due.
@@ -329,6 +373,7 @@ impl Writer {
         let mut left = Vec::new();
         for number in &ledger.folded {
             self.marks.remove(number);
+            self.spoiled_marks.remove(number);
             if let Err(error) = segment::let_go(&self.config.folder, *number, ledger.damaged.contains(number)) {
                 tracing::warn!(segment = number, %error, "a segment that has ended cannot be removed");
                 left.push(*number);
