@@ -24,3 +24,52 @@ fn a_virus_that_the_journal_has_lost_is_held() {
     let listed = chain.command(&["held", "list"]);
     assert!(listed.contains("for alice@example.org") && listed.contains("virus found: Eicar"), "{listed}");
 }
+
+/// Sends to these and has accept killed after the mail is kept, before the 250.
+fn send_in_vain(chain: &mut Chain, body: &[u8], to: &[&str], kept: u64) {
+    let mut smtp = Smtp::connect(chain);
+    smtp.command("MAIL FROM:<s@elsewhere.example>");
+    for to in to {
+        assert!(smtp.command(&format!("RCPT TO:<{to}>")).starts_with("250 "));
+    }
+    assert!(smtp.command("DATA").starts_with("354 "));
+    std::io::Write::write_all(smtp.stream(), &wire::smtp::client::stuff(body)).unwrap();
+    wait_for("it to be kept", || {
+        let status = chain.attempt(&["status", "--json"], "").unwrap_or_default();
+        serde_json::from_str::<serde_json::Value>(&status).is_ok_and(|status| status["accepted"] == kept)
+    });
+    chain.kill("accept");
+    chain.start("accept");
+}
+
+/// Whose recipients differ from those of the attempt before: a directory that was unsure of one knows it now, or the other way
+/// round.
+#[test]
+fn the_next_attempt_has_other_recipients() {
+    let clamd = Clamd::start();
+    let mut chain = Chain::start_parts_with(&clamd, &[("/stages/accept/verdict_wait", json!("1min"))]);
+    let [alice, bob] = ["alice@example.org", "bob@example.org"];
+    let mail = |name: &str| format!("Subject: {name}\r\nMessage-ID: <{name}@x>\r\n\r\n{name}\r\n").into_bytes();
+    clamd.pause();
+    send_in_vain(&mut chain, &mail("more"), &[alice], 1);
+    send_in_vain(&mut chain, &mail("fewer"), &[alice, bob], 3);
+    let more = Smtp::connect(&chain).send("s@elsewhere.example", &[alice, bob], &mail("more"));
+    assert!(more.starts_with("250 ") && more.contains(", "), "both mails are named: {more}");
+    for to in [alice, bob] {
+        let mut smtp = Smtp::connect(&chain);
+        let fewer = smtp.send("s@elsewhere.example", &[to], &mail("fewer"));
+        assert!(fewer.starts_with("250 "), "{fewer}");
+        // It has heard that, for this recipient.
+        smtp.command("QUIT");
+    }
+    clamd.resume();
+    chain.settles();
+    chain.books(&[("accepted", 4), ("stored", 4)]);
+    for user in [alice, bob] {
+        let mails = chain.read(user).into_iter().map(|mail| String::from_utf8(mail).unwrap());
+        let mut subjects: Vec<_> =
+            mails.map(|mail| mail.lines().find(|line| line.starts_with("Subject")).unwrap().to_owned()).collect();
+        subjects.sort_unstable();
+        assert_eq!(subjects, ["Subject: fewer", "Subject: more"], "{user}");
+    }
+}

@@ -30,6 +30,7 @@ fn mail(number: u64, body: &Bytes) -> Mail {
         envelope: Bytes::from_static(&[7; 300]),
         body: body.clone(),
         doubt,
+        each: Vec::new(),
     }
 }
 

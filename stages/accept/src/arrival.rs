@@ -1,7 +1,10 @@
 //! From a message of a session to the mail that is kept: its envelope, its Received field, its key. Pure.
 
+use std::net::IpAddr;
+
+use bytes::Bytes;
 use proto::{Arrival, BodyRef, Client, Envelope, GateFacts, MailId, Millis, NodeName, Recipient};
-use wire::smtp::{Message, Path};
+use wire::smtp::Message;
 
 use crate::journal::Doubt;
 
@@ -67,8 +70,8 @@ fn received(message: &Message, peer: &Peer, here: &Here<'_>) -> String {
         (false, _) => "SMTP",
     };
     let address = match peer.address.ip() {
-        std::net::IpAddr::V4(ip) => format!("[{ip}]"),
-        std::net::IpAddr::V6(ip) => format!("[IPv6:{ip}]"),
+        IpAddr::V4(ip) => format!("[{ip}]"),
+        IpAddr::V6(ip) => format!("[IPv6:{ip}]"),
     };
     let tls = if peer.tls.is_empty() { String::new() } else { format!("\r\n\t({})", peer.tls) };
     let recipient = match message.recipients.as_slice() {
@@ -83,31 +86,61 @@ fn received(message: &Message, peer: &Peer, here: &Here<'_>) -> String {
     )
 }
 
+/// By what a mail is recognised.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Keys {
+    /// With just these recipients.
+    pub(crate) whole: Doubt,
+    /// For each recipient, if there are several: what the same mail to that one alone has. At the next attempt some may be
+    /// missing, or others be there.
+    pub(crate) each: Vec<Doubt>,
+}
+
+impl Keys {
+    pub(crate) fn all(&self) -> Vec<Doubt> {
+        std::iter::once(self.whole).chain(self.each.iter().copied()).collect()
+    }
+}
+
 /// By what the same mail is recognised when its sender, who did not hear our 250, sends it again: the client's network
 /// (/24 or /48: a pool of senders shares one queue), reverse path, recipients and body.
-pub(crate) fn doubt(message: &Message, peer: &Peer, body: &BodyRef) -> Doubt {
-    let mut hasher = blake3::Hasher::new();
-    match peer.address.ip() {
-        std::net::IpAddr::V4(ip) => hasher.update(&ip.octets()[..3]),
-        std::net::IpAddr::V6(ip) => hasher.update(&ip.octets()[..6]),
+pub(crate) fn keys(message: &Message, peer: &Peer, body: &BodyRef) -> Keys {
+    let recipients: Vec<&str> = message.recipients.iter().map(|recipient| recipient.path.as_str()).collect();
+    keys_of(peer.address.ip(), message.sender.path.as_str(), &recipients, body)
+}
+
+/// The keys of the recipients of a mail that was kept, if there are several; none where nobody can say.
+pub(crate) fn keys_of_recipients(envelope: &[u8]) -> Vec<Doubt> {
+    let Ok(envelope) = Envelope::decode(Bytes::copy_from_slice(envelope)) else { return Vec::new() };
+    let recipients: Vec<&str> = envelope.recipients.iter().map(|recipient| recipient.address.as_str()).collect();
+    keys_of(envelope.client.address, &envelope.reverse_path, &recipients, &envelope.body).each
+}
+
+fn keys_of(client: IpAddr, reverse_path: &str, recipients: &[&str], body: &BodyRef) -> Keys {
+    let mut sender = blake3::Hasher::new();
+    match client {
+        IpAddr::V4(ip) => sender.update(&ip.octets()[..3]),
+        IpAddr::V6(ip) => sender.update(&ip.octets()[..6]),
     };
-    let mut part = |text: &str| {
-        hasher.update(&(text.len() as u64).to_le_bytes()).update(text.as_bytes());
+    part(&mut sender, reverse_path);
+    let to = |recipients: &[&str]| {
+        let mut hasher = sender.clone();
+        recipients.iter().for_each(|recipient| part(&mut hasher, recipient));
+        *hasher.update(&body.digest.0).finalize().as_bytes()
     };
-    part(message.sender.path.as_str());
-    let mut recipients: Vec<&Path> = message.recipients.iter().map(|recipient| &recipient.path).collect();
-    recipients.sort_unstable_by_key(|path| path.as_str());
-    for path in recipients {
-        part(path.as_str());
-    }
-    hasher.update(&body.digest.0);
-    *hasher.finalize().as_bytes()
+    let mut sorted = recipients.to_vec();
+    sorted.sort_unstable();
+    let each = if recipients.len() > 1 { recipients.iter().map(|one| to(&[one])).collect() } else { Vec::new() };
+    Keys { whole: to(&sorted), each }
+}
+
+fn part(hasher: &mut blake3::Hasher, text: &str) {
+    hasher.update(&(text.len() as u64).to_le_bytes()).update(text.as_bytes());
 }
 
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
-    use bytes::Bytes;
     use runtime::bodies::Bodies;
     use wire::smtp::command::Command;
 
@@ -163,7 +196,7 @@ mod tests {
     fn the_same_mail_has_the_same_key() {
         let key = |from, to: &[&str], body, address| {
             let message = message(from, to, body);
-            doubt(&message, &peer(address), &Bodies::describe(&message.body))
+            keys(&message, &peer(address), &Bodies::describe(&message.body)).whole
         };
         let first = key("a@x", &["b@y", "c@y"], "m", "192.0.2.7:1");
         assert_eq!(first, key("a@x", &["c@y", "b@y"], "m", "192.0.2.99:2"));
@@ -175,5 +208,23 @@ mod tests {
         ] {
             assert_ne!(first, other);
         }
+    }
+
+    #[test]
+    fn each_recipient_has_the_key_of_the_mail_to_that_one_alone() {
+        let keys = |to: &[&str]| {
+            let message = message("a@x", to, "m");
+            keys(&message, &peer("192.0.2.7:1"), &Bodies::describe(&message.body))
+        };
+        assert_eq!(keys(&["b@y", "c@y"]).each, [keys(&["b@y"]).whole, keys(&["c@y"]).whole]);
+        assert_eq!(keys(&["b@y"]).each, [[0; 32]; 0]);
+        assert_ne!(keys(&["b@y", "c@y"]).whole, keys(&["b@y"]).whole);
+        // The envelope that is kept says the same.
+        let (message, peer, node) = (message("a@x", &["b@y", "c@y"], "m"), peer("192.0.2.7:1"), "mx1".parse().unwrap());
+        let id = MailId::from_bytes([0; 16]);
+        let here = Here { hostname: "mx.example", node: &node, id, now: Millis(0), verdict_deadline: Millis(0) };
+        let envelope = envelope(&message, &peer, &here, Bodies::describe(&message.body)).encode();
+        assert_eq!(keys_of_recipients(&envelope), keys(&["b@y", "c@y"]).each);
+        assert_eq!(keys_of_recipients(b"no envelope"), [[0; 32]; 0]);
     }
 }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use proto::{Envelope, MailId, NodeName, subjects};
+use proto::{BodyRef, Envelope, MailId, NodeName, subjects};
 use runtime::bodies::Bodies;
 use runtime::broker::{Broker, PublishError};
 use runtime::{clock, telemetry};
@@ -17,12 +17,13 @@ use tokio::time::Instant;
 use wire::smtp::{Message, Reply};
 
 use crate::arbiter::{Arbiter, Word};
-use crate::arrival::{self, Here, Peer};
+use crate::arrival::{self, Here, Keys, Peer};
 use crate::budget::{Budget, Share};
 use crate::config::Config;
 use crate::journal::{self, AppendError, Doubt, Journal};
-use crate::peers::{self, Other, Peers};
-use crate::taking::Takings;
+use crate::peers::Peers;
+use crate::recognise::Known;
+use crate::taking::{Taking, Takings};
 
 /// A mail that could not be handed to the chain is tried again after that.
 const HAND_AGAIN: Duration = Duration::from_secs(5);
@@ -53,112 +54,121 @@ pub(crate) struct Intake {
 #[derive(Debug)]
 pub(crate) struct Told {
     pub(crate) id: MailId,
-    pub(crate) doubt: Doubt,
+    /// Those of its keys for which it was told.
+    pub(crate) keys: Vec<Doubt>,
+}
+
+/// A message that has just come.
+#[derive(Debug)]
+pub(crate) struct Arrived {
+    pub(crate) message: Message,
+    pub(crate) body: BodyRef,
+    pub(crate) keys: Keys,
+    pub(crate) began: Instant,
+    /// Until then its sender waits for the verdict.
+    pub(crate) deadline: Instant,
 }
 
 impl Intake {
-    /// Takes a message, and gives the final reply with the id of the mail that it is, if it is one.
+    /// Takes a message, and gives the final reply with the mails that it is, if it is any.
     pub(crate) async fn take(
         self: &Arc<Self>,
         message: Message,
         peer: &Peer,
         share: Option<Share>,
-    ) -> (Reply, Option<Told>) {
+    ) -> (Reply, Vec<Told>) {
         let began = Instant::now();
         let deadline = began + self.config.verdict_wait;
         let body = Bodies::describe(&message.body);
-        let doubt = arrival::doubt(&message, peer, &body);
-        let now = clock::now();
+        let keys = arrival::keys(&message, peer, &body);
         // Its sender may have given another connection up, where the same mail is on its way into the journal still.
-        let Some(taking) = self.takings.take(doubt, began + TAKING).await else {
-            return (Reply::local_error(), None);
+        let Some(taking) = self.takings.take(keys.all(), began + TAKING).await else {
+            return (Reply::local_error(), Vec::new());
         };
-        if let Some(first) = self.kept_as(&doubt) {
-            drop(taking);
-            return self.again(first, doubt, deadline).await;
-        }
-        match self.peers.look(&self.broker, &doubt).await {
-            Other::Nobody => {}
-            Other::Keeps(first) => {
+        let arrived = Arrived { message, body, keys, began, deadline };
+        match self.recognise(&arrived.keys).await {
+            Known::New => self.take_new(arrived, peer, share, taking).await,
+            Known::As(first) => {
+                drop(taking);
+                self.again(first, arrived.keys.all(), deadline).await
+            }
+            Known::Elsewhere(first) => {
                 telemetry::recognised();
                 tracing::info!(mail = %first, "another node keeps it; its sender had not heard the 250 and sent it again");
-                return (Reply::kept(&first.to_string()), None);
+                (Reply::kept(&first.to_string()), Vec::new())
             }
-            Other::Unsure => return (Reply::local_error(), None),
+            Known::InPart(parts) => self.take_rest(arrived, parts, peer, taking).await,
+            Known::Unsure => (Reply::local_error(), Vec::new()),
         }
-        self.peers.take_up(&self.broker, doubt).await;
+    }
+
+    async fn take_new(
+        &self,
+        arrived: Arrived,
+        peer: &Peer,
+        share: Option<Share>,
+        taking: Taking<'_>,
+    ) -> (Reply, Vec<Told>) {
         let id = clock::new_mail_id();
-        let verdict_deadline = now.plus(self.config.verdict_wait);
-        let here = Here { hostname: &self.hostname, node: &self.node, id, now, verdict_deadline };
-        let envelope = arrival::envelope(&message, peer, &here, body);
-        let recipients = u32::try_from(envelope.recipients.len()).unwrap_or(u32::MAX);
-        let kept = journal::Mail { id, recipients, envelope: envelope.encode(), body: message.body.clone(), doubt };
         // The case is opened before the mail can be known to anybody.
         let heard = self.arbiter.open(id);
-        let appended = self.journal.append(kept).await;
+        let kept = self.keep(id, &arrived, peer).await;
         drop(taking);
-        if let Err(error) = appended {
-            self.arbiter.expire(id);
-            self.peers.over(&self.broker, doubt).await;
-            return (refusal(&error), None);
-        }
+        let envelope = match kept {
+            Ok(envelope) => envelope,
+            Err(error) => {
+                self.arbiter.expire(id);
+                return (refusal(&error), Vec::new());
+            }
+        };
+        let Arrived { message, keys, began, deadline, .. } = arrived;
         let handed = self.hand_over(&envelope, &message.body, &self.first).await;
         drop((message, share));
         let word = match handed {
             Ok(()) => self.hear(id, heard, deadline).await,
             Err(error) => {
-                tracing::warn!(mail = %id, %error, "kept; it goes out when the broker takes it");
-                self.journal.due_again(id, clock::now().plus(HAND_AGAIN));
+                self.hand_later(id, &error);
                 // It may have been handed over all the same, and a refusal be under way: then that is the answer.
                 self.hear(id, heard, Instant::now()).await
             }
         };
         telemetry::answered(if matches!(word, Word::Refused(_)) { "550" } else { "250" }, began.elapsed());
-        told(&word, id, doubt)
+        told(&word, id, keys.all())
     }
 
-    /// The mail as which this one was kept before; none if it is a new one.
-    fn kept_as(&self, doubt: &Doubt) -> Option<MailId> {
-        let first = self.journal.doubtful(doubt, clock::now())?;
-        // A refusal may have been completed since: then it is nowhere, and this is a new mail.
-        let is_kept = || self.journal.doubtful(doubt, clock::now()) == Some(first);
-        (self.arbiter.join(first).is_some() || is_kept()).then_some(first)
-    }
-
-    /// What the sender is told of a mail that is kept already.
-    async fn again(&self, first: MailId, doubt: Doubt, deadline: Instant) -> (Reply, Option<Told>) {
-        let word = match self.arbiter.join(first) {
-            Some(heard) => self.hear(first, heard, deadline).await,
-            None if self.journal.is_unsure(first) => Word::Failed,
-            None if self.journal.doubtful(&doubt, clock::now()) == Some(first) => Word::Kept,
-            // Refused at this moment, and its reason is gone with it: sent again, it is judged anew.
-            None => Word::Failed,
+    /// Tells the other nodes, and keeps the mail. When that fails it is at most one whose sender was not told so.
+    pub(crate) async fn keep(&self, id: MailId, arrived: &Arrived, peer: &Peer) -> Result<Envelope, AppendError> {
+        let Arrived { message, body, keys, .. } = arrived;
+        let all = keys.all();
+        self.peers.take_up(&self.broker, &all).await;
+        let now = clock::now();
+        let verdict_deadline = now.plus(self.config.verdict_wait);
+        let here = Here { hostname: &self.hostname, node: &self.node, id, now, verdict_deadline };
+        let envelope = arrival::envelope(message, peer, &here, *body);
+        let kept = journal::Mail {
+            id,
+            recipients: u32::try_from(envelope.recipients.len()).unwrap_or(u32::MAX),
+            envelope: envelope.encode(),
+            body: message.body.clone(),
+            doubt: keys.whole,
+            each: keys.each.clone(),
         };
-        telemetry::recognised();
-        tracing::info!(mail = %first, "its sender had not heard our 250 and sent it again");
-        told(&word, first, doubt)
+        let appended = self.journal.append(kept).await;
+        if appended.is_err() {
+            self.peers.over(&self.broker, &all).await;
+        }
+        appended.map(|()| envelope)
+    }
+
+    pub(crate) fn hand_later(&self, id: MailId, error: &PublishError) {
+        tracing::warn!(mail = %id, %error, "kept; it goes out when the broker takes it");
+        self.journal.due_again(id, clock::now().plus(HAND_AGAIN));
     }
 
     /// The sender went on after our reply: it will not send this mail again.
     pub(crate) async fn went_on(&self, told: Told) {
-        self.journal.went_on(told.id).await;
-        self.peers.over(&self.broker, told.doubt).await;
-    }
-
-    /// What another node is told about a mail that its sender brought there: the id if it is in doubt here, `no` if it is
-    /// not, nothing while its refusal is being recorded. With the id, a sender was promised that the mail is kept.
-    pub(crate) fn says_of(&self, doubt: &Doubt) -> Bytes {
-        // Looked at first: what leaves this state meanwhile is in the journal.
-        let is_taking = self.takings.has(doubt);
-        let Some(first) = self.journal.doubtful(doubt, clock::now()) else {
-            return Bytes::from_static(if is_taking { b"" } else { peers::NO });
-        };
-        if self.arbiter.join(first).is_none() {
-            // Decided: it is kept, unless a refusal was completed since we looked, or could not be taken back.
-            let is_kept = self.journal.doubtful(doubt, clock::now()) == Some(first) && !self.journal.is_unsure(first);
-            return if is_kept { Bytes::copy_from_slice(&first.to_bytes()) } else { Bytes::new() };
-        }
-        if self.arbiter.expire(first) { Bytes::copy_from_slice(&first.to_bytes()) } else { Bytes::new() }
+        self.journal.went_on(told.id, &told.keys).await;
+        self.peers.over(&self.broker, &told.keys).await;
     }
 
     /// Puts body and envelope where the stages find them, side by side, and waits for both confirmations.
@@ -181,7 +191,7 @@ impl Intake {
         self.broker.publish(subjects::stage(stage), Some(&message_id), envelope.encode()).await
     }
 
-    async fn hear(&self, id: MailId, mut heard: watch::Receiver<Option<Word>>, deadline: Instant) -> Word {
+    pub(crate) async fn hear(&self, id: MailId, mut heard: watch::Receiver<Option<Word>>, deadline: Instant) -> Word {
         let word = async {
             match heard.wait_for(Option::is_some).await {
                 Ok(word) => word.clone(),
@@ -203,8 +213,9 @@ impl Intake {
 }
 
 /// The reply, and what the sender shows by going on. After a failure it may be kept or not: it stays in doubt.
-fn told(word: &Word, id: MailId, doubt: Doubt) -> (Reply, Option<Told>) {
-    (reply(word, id), (*word != Word::Failed).then_some(Told { id, doubt }))
+pub(crate) fn told(word: &Word, id: MailId, keys: Vec<Doubt>) -> (Reply, Vec<Told>) {
+    let told = (*word != Word::Failed).then_some(Told { id, keys });
+    (reply(word, id), told.into_iter().collect())
 }
 
 fn reply(word: &Word, id: MailId) -> Reply {
@@ -215,7 +226,7 @@ fn reply(word: &Word, id: MailId) -> Reply {
     }
 }
 
-fn refusal(error: &AppendError) -> Reply {
+pub(crate) fn refusal(error: &AppendError) -> Reply {
     match error {
         AppendError::Full(_) => Reply::no_room(),
         AppendError::Io(_) => Reply::local_error(),

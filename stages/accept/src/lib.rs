@@ -11,6 +11,7 @@ pub mod config;
 mod intake;
 pub mod journal;
 mod peers;
+mod recognise;
 mod rounds;
 mod serve;
 mod taking;

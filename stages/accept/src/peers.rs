@@ -123,16 +123,20 @@ impl Peers {
     }
 
     /// Tells the others, before the mail is kept: returns when the broker has it.
-    pub(crate) async fn take_up(&self, broker: &Broker, mark: Doubt) {
+    pub(crate) async fn take_up(&self, broker: &Broker, marks: &[Doubt]) {
         if self.has_others(clock::now()) && broker.is_connected() {
-            broker.announce(subjects::DOUBTFUL.to_owned(), self.encode(Said::TakenUp, &[mark])).await;
+            for marks in marks.chunks(MARKS) {
+                broker.announce(subjects::DOUBTFUL.to_owned(), self.encode(Said::TakenUp, marks)).await;
+            }
         }
     }
 
     /// Tells the others that nobody will ask for this mail again.
-    pub(crate) async fn over(&self, broker: &Broker, mark: Doubt) {
+    pub(crate) async fn over(&self, broker: &Broker, marks: &[Doubt]) {
         if self.has_others(clock::now()) && broker.is_connected() {
-            broker.notify(subjects::DOUBTFUL.to_owned(), self.encode(Said::Over, &[mark])).await;
+            for marks in marks.chunks(MARKS) {
+                broker.notify(subjects::DOUBTFUL.to_owned(), self.encode(Said::Over, marks)).await;
+            }
         }
     }
 

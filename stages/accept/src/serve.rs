@@ -38,8 +38,8 @@ struct Clerk {
     share: Option<Share>,
     /// The size that the message under way may come to.
     most: u64,
-    /// The mail of the last final reply, until its sender shows that it read it.
-    told: Option<Told>,
+    /// The mails of the last final reply, until its sender shows that it read it.
+    told: Vec<Told>,
 }
 
 impl Desk {
@@ -80,7 +80,7 @@ impl Desk {
         let session = SmtpSession::new(self.intake.hostname.clone(), self.intake.config.limits.clone(), tls);
         let terms = self.terms.clone();
         let peer = Peer { address, tls: String::new(), gate };
-        let mut clerk = Clerk { desk: self, peer, share: None, most: 0, told: None };
+        let mut clerk = Clerk { desk: self, peer, share: None, most: 0, told: Vec::new() };
         if let Err(error) = drive(client, session, &mut clerk, &terms, first).await {
             tracing::debug!(client = %address, %error, "the connection broke off");
         }
@@ -136,12 +136,12 @@ impl Backend<SmtpSession> for Clerk {
             }
             Question::Message(message) => {
                 let intake = Arc::clone(&self.desk.intake);
-                let (reply, id) = intake.take(*message, &self.peer, self.share.take()).await;
-                self.told = id;
+                let (reply, told) = intake.take(*message, &self.peer, self.share.take()).await;
+                self.told = told;
                 Answer::Reply(reply)
             }
             Question::WentOn => {
-                if let Some(told) = self.told.take() {
+                for told in std::mem::take(&mut self.told) {
                     self.desk.intake.went_on(told).await;
                 }
                 Answer::Noted

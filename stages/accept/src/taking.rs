@@ -4,7 +4,6 @@
 //! still being kept. One connection has it at a time; the other waits, and finds it kept.
 
 use std::collections::HashMap;
-use std::collections::hash_map::Entry;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::watch;
@@ -16,14 +15,15 @@ use crate::journal::Doubt;
 #[derive(Debug, Default)]
 pub(crate) struct Takings(Mutex<HashMap<Doubt, watch::Sender<()>>>);
 
-/// A mail that a connection has; dropping this lets it go.
+/// A mail that a connection has, by all its keys; dropping this lets it go.
 #[derive(Debug)]
-pub(crate) struct Taking<'a>(&'a Takings, Doubt);
+pub(crate) struct Taking<'a>(&'a Takings, Vec<Doubt>);
 
 impl Drop for Taking<'_> {
     fn drop(&mut self) {
         // Whoever waits sees that the sender is gone.
-        self.0.all().remove(&self.1);
+        let mut all = self.0.all();
+        self.1.iter().for_each(|mark| drop(all.remove(mark)));
     }
 }
 
@@ -37,15 +37,19 @@ impl Takings {
         self.all().contains_key(mark)
     }
 
-    /// Takes a mail for a connection, once no other has it. None when another has it until the deadline.
-    pub(crate) async fn take(&self, mark: Doubt, deadline: Instant) -> Option<Taking<'_>> {
+    /// Takes a mail for a connection, once no other has it, or the same mail to one of its recipients. None when another has
+    /// it until the deadline.
+    pub(crate) async fn take(&self, marks: Vec<Doubt>, deadline: Instant) -> Option<Taking<'_>> {
         loop {
-            let mut other = match self.all().entry(mark) {
-                Entry::Vacant(free) => {
-                    free.insert(watch::Sender::new(()));
-                    return Some(Taking(self, mark));
-                }
-                Entry::Occupied(taken) => taken.get().subscribe(),
+            // All or none: who had some already and waited for others would be waited for itself.
+            let mut other = {
+                let mut all = self.all();
+                let Some(taken) = marks.iter().find_map(|mark| all.get(mark)) else {
+                    all.extend(marks.iter().map(|mark| (*mark, watch::Sender::new(()))));
+                    drop(all);
+                    return Some(Taking(self, marks));
+                };
+                taken.subscribe()
             };
             // It never changes, and ends when the other is done.
             tokio::time::timeout_at(deadline, other.changed()).await.ok()?.ok();
@@ -64,11 +68,13 @@ mod tests {
     async fn a_mail_is_taken_by_one_connection_at_a_time() {
         let takings = Takings::default();
         let soon = || Instant::now() + Duration::from_secs(5);
-        let first = takings.take([1; 32], soon()).await.unwrap();
+        let first = takings.take(vec![[1; 32]], soon()).await.unwrap();
         assert!(takings.has(&[1; 32]) && !takings.has(&[2; 32]));
-        assert!(takings.take([2; 32], soon()).await.is_some(), "another mail does not wait");
-        assert!(takings.take([1; 32], soon()).await.is_none(), "the same one waits, and not for ever");
-        let second = takings.take([1; 32], soon());
+        assert!(takings.take(vec![[2; 32]], soon()).await.is_some(), "another mail does not wait");
+        assert!(takings.take(vec![[1; 32]], soon()).await.is_none(), "the same one waits, and not for ever");
+        assert!(takings.take(vec![[3; 32], [1; 32]], soon()).await.is_none(), "nor one of which that is a part");
+        assert!(!takings.has(&[3; 32]), "it has taken nothing");
+        let second = takings.take(vec![[1; 32]], soon());
         tokio::pin!(second);
         assert!(futures::poll!(&mut second).is_pending());
         drop(first);

@@ -54,6 +54,8 @@ impl Books {
 pub(super) struct Unheard {
     pub(super) key: Doubt,
     pub(super) id: MailId,
+    /// By what it is recognised for each recipient of several. In the file they stand behind the key, with the same id.
+    pub(super) each: Vec<Doubt>,
 }
 
 /// What the file holds.
@@ -97,11 +99,14 @@ pub(super) fn read(folder: &Path) -> anyhow::Result<Ledger> {
         bail!(damaged());
     }
     let written: Written = serde_json::from_str(json).with_context(damaged)?;
-    let mut unheard = Vec::with_capacity(written.unheard.len());
+    let mut unheard: Vec<Unheard> = Vec::with_capacity(written.unheard.len());
     for (key, id) in written.unheard {
-        let key = blake3::Hash::from_hex(key).with_context(damaged)?;
+        let key = *blake3::Hash::from_hex(key).with_context(damaged)?.as_bytes();
         let id = id.parse().map_err(anyhow::Error::msg).with_context(damaged)?;
-        unheard.push(Unheard { key: *key.as_bytes(), id });
+        match unheard.last_mut().filter(|last| last.id == id) {
+            Some(last) => last.each.push(key),
+            None => unheard.push(Unheard { key, id, each: Vec::new() }),
+        }
     }
     let key = written.key.map(blake3::Hash::from_hex).transpose().with_context(damaged)?.map(|key| *key.as_bytes());
     Ok(Ledger {
@@ -116,14 +121,20 @@ pub(super) fn read(folder: &Path) -> anyhow::Result<Ledger> {
 
 /// Replaces the ledger: written, synced, renamed, and the folder synced.
 pub(super) fn write(folder: &Path, ledger: &Ledger) -> std::io::Result<()> {
-    let hex = |unheard: &Unheard| (blake3::Hash::from_bytes(unheard.key).to_hex().to_string(), unheard.id.to_string());
+    let hex = |key: &Doubt| blake3::Hash::from_bytes(*key).to_hex().to_string();
+    let keys = |unheard: &Unheard| {
+        let id = unheard.id.to_string();
+        let keys: Vec<_> =
+            std::iter::once(&unheard.key).chain(&unheard.each).map(|key| (hex(key), id.clone())).collect();
+        keys
+    };
     let written = Written {
         begun: ledger.begun.0,
-        key: ledger.key.map(|key| blake3::Hash::from_bytes(key).to_hex().to_string()),
+        key: ledger.key.as_ref().map(hex),
         books: ledger.books,
         folded: ledger.folded.clone(),
         damaged: ledger.damaged.clone(),
-        unheard: ledger.unheard.iter().map(hex).collect(),
+        unheard: ledger.unheard.iter().flat_map(keys).collect(),
     };
     let json = serde_json::to_string(&written).map_err(std::io::Error::other)?;
     let new = folder.join("books.new");
@@ -151,7 +162,8 @@ mod tests {
         assert_eq!(read(folder.path()).unwrap(), Ledger::default());
         let books = Books { accepted: 9, stored: 4, held: 3, rejected: 1, buried: 1, in_flight: 0 };
         assert!(books.balanced());
-        let unheard = vec![Unheard { key: [7; 32], id: MailId::from_bytes([1; 16]) }];
+        let unheard = |number, each| Unheard { key: [7; 32], id: MailId::from_bytes([number; 16]), each };
+        let unheard = vec![unheard(1, Vec::new()), unheard(2, vec![[8; 32], [9; 32]])];
         let ledger =
             Ledger { begun: Millis(7), key: Some([5; 32]), books, folded: vec![1, 2], damaged: vec![2], unheard };
         write(folder.path(), &ledger).unwrap();

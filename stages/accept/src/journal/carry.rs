@@ -78,7 +78,8 @@ impl Writer {
             let Some((place, key)) = found else { continue };
             match record::read(&self.config.folder, place, &key, *id) {
                 Ok((head, envelope, body)) => {
-                    let mail = Mail { id: *id, recipients: head.recipients, envelope, body, doubt: head.doubt };
+                    let (recipients, doubt) = (head.recipients, head.doubt);
+                    let mail = Mail { id: *id, recipients, envelope, body, doubt, each: Vec::new() };
                     mails.push((mail, marks.clone()));
                 }
                 Err(error @ ReadError::Io(..)) => {

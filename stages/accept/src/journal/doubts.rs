@@ -16,6 +16,9 @@ const SWEEP: usize = 1000;
 pub(super) struct Doubts {
     /// By key, the first mail whose sender has not gone on.
     first: HashMap<Doubt, MailId>,
+    /// Of mails with several recipients, the keys of those whose sender has not gone on. A mail with one has no other than
+    /// its own.
+    each: HashMap<MailId, Vec<Doubt>>,
     /// In the order of arrival, to forget the oldest.
     order: VecDeque<(MailId, Doubt)>,
     pub(super) most: usize,
@@ -29,10 +32,15 @@ impl Doubts {
 
     /// A first mail that was too old when this one arrived is not recognised any more, so this one takes its place: without
     /// that, every further attempt of the same sender would be one more copy.
-    pub(super) fn insert(&mut self, id: MailId, key: Doubt) {
-        let first = self.first.entry(key).or_insert(id);
-        if !is_young(*first, id.arrived(), self.lasts) {
-            *first = id;
+    pub(super) fn insert(&mut self, id: MailId, key: Doubt, each: Vec<Doubt>) {
+        for key in std::iter::once(&key).chain(&each) {
+            let first = self.first.entry(*key).or_insert(id);
+            if !is_young(*first, id.arrived(), self.lasts) {
+                *first = id;
+            }
+        }
+        if !each.is_empty() {
+            self.each.insert(id, each);
         }
         self.order.push_back((id, key));
         while self.first.len() > self.most {
@@ -41,15 +49,45 @@ impl Doubts {
         }
         // Nearly all senders go on at once: those must not push out the few that have not.
         if self.order.len() > 2 * self.first.len() + SWEEP {
-            let first = &self.first;
-            self.order.retain(|(id, key)| first.get(key) == Some(id));
+            self.sweep();
+        }
+    }
+
+    fn sweep(&mut self) {
+        let order = std::mem::take(&mut self.order);
+        for (id, key) in order {
+            if self.is_first(id, &key) {
+                self.order.push_back((id, key));
+            } else {
+                self.remove(id, &key);
+            }
         }
     }
 
     pub(super) fn remove(&mut self, id: MailId, key: &Doubt) {
-        if self.is_first(id, key) {
-            self.first.remove(key);
+        for key in self.each.remove(&id).iter().flatten().chain([key]) {
+            if self.first.get(key) == Some(&id) {
+                self.first.remove(key);
+            }
         }
+    }
+
+    /// A sender has gone on that brought the mail for these recipients. Says whether it was in doubt for no others.
+    pub(super) fn settle(&mut self, id: MailId, key: &Doubt, heard: &[Doubt]) -> bool {
+        let Some(each) = self.each.get_mut(&id).filter(|_| !heard.contains(key)) else { return true };
+        each.retain(|one| !heard.contains(one));
+        let is_over = each.is_empty();
+        for one in heard {
+            if self.first.get(one) == Some(&id) {
+                self.first.remove(one);
+            }
+        }
+        is_over
+    }
+
+    /// By what a mail is recognised for each recipient of several.
+    pub(super) fn each(&self, id: MailId) -> Vec<Doubt> {
+        self.each.get(&id).cloned().unwrap_or_default()
     }
 
     pub(super) fn is_first(&self, id: MailId, key: &Doubt) -> bool {
@@ -81,9 +119,9 @@ mod tests {
     fn those_who_go_on_push_nobody_out() {
         let mut doubts = Doubts::new(10, Duration::from_secs(60));
         let (first, key) = mail(0);
-        doubts.insert(first, key);
+        doubts.insert(first, key, Vec::new());
         for (id, key) in (1..5_000).map(mail) {
-            doubts.insert(id, key);
+            doubts.insert(id, key, Vec::new());
             doubts.remove(id, &key);
         }
         assert_eq!(doubts.get(&key, NOW), Some(first));
@@ -97,10 +135,10 @@ mod tests {
         let mut doubts = Doubts::new(10, Duration::from_secs(60));
         let ((first, key), at) = (mail(0), |seconds| NOW.plus(Duration::from_secs(seconds)));
         let second = MailId::new(at(61), 1);
-        doubts.insert(first, key);
-        doubts.insert(MailId::new(at(59), 2), key);
+        doubts.insert(first, key, Vec::new());
+        doubts.insert(MailId::new(at(59), 2), key, Vec::new());
         assert_eq!(doubts.get(&key, at(59)), Some(first), "it stays the first as long as it is known");
-        doubts.insert(second, key);
+        doubts.insert(second, key, Vec::new());
         assert_eq!(doubts.get(&key, at(62)), Some(second));
         assert!(doubts.is_first(second, &key) && !doubts.is_first(first, &key), "this one is carried on");
         doubts.remove(first, &key);
@@ -111,16 +149,43 @@ mod tests {
         );
         // The same segments are read in another order: a first one that was carried over comes behind.
         let mut doubts = Doubts::new(10, Duration::from_secs(60));
-        doubts.insert(second, key);
-        doubts.insert(first, key);
+        doubts.insert(second, key, Vec::new());
+        doubts.insert(first, key, Vec::new());
         assert_eq!(doubts.get(&key, at(62)), Some(second));
     }
 
     #[test]
     fn the_oldest_go_when_there_are_too_many() {
         let mut doubts = Doubts::new(10, Duration::from_secs(60));
-        (0..15).map(mail).for_each(|(id, key)| doubts.insert(id, key));
+        (0..15).map(mail).for_each(|(id, key)| doubts.insert(id, key, Vec::new()));
         let known = (0..15).filter(|number| doubts.get(&mail(*number).1, NOW).is_some()).collect::<Vec<_>>();
         assert_eq!(known, (5..15).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn a_mail_is_in_doubt_for_each_recipient() {
+        let mut doubts = Doubts::new(10, Duration::from_secs(60));
+        let ((id, key), [ann, bob]) = (mail(0), [mail(1).1, mail(2).1]);
+        let known = |doubts: &Doubts| [key, ann, bob].map(|key| doubts.get(&key, NOW) == Some(id));
+        doubts.insert(id, key, vec![ann, bob]);
+        assert!(!doubts.settle(id, &key, &[ann]));
+        assert_eq!(known(&doubts), [true, false, true]);
+        assert_eq!(doubts.each(id), [bob]);
+        assert!(doubts.settle(id, &key, &[bob]), "nobody is left");
+        doubts.insert(id, key, vec![ann, bob]);
+        assert!(doubts.settle(id, &key, &[key]), "the mail as a whole");
+        doubts.remove(id, &key);
+        assert_eq!(known(&doubts), [false; 3]);
+        assert!(doubts.each.is_empty());
+    }
+
+    #[test]
+    fn the_recipients_of_a_mail_are_forgotten_with_it() {
+        let mut doubts = Doubts::new(10, Duration::from_secs(60));
+        for number in 0..3_000 {
+            let (id, key) = mail(number);
+            doubts.insert(id, key, (0..4).map(|one| mail(10_000 + 4 * number + one).1).collect());
+        }
+        assert!(doubts.first.len() <= 10 && doubts.each.len() == 2 && doubts.order.len() <= SWEEP + 21);
     }
 }

@@ -96,7 +96,7 @@ impl Index {
         ledger.key = Some(key);
         let mut index = Self { ledger, key, doubts, ended, free: u64::MAX, ..Self::default() };
         for unheard in index.ledger.unheard.clone() {
-            index.doubts.insert(unheard.id, unheard.key);
+            index.doubts.insert(unheard.id, unheard.key, unheard.each);
         }
         index
     }
@@ -127,8 +127,9 @@ impl Index {
         (segment.key, segment.bytes) = (key, bytes);
     }
 
-    /// A mail was synced, or found again. A second record of a mail is one that was carried over.
-    pub(super) fn insert(&mut self, head: &Head, place: Place, due: Millis) {
+    /// A mail was synced, or found again, with the keys of its recipients if there are several. A second record of a mail is
+    /// one that was carried over.
+    pub(super) fn insert(&mut self, head: &Head, each: Vec<Doubt>, place: Place, due: Millis) {
         if self.entries.contains_key(&head.id) {
             return self.relocate(head.id, place);
         }
@@ -147,7 +148,7 @@ impl Index {
         segment.newest = segment.newest.max(head.id.arrived());
         segment.books.accepted += u64::from(head.recipients);
         segment.unheard.insert(head.id, head.doubt);
-        self.doubts.insert(head.id, head.doubt);
+        self.doubts.insert(head.id, head.doubt, each);
         self.due.insert((due, head.id));
         self.entries.insert(head.id, entry);
     }

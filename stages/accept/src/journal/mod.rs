@@ -57,12 +57,14 @@ pub struct Mail {
     pub id: MailId,
     /// How many recipients its envelope has.
     pub recipients: u32,
-    /// Opaque here.
+    /// Opaque here, but for the keys of its recipients.
     pub envelope: Bytes,
     /// As the sender gave it.
     pub body: Bytes,
     /// By what the same mail from the same sender is recognised.
     pub doubt: Doubt,
+    /// The same for each of its recipients, if there are several. Not in its record: the envelope says it again.
+    pub each: Vec<Doubt>,
 }
 
 /// Why a mail is not kept.
@@ -176,9 +178,9 @@ impl Journal {
         }
     }
 
-    /// The sender went on after our reply: it knows that we keep the mail.
-    pub async fn went_on(&self, id: MailId) {
-        let segment = self.index().went_on(id);
+    /// The sender went on after our reply: it knows that we keep the mail, for all recipients or for those with these keys.
+    pub async fn went_on(&self, id: MailId, heard: &[Doubt]) {
+        let segment = self.index().went_on_for(id, heard);
         self.mark(segment, id, vec![Mark::WentOn]).await;
     }
 

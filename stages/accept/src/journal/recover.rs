@@ -8,10 +8,11 @@ use bytes::{Buf as _, Bytes};
 use proto::Millis;
 
 use super::config::Config;
-use super::index::Index;
+use super::index::{Doubt, Index};
 use super::mark::Mark;
 use super::record::{self, Key, Place};
 use super::{books, segment};
+use crate::arrival;
 
 /// A file without a readable title that is no longer than this holds no mail: a title is longer with its first record.
 const TORN_MOST: usize = record::HEAD;
@@ -118,7 +119,7 @@ fn read_segment(
     while at < bytes.len() {
         if let Some(head) = record::parse(&bytes[at..], &key) {
             let place = Place { segment: number, offset: at as u64, envelope: head.envelope, body: head.body };
-            index.insert(&head, place, now);
+            index.insert(&head, keys_of_recipients(&head, &bytes[at..]), place, now);
             at += usize::try_from(place.length())?;
             continue;
         }
@@ -147,6 +148,12 @@ fn read_segment(
         }
     }
     Ok(key)
+}
+
+/// A mail with one recipient has no keys but its own.
+fn keys_of_recipients(head: &record::Head, record: &[u8]) -> Vec<Doubt> {
+    let envelope = record.get(record::HEAD..record::HEAD + head.envelope as usize);
+    envelope.filter(|_| head.recipients > 1).map_or_else(Vec::new, arrival::keys_of_recipients)
 }
 
 /// A process that was killed may have written what it did not live to sync: marks beside any segment, and records in one that

@@ -39,6 +39,7 @@ fn mail(number: u8, recipients: u32) -> Mail {
         envelope: Bytes::from(vec![number; 30]),
         body: Bytes::from(vec![number; 1000]),
         doubt: [number; 32],
+        each: Vec::new(),
     }
 }
 
@@ -185,7 +186,7 @@ async fn a_sender_that_did_not_hear_is_recognised_even_after_the_segment_went() 
         journal.append(mail(number, 1)).await.unwrap();
         journal.ended(&stored(mail(number, 1).id, 0, "a", 1, 1)).await;
     }
-    journal.went_on(mail(2, 1).id).await;
+    journal.went_on(mail(2, 1).id, &[[2; 32]]).await;
     for _ in 0..3 {
         assert_eq!(journal.doubtful(&[1; 32], NOW), Some(mail(1, 1).id));
         assert_eq!(journal.doubtful(&[2; 32], NOW), None);
@@ -196,8 +197,65 @@ async fn a_sender_that_did_not_hear_is_recognised_even_after_the_segment_went() 
     assert!(segment::numbers(folder.path()).unwrap().is_empty());
     assert_eq!(journal.doubtful(&[1; 32], NOW), Some(mail(1, 1).id));
     assert_eq!(journal.doubtful(&[1; 32], NOW.plus(Duration::from_secs(86_401))), None);
-    journal.went_on(mail(1, 1).id).await;
+    journal.went_on(mail(1, 1).id, &[[1; 32]]).await;
     assert_eq!(journal.doubtful(&[1; 32], NOW), None);
+}
+
+/// A mail to two, as its envelope says.
+fn to_two() -> Mail {
+    let arrival = proto::Arrival {
+        id: mail(1, 2).id,
+        node: "n".parse().unwrap(),
+        client: proto::Client {
+            address: [192, 0, 2, 7].into(),
+            port: 1,
+            helo: String::new(),
+            reverse_name: String::new(),
+            tls: String::new(),
+        },
+        reverse_path: "a@x".into(),
+        recipients: ["ann@y", "bob@y"]
+            .map(|to| proto::Recipient { address: to.into(), orcpt: String::new(), notify: String::new() })
+            .into(),
+        arrived: NOW,
+        verdict_deadline: NOW,
+        body: runtime::bodies::Bodies::describe(b"m"),
+        header_block: Vec::new(),
+        gate: proto::GateFacts::default(),
+        envid: String::new(),
+        ret: String::new(),
+    };
+    let envelope = proto::Envelope::new(arrival).encode();
+    let each = crate::arrival::keys_of_recipients(&envelope);
+    assert_eq!(each.len(), 2);
+    Mail { envelope, each, ..mail(1, 2) }
+}
+
+/// The next attempt may be for one of them alone. Whose sender has gone on for the other is in doubt for the one still.
+#[tokio::test]
+async fn a_mail_is_recognised_for_each_recipient_also_after_its_segment_went() {
+    let folder = tempfile::tempdir().unwrap();
+    let two = to_two();
+    let (id, [ann, bob]) = (two.id, [two.each[0], two.each[1]]);
+    let (journal, _) = open(folder.path());
+    journal.append(two).await.unwrap();
+    let known = |journal: &Journal| [[1; 32], ann, bob].map(|key| journal.doubtful(&key, NOW) == Some(id));
+    assert_eq!(known(&journal), [true; 3]);
+    drop(journal);
+    let (journal, _) = open(folder.path());
+    assert_eq!(known(&journal), [true; 3], "the envelope says it again");
+    journal.went_on(id, &[ann]).await;
+    assert_eq!(known(&journal), [true, false, true]);
+    for recipient in [0, 1] {
+        journal.ended(&stored(id, recipient, "a", 1, 1)).await;
+    }
+    drop(journal);
+    drop(open(folder.path()));
+    let (journal, _) = open(folder.path());
+    assert!(segment::numbers(folder.path()).unwrap().is_empty());
+    assert!(known(&journal)[2], "it stands in the books");
+    journal.went_on(id, &[ann, bob]).await;
+    assert_eq!(known(&journal), [false; 3]);
 }
 
 #[tokio::test]
@@ -317,7 +375,7 @@ async fn a_damaged_mark_hides_none_behind_it() {
     for number in [1, 2] {
         journal.append(mail(number, 1)).await.unwrap();
     }
-    journal.went_on(mail(1, 1).id).await;
+    journal.went_on(mail(1, 1).id, &[[1; 32]]).await;
     assert_eq!(journal.refuse(mail(2, 1).id).await.unwrap(), Refusal::Done);
     drop(journal);
     drop(open(folder.path()));

@@ -236,7 +236,7 @@ impl Writer {
         for Appending { mail, head, .. } in mails {
             let Some(head) = record::parse_head(head) else { continue };
             let place = Place { segment: number, offset, envelope: head.envelope, body: head.body };
-            index.insert(&head, place, mail.id.arrived().plus(self.config.refill_first));
+            index.insert(&head, mail.each.clone(), place, mail.id.arrived().plus(self.config.refill_first));
             offset += place.length();
         }
         Ok(())

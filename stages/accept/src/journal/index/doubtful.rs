@@ -31,6 +31,15 @@ impl Index {
         self.segments.values().any(|segment| segment.unsure.contains(&id))
     }
 
+    /// A sender knows that brought the mail for these recipients. Those of whom nobody has gone on stay in doubt, in memory:
+    /// a restart takes all for doubtful again, unless the whole mail is over. Gives the segment for the mark then.
+    pub(in super::super) fn went_on_for(&mut self, id: MailId, heard: &[Doubt]) -> Option<u64> {
+        let carried = self.ledger.unheard.iter().find(|unheard| unheard.id == id).map(|unheard| unheard.key);
+        let key =
+            carried.or_else(|| self.segments.values().rev().find_map(|segment| segment.unheard.get(&id).copied()))?;
+        if self.doubts.settle(id, &key, heard) { self.went_on(id) } else { None }
+    }
+
     /// The sender knows. Gives the segment for the mark, if the mail's record is still there.
     pub(in super::super) fn went_on(&mut self, id: MailId) -> Option<u64> {
         if let Some(at) = self.ledger.unheard.iter().position(|unheard| unheard.id == id) {

@@ -16,10 +16,16 @@ impl Index {
         for segment in numbers.iter().filter_map(|number| self.segments.get(number)) {
             ledger.books.add(&segment.books);
             let young = segment.unheard.iter().filter(|(id, _)| is_young(**id, now, self.doubts.lasts));
-            ledger.unheard.extend(young.map(|(id, key)| Unheard { key: *key, id: *id }));
+            ledger.unheard.extend(young.map(|(id, key)| Unheard { key: *key, id: *id, each: Vec::new() }));
         }
         ledger.unheard.sort_unstable_by_key(|unheard| unheard.id);
-        let surplus = ledger.unheard.len().saturating_sub(self.doubts.most);
+        let mut room = self.doubts.most;
+        let mut surplus = ledger.unheard.len();
+        for unheard in ledger.unheard.iter_mut().rev() {
+            unheard.each = self.doubts.each(unheard.id);
+            let Some(left) = room.checked_sub(1 + unheard.each.len()) else { break };
+            (room, surplus) = (left, surplus - 1);
+        }
         ledger.unheard.drain(..surplus);
         ledger
     }

@@ -48,7 +48,7 @@ fn check_leftover(journal: &Journal, id: MailId) {
 async fn what_is_left_of_an_old_segment_is_carried_over_with_all_that_became_of_it() {
     let folder = tempfile::tempdir().unwrap();
     let (journal, id) = with_leftover(folder.path()).await;
-    journal.went_on(id).await;
+    journal.went_on(id, &[[1; 32]]).await;
     for number in [2, 3] {
         journal.ended(&all_ended(large(number).id)).await;
     }
@@ -128,7 +128,7 @@ fn index(records: &[(u8, u64)]) -> Index {
     let mut index = Index::new(books::Ledger::default(), [0; 32], 1000, Duration::from_secs(86_400));
     for (number, segment) in records {
         index.begin_segment(*segment, [0; 32], 100_000);
-        index.insert(&head(*number), place(*segment, u64::from(*number)), NOW);
+        index.insert(&head(*number), Vec::new(), place(*segment, u64::from(*number)), NOW);
     }
     index
 }
@@ -148,8 +148,8 @@ fn two_records_of_a_mail_go_together() {
     let mut left = index(&[(1, 1)]);
     end(&mut left, 1);
     left.begin_segment(2, [0; 32], 100_000);
-    left.insert(&head(1), place(2, 1), NOW);
-    left.insert(&head(2), place(2, 2), NOW);
+    left.insert(&head(1), Vec::new(), place(2, 1), NOW);
+    left.insert(&head(2), Vec::new(), place(2, 2), NOW);
     assert_eq!((left.foldable(None), left.books().accepted), (vec![], 2), "what was said of it last is in the first");
     end(&mut left, 2);
     assert_eq!(left.foldable(None), [1, 2]);

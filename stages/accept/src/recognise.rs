@@ -1,0 +1,175 @@
+//! A sender that comes again with a mail that we have, because it never heard our 250 (RFC 1047): nothing is kept twice.
+//!
+//! It may come with other recipients than before: one that was told 451 is taken now, another is told 451 this time. So a
+//! mail is recognised for each recipient. There is one reply for all of them: those that have the mail are promised it, so
+//! what is new for the rest is kept without waiting for a verdict, and what a stage rejects of it is held. When it is not
+//! certain that a mail stays kept, the sender is told to come again.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use proto::MailId;
+use runtime::{clock, telemetry};
+use tokio::time::Instant;
+use wire::smtp::Reply;
+
+use crate::arbiter::Word;
+use crate::arrival::{self, Keys, Peer};
+use crate::intake::{Arrived, Intake, Told, refusal, told};
+use crate::journal::Doubt;
+use crate::peers::{self, Other};
+use crate::taking::Taking;
+
+/// What is known of a mail.
+#[derive(Debug)]
+pub(crate) enum Known {
+    /// Nothing.
+    New,
+    /// It is this one, which is kept here.
+    As(MailId),
+    /// It is this one, which another node keeps.
+    Elsewhere(MailId),
+    /// Some recipients have it already, by their places, and there is more than one mail in question.
+    InPart(Vec<Part>),
+    /// Another node may have it, and cannot say so.
+    Unsure,
+}
+
+/// How a mail is known for one of its recipients.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Part {
+    New,
+    Here(MailId),
+    Elsewhere(MailId),
+}
+
+impl Intake {
+    /// As what a mail was kept before.
+    pub(crate) async fn recognise(&self, keys: &Keys) -> Known {
+        match self.part(&keys.whole).await {
+            Ok(Part::New) => {}
+            Ok(Part::Here(first)) => return Known::As(first),
+            Ok(Part::Elsewhere(first)) => return Known::Elsewhere(first),
+            Err(()) => return Known::Unsure,
+        }
+        let mut parts = Vec::with_capacity(keys.each.len());
+        for key in &keys.each {
+            let Ok(part) = self.part(key).await else { return Known::Unsure };
+            parts.push(part);
+        }
+        sum_up(parts)
+    }
+
+    async fn part(&self, key: &Doubt) -> Result<Part, ()> {
+        if let Some(first) = self.kept_as(key) {
+            return Ok(Part::Here(first));
+        }
+        match self.peers.look(&self.broker, key).await {
+            Other::Nobody => Ok(Part::New),
+            Other::Keeps(first) => Ok(Part::Elsewhere(first)),
+            Other::Unsure => Err(()),
+        }
+    }
+
+    /// The mail as which this one was kept before; none if it is a new one.
+    fn kept_as(&self, key: &Doubt) -> Option<MailId> {
+        let first = self.journal.doubtful(key, clock::now())?;
+        // A refusal may have been completed since: then it is nowhere, and this is a new mail.
+        let is_kept = || self.journal.doubtful(key, clock::now()) == Some(first);
+        (self.arbiter.join(first).is_some() || is_kept()).then_some(first)
+    }
+
+    /// What the sender is told of a mail that is kept already.
+    pub(crate) async fn again(&self, first: MailId, keys: Vec<Doubt>, deadline: Instant) -> (Reply, Vec<Told>) {
+        let word = match self.arbiter.join(first) {
+            Some(heard) => self.hear(first, heard, deadline).await,
+            None if self.is_decided(first, &keys) => Word::Kept,
+            // Refused at this moment, and its reason is gone with it: sent again, it is judged anew.
+            None => Word::Failed,
+        };
+        telemetry::recognised();
+        tracing::info!(mail = %first, "its sender had not heard our 250 and sent it again");
+        told(&word, first, keys)
+    }
+
+    /// Whether a mail for which nobody waits is kept for certain: no refusal was completed since we looked, nor is there one
+    /// that could not be taken back.
+    fn is_decided(&self, first: MailId, keys: &[Doubt]) -> bool {
+        let now = clock::now();
+        let is_kept = keys.iter().any(|key| self.journal.doubtful(key, now) == Some(first));
+        is_kept && !self.journal.is_unsure(first)
+    }
+
+    /// Some recipients have the mail already: it is kept for the others.
+    pub(crate) async fn take_rest(
+        &self,
+        mut arrived: Arrived,
+        parts: Vec<Part>,
+        peer: &Peer,
+        taking: Taking<'_>,
+    ) -> (Reply, Vec<Told>) {
+        let (mut here, mut elsewhere): (BTreeMap<MailId, Vec<Doubt>>, Vec<MailId>) = Default::default();
+        for (part, key) in parts.iter().zip(&arrived.keys.each) {
+            match part {
+                Part::Here(first) => here.entry(*first).or_default().push(*key),
+                Part::Elsewhere(first) if !elsewhere.contains(first) => elsewhere.push(*first),
+                Part::Elsewhere(_) | Part::New => {}
+            }
+        }
+        // From here on they are not refused.
+        if !here.iter().all(|(first, keys)| self.arbiter.expire(*first) && self.is_decided(*first, keys)) {
+            return (Reply::local_error(), Vec::new());
+        }
+        let mut ids: Vec<String> = here.keys().chain(&elsewhere).map(MailId::to_string).collect();
+        telemetry::recognised();
+        tracing::info!(mails = ?ids, "some recipients have it; its sender had not heard our 250 and sent it again");
+        let mut told: Vec<Told> = here.into_iter().map(|(id, keys)| Told { id, keys }).collect();
+        if parts.contains(&Part::New) {
+            let mut is_new = parts.iter().map(|part| *part == Part::New);
+            arrived.message.recipients.retain(|_| is_new.next().unwrap_or(true));
+            arrived.keys = arrival::keys(&arrived.message, peer, &arrived.body);
+            let id = clock::new_mail_id();
+            let envelope = match self.keep(id, &arrived, peer).await {
+                Ok(envelope) => envelope,
+                Err(error) => return (refusal(&error), Vec::new()),
+            };
+            if let Err(error) = self.hand_over(&envelope, &arrived.message.body, &self.first).await {
+                self.hand_later(id, &error);
+            }
+            ids.push(id.to_string());
+            told.push(Told { id, keys: arrived.keys.all() });
+        }
+        drop(taking);
+        telemetry::answered("250", arrived.began.elapsed());
+        (Reply::kept(&ids.join(", ")), told)
+    }
+
+    /// What another node is told about a mail that its sender brought there: the id if it is in doubt here, `no` if it is
+    /// not, nothing while its refusal is being recorded. With the id, a sender was promised that the mail is kept.
+    pub(crate) fn says_of(&self, key: &Doubt) -> Bytes {
+        // Looked at first: what leaves this state meanwhile is in the journal.
+        let is_taking = self.takings.has(key);
+        let Some(first) = self.journal.doubtful(key, clock::now()) else {
+            return Bytes::from_static(if is_taking { b"" } else { peers::NO });
+        };
+        let is_kept = match self.arbiter.join(first) {
+            // Decided: it is kept, unless a refusal was completed since we looked.
+            None => self.is_decided(first, &[*key]),
+            Some(_) => self.arbiter.expire(first),
+        };
+        if is_kept { Bytes::copy_from_slice(&first.to_bytes()) } else { Bytes::new() }
+    }
+}
+
+/// When all recipients have it, and as one mail, its sender waits for the word on that.
+fn sum_up(parts: Vec<Part>) -> Known {
+    let first = parts.first().copied().unwrap_or(Part::New);
+    if parts.iter().any(|part| *part != first) {
+        return Known::InPart(parts);
+    }
+    match first {
+        Part::New => Known::New,
+        Part::Here(id) => Known::As(id),
+        Part::Elsewhere(id) => Known::Elsewhere(id),
+    }
+}
