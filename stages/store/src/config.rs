@@ -144,7 +144,7 @@ fn texts(section: &mut Section) -> ByteSize {
                 "texts",
                 "256MiB",
                 "1MiB"..="64GiB",
-                "Room for the texts that readers are being sent; an account has a quarter at most, so that one cannot keep the others waiting.",
+                "Room for the texts that readers are being sent; an account has a quarter at most, so that one cannot keep the others waiting. Beside it there is as much for what SORT and THREAD put in order, of which an account has half.",
     )
 }
 

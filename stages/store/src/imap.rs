@@ -18,7 +18,7 @@ use crate::logins::{Attempt, Login, Logins};
 use crate::node::Node;
 use crate::seats::Seat;
 use crate::shard::{Change, Claim, Watch};
-use crate::texts::{Held, Texts};
+use crate::texts::{Gathered, Held, Texts};
 use crate::views;
 
 /// Answers one session.
@@ -29,6 +29,8 @@ pub(crate) struct Reading {
     client: IpAddr,
     /// Room for the texts that are being sent.
     held: Option<Held>,
+    /// Room for what is being put in order.
+    gathered: Gathered,
     /// Texts that are read meanwhile.
     ahead: Option<Ahead>,
     /// Room for the message that is being received.
@@ -57,6 +59,7 @@ impl Reading {
             room,
             client,
             held: None,
+            gathered: Gathered::default(),
             ahead: None,
             receiving: None,
             seat: None,
@@ -113,6 +116,9 @@ impl Reading {
         let Some(seat) = &self.seat else { return Ok(Answer::Refused) };
         // The session hears of it when it waits; until then it gets nothing more.
         let Some(account) = seat.account().map(|account| account.id) else { return Ok(Answer::Unavailable) };
+        if !matches!(question, Question::Gather(_) | Question::Outlines(_)) {
+            self.gathered = Gathered::default();
+        }
         let mailbox = self.mailbox;
         match (question, mailbox) {
             (Question::Mailboxes, _) => self.mailboxes(account).await,
@@ -131,6 +137,7 @@ impl Reading {
             (Question::Search { criteria, asked }, Some(mailbox)) => {
                 self.search(account, mailbox, criteria, asked).await
             }
+            (Question::Gather(bytes), _) => self.gather(account, bytes),
             (Question::Outlines(uids), Some(mailbox)) => self.outlines(account, mailbox, uids).await,
             (Question::Texts { now, ahead }, Some(mailbox)) => self.texts(account, mailbox, now, ahead).await,
             (Question::Changes, Some(mailbox)) => self.view_again(account, mailbox).await,
@@ -152,6 +159,7 @@ impl Backend<ImapSession> for Reading {
 
     fn sent(&mut self) {
         self.held = None;
+        self.gathered = Gathered::default();
         self.ahead = None;
     }
 

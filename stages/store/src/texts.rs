@@ -1,4 +1,5 @@
-//! Room in memory for the texts that readers are being sent: with one bound for all, of which each account has a share.
+//! Room in memory for what readers are sent, and for what of theirs is put in order: each with one bound for all, of which each
+//! account has a share.
 //!
 //! A slow reader holds its text until it has taken it, so without a bound one account with many connections could fill the
 //! memory. Who finds no room in time is told to come again.
@@ -12,8 +13,10 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// A text is there as it was read, and as it is sent.
 const COPIES: u64 = 2;
-/// An account may have so much of all the room.
+/// An account may have so much of all the room for texts.
 const SHARE: u64 = 4;
+/// And so much of that for putting in order, where the default has room for half a million messages of one account.
+const ORDERED: u64 = 2;
 /// How long a reader waits for room: less than its client does.
 const WAIT: Duration = Duration::from_secs(20);
 /// Accounts that are remembered before those without readers are forgotten.
@@ -22,13 +25,29 @@ const ACCOUNTS: usize = 10_000;
 /// The room.
 #[derive(Clone)]
 pub(crate) struct Texts {
-    bytes: u64,
-    all: Arc<Semaphore>,
-    shares: Arc<Mutex<HashMap<i64, Weak<Semaphore>>>>,
+    reading: Pool,
+    ordering: Pool,
     searches: Arc<Semaphore>,
 }
 
-/// A text's room; giving it back is dropping it.
+/// Room for one purpose.
+#[derive(Clone)]
+struct Pool {
+    bytes: u64,
+    /// An account may have so many bytes.
+    most: u64,
+    all: Arc<Semaphore>,
+    shares: Arc<Mutex<HashMap<i64, Weak<Semaphore>>>>,
+}
+
+/// What of the room, and of the share, has to stay free.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Leaving {
+    Half,
+    Nothing,
+}
+
+/// Room that is taken; giving it back is dropping it.
 pub(crate) struct Held {
     _share: OwnedSemaphorePermit,
     _all: OwnedSemaphorePermit,
@@ -36,13 +55,19 @@ pub(crate) struct Held {
     _semaphore: Arc<Semaphore>,
 }
 
+/// Room for what is put in order, which grows.
+#[derive(Default)]
+pub(crate) struct Gathered {
+    held: Vec<Held>,
+    bytes: u64,
+}
+
 impl Texts {
     pub(crate) fn new(size: ByteSize) -> Self {
         let searches = std::thread::available_parallelism().map_or(1, usize::from);
         Self {
-            bytes: size.0,
-            all: Arc::new(Semaphore::new(permits(size.0))),
-            shares: Arc::default(),
+            reading: Pool::new(size.0, SHARE),
+            ordering: Pool::new(size.0, ORDERED),
             searches: Arc::new(Semaphore::new(searches)),
         }
     }
@@ -52,18 +77,7 @@ impl Texts {
     /// # Errors
     /// When there was none for a while.
     pub(crate) async fn take(&self, account: i64, size: u64) -> anyhow::Result<Held> {
-        let most = self.bytes / SHARE;
-        let wanted = u32::try_from(permits(size.saturating_mul(COPIES).min(most)))?;
-        let semaphore = self.share(account, most);
-        let both = async {
-            let share = Arc::clone(&semaphore).acquire_many_owned(wanted).await?;
-            let all = Arc::clone(&self.all).acquire_many_owned(wanted).await?;
-            anyhow::Ok((share, all))
-        };
-        let waited = tokio::time::timeout(WAIT, both).await;
-        let (share, all) =
-            waited.map_err(|_| anyhow::anyhow!("no room for a text of {size} bytes within {WAIT:?}"))??;
-        Ok(Held { _share: share, _all: all, _semaphore: semaphore })
+        self.reading.take(account, size.saturating_mul(COPIES)).await
     }
 
     /// A turn at searching through texts, of which the largest has this size: each search keeps a core busy, and more of
@@ -80,11 +94,50 @@ impl Texts {
     /// Room for what is wanted early, or more than one text: only while half of all and of the share stays free, so that
     /// whoever needs room for one text finds it.
     pub(crate) fn try_take(&self, account: i64, size: u64) -> Option<Held> {
-        let most = self.bytes / SHARE;
-        let wanted = permits(size.saturating_mul(COPIES));
-        let semaphore = self.share(account, most);
+        self.reading.take_at_once(account, size.saturating_mul(COPIES), Leaving::Half)
+    }
+
+    /// Makes room for so many bytes of what is put in order. Says whether an account may have so much.
+    ///
+    /// # Errors
+    /// When others have it: nobody waits who already has some.
+    pub(crate) fn gather(&self, account: i64, gathered: &mut Gathered, bytes: u64) -> anyhow::Result<bool> {
+        if bytes > self.ordering.most {
+            return Ok(false);
+        }
+        let more = bytes.saturating_sub(gathered.bytes);
+        let held = self.ordering.take_at_once(account, more, Leaving::Nothing);
+        gathered.held.push(held.ok_or_else(|| anyhow::anyhow!("no room to put {bytes} bytes in order"))?);
+        gathered.bytes += more;
+        Ok(true)
+    }
+}
+
+impl Pool {
+    /// So many bytes, of which an account may have this part.
+    fn new(bytes: u64, part: u64) -> Self {
+        Self { bytes, most: bytes / part, all: Arc::new(Semaphore::new(permits(bytes))), shares: Arc::default() }
+    }
+
+    async fn take(&self, account: i64, bytes: u64) -> anyhow::Result<Held> {
+        let wanted = u32::try_from(permits(bytes.min(self.most)))?;
+        let semaphore = self.share(account);
+        let both = async {
+            let share = Arc::clone(&semaphore).acquire_many_owned(wanted).await?;
+            let all = Arc::clone(&self.all).acquire_many_owned(wanted).await?;
+            anyhow::Ok((share, all))
+        };
+        let waited = tokio::time::timeout(WAIT, both).await;
+        let (share, all) = waited.map_err(|_| anyhow::anyhow!("no room for {bytes} bytes within {WAIT:?}"))??;
+        Ok(Held { _share: share, _all: all, _semaphore: semaphore })
+    }
+
+    /// Room that is free now.
+    fn take_at_once(&self, account: i64, bytes: u64, leaving: Leaving) -> Option<Held> {
+        let wanted = permits(bytes);
+        let semaphore = self.share(account);
         let has_half = |of: &Semaphore, bytes: u64| of.available_permits() >= wanted.saturating_add(permits(bytes) / 2);
-        if !has_half(&semaphore, most) || !has_half(&self.all, self.bytes) {
+        if leaving == Leaving::Half && !(has_half(&semaphore, self.most) && has_half(&self.all, self.bytes)) {
             return None;
         }
         let wanted = u32::try_from(wanted).ok()?;
@@ -93,7 +146,7 @@ impl Texts {
         Some(Held { _share: share, _all: all, _semaphore: semaphore })
     }
 
-    fn share(&self, account: i64, most: u64) -> Arc<Semaphore> {
+    fn share(&self, account: i64) -> Arc<Semaphore> {
         let mut shares = self.shares.lock().unwrap_or_else(PoisonError::into_inner);
         if shares.len() >= ACCOUNTS {
             shares.retain(|_, share| share.strong_count() > 0);
@@ -101,7 +154,7 @@ impl Texts {
         if let Some(share) = shares.get(&account).and_then(Weak::upgrade) {
             return share;
         }
-        let share = Arc::new(Semaphore::new(permits(most)));
+        let share = Arc::new(Semaphore::new(permits(self.most)));
         shares.insert(account, Arc::downgrade(&share));
         share
     }
@@ -143,5 +196,19 @@ mod tests {
         let others: Vec<_> = (2..20).map(|account| texts.try_take(account, 512 << 10)).collect();
         assert_eq!(others.iter().flatten().count(), 3, "half of all");
         assert!(texts.take(1, 512 << 10).await.is_ok() && texts.take(30, 1 << 30).await.is_ok());
+    }
+
+    #[tokio::test]
+    async fn what_is_put_in_order_has_a_bound_and_keeps_no_text_waiting() {
+        let texts = Texts::new(ByteSize::mib(8));
+        let [mut one, mut other, mut third] = [const { Gathered { held: Vec::new(), bytes: 0 } }; 3];
+        assert!(texts.gather(1, &mut one, 1 << 20).unwrap() && texts.gather(1, &mut one, 4 << 20).unwrap());
+        assert!(!texts.gather(1, &mut one, (4 << 20) + 1).unwrap(), "no account may have so much");
+        assert!(texts.gather(1, &mut other, 1 << 20).is_err(), "its other session has it");
+        assert!(texts.gather(2, &mut other, 4 << 20).unwrap());
+        assert!(texts.gather(3, &mut third, 1 << 20).is_err(), "the others have all");
+        assert!(texts.take(3, 1 << 20).await.is_ok(), "texts have room of their own");
+        drop(one);
+        assert!(texts.gather(3, &mut third, 1 << 20).unwrap());
     }
 }

@@ -1,4 +1,4 @@
-//! What of a search needs more than the rows that the session has.
+//! What of a search needs more than the rows that the session has, and room for putting in order what it finds.
 
 use std::sync::Arc;
 
@@ -7,6 +7,7 @@ use wire::imap::{Answer, Criteria, MessageRow};
 
 use super::Reading;
 use crate::shard::Search;
+use crate::texts::Gathered;
 
 impl Reading {
     pub(super) async fn search(
@@ -22,5 +23,13 @@ impl Reading {
         let now = i64::try_from(clock::now().0).unwrap_or(i64::MAX);
         let found = self.node.shard(account).reader.search(mailbox, Search { criteria, asked, now }).await?;
         Ok(Answer::Found(found))
+    }
+
+    pub(super) fn gather(&mut self, account: i64, bytes: u64) -> anyhow::Result<Answer> {
+        if bytes == 0 {
+            self.gathered = Gathered::default();
+            return Ok(Answer::Done);
+        }
+        Ok(if self.room.gather(account, &mut self.gathered, bytes)? { Answer::Done } else { Answer::Refused })
     }
 }

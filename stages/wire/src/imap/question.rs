@@ -53,7 +53,8 @@ pub struct Limits {
     pub fetch_fields: usize,
     /// Criteria of one SEARCH that ask for texts: each is looked for in every message.
     pub search_texts: usize,
-    /// Messages of a mailbox that can be sorted or put into threads: each takes some 200 bytes while that is done.
+    /// Messages of a mailbox that can be sorted or put into threads: each takes some 200 bytes while that is done. How much
+    /// room there is for them is asked.
     pub sorted: usize,
     /// Keywords named in one STORE, and bytes of each.
     pub keywords: (usize, usize),
@@ -235,6 +236,10 @@ pub enum Question {
     /// The same as `View`; and this session takes the messages of which none was told before, now and whenever it asks for
     /// changes: no other will be told that they are recent.
     Select(String),
+    /// Is there room in memory for so many bytes of what is to be put in order, together with what there was before? It is kept
+    /// until something else than outlines is asked for; 0 gives it back. Answer: done, or refused if no account may have
+    /// so much.
+    Gather(u64),
 }
 
 /// What an account takes up and may take up, where it has a limit.

@@ -8,6 +8,7 @@ use std::collections::HashMap;
 use std::fmt::Write as _;
 
 use super::facts::Facts;
+use super::sort::OVERHEAD;
 
 /// Steps that are spent on looking for loops: a tenth of a second's work, for which other sessions wait. Mail of people needs
 /// some for each message.
@@ -28,6 +29,8 @@ pub(super) struct Threading {
     algorithm: Algorithm,
     texts: HashMap<String, usize>,
     messages: Vec<Message>,
+    /// What texts and references take.
+    bytes: usize,
 }
 
 #[derive(Debug)]
@@ -43,23 +46,32 @@ struct Message {
 
 impl Threading {
     pub(super) fn new(algorithm: Algorithm) -> Self {
-        Self { algorithm, texts: HashMap::new(), messages: Vec::new() }
+        Self { algorithm, texts: HashMap::new(), messages: Vec::new(), bytes: 0 }
+    }
+
+    /// The bytes that it takes in memory.
+    pub(super) fn bytes(&self) -> usize {
+        size_of_val(&*self.messages) + self.bytes
     }
 
     /// Adds a message; they come by UID.
     pub(super) fn add(&mut self, uid: u32, facts: Facts) {
         let mut number = |text: String| {
-            let next = self.texts.len();
-            *self.texts.entry(text).or_insert(next)
+            let (next, length) = (self.texts.len(), text.len());
+            *self.texts.entry(text).or_insert_with(|| {
+                self.bytes += length + OVERHEAD;
+                next
+            })
         };
         let Facts { sent, subject, is_answer, .. } = facts;
         let subject = if subject.is_empty() { None } else { Some(number(subject)) };
         let (id, references) = match self.algorithm {
             Algorithm::OrderedSubject => (None, Vec::new()),
             Algorithm::References => {
-                (facts.id.map(&mut number), facts.references.into_iter().map(&mut number).collect())
+                (facts.id.map(&mut number), facts.references.into_iter().map(&mut number).collect::<Vec<_>>())
             }
         };
+        self.bytes += size_of_val(&*references);
         self.messages.push(Message { uid, sent, subject, is_answer, id, references });
     }
 

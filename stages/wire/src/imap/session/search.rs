@@ -179,6 +179,11 @@ impl ImapSession {
                 searching.found.extend(uids);
                 self.running = Some(running);
             }
+            // There is room for what is gathered, or it is given back.
+            (Job::Search(_), Answer::Done) => self.running = Some(running),
+            (Job::Search(_), Answer::Refused) => {
+                self.done(&running.tag, "NO [LIMIT] this takes too much memory to be put in order");
+            }
             (Job::Search(Searching { order: Some(order), .. }), Answer::Outlines(count, outlines)) => {
                 self.take_outlines(order, count, &outlines);
                 self.running = Some(running);

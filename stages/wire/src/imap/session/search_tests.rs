@@ -4,7 +4,7 @@
 use super::search::BATCH;
 use super::tests::{World, check, run, session};
 use super::*;
-use crate::imap::MessageRow;
+use crate::imap::{MessageRow, Outline};
 
 #[test]
 fn what_is_asked_for_is_returned() {
@@ -117,4 +117,38 @@ fn any_of_many_terms_is_searched_for() {
         check(&format!("a SEARCH {}\r\n", any(terms)), "a NO [LIMIT] the criteria are nested too deep\r\n");
     }
     check(&format!("a SEARCH {}SEEN\r\n", "OR SEEN ".repeat(12) + "XYZ "), "a BAD the command cannot be read\r\n");
+}
+
+/// It took a kilobyte for each key of each message, whatever that was together.
+#[test]
+fn what_is_put_in_order_asks_for_room() {
+    let hear = |most: u64| {
+        let (mut session, mut world) = (session(), World::new());
+        let row = world.rows[0].clone();
+        world.rows = (1..=60).map(|uid| MessageRow { uid, ..row.clone() }).collect();
+        run(&mut session, &mut world, b"1 LOGIN alice secret\r\n2 SELECT INBOX\r\n", usize::MAX);
+        session.input(b"a THREAD REFERENCES UTF-8 ALL\r\n");
+        let (mut asked, mut said, mut references) = (Vec::new(), String::new(), 0..);
+        loop {
+            match session.next() {
+                Step::Output(bytes) => said.push_str(std::str::from_utf8(&bytes).unwrap()),
+                Step::Ask(Question::Outlines(uids)) => {
+                    let ids = references.by_ref().take(100).map(|id| format!("<{id:01000}>\r\n "));
+                    let text = format!("References: {}\r\n\r\n", ids.collect::<String>());
+                    session.answer(Answer::Outlines(1, vec![(uids[0], Outline::of(text.as_bytes()))]));
+                }
+                Step::Ask(Question::Gather(bytes)) => {
+                    asked.push(bytes);
+                    session.answer(if bytes > most { Answer::Refused } else { Answer::Done });
+                }
+                Step::Ask(question) => session.answer(world.answer(question)),
+                _ => return (asked, said),
+            }
+        }
+    };
+    let (asked, said) = hear(1 << 40);
+    assert!(said.starts_with("* THREAD (") && said.ends_with("a OK THREAD done\r\n"), "{said}");
+    assert!(asked.len() == 2 && asked[0] > 8 << 20 && asked[1] == 0, "{asked:?}");
+    let (asked, said) = hear(1 << 20);
+    assert_eq!((asked.len(), said.as_str()), (1, "a NO [LIMIT] this takes too much memory to be put in order\r\n"));
 }

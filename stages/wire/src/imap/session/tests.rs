@@ -120,7 +120,7 @@ impl World {
         View { uidvalidity: 7, uidnext, modseq: self.modseq, messages, recent }
     }
 
-    fn answer(&mut self, question: Question) -> Answer {
+    pub(super) fn answer(&mut self, question: Question) -> Answer {
         match question {
             Question::Login { user, password } if user == "alice" && password.reveal() == "secret" => Answer::Done,
             Question::Login { .. } => Answer::Refused,
