@@ -14,6 +14,7 @@ mod fetch;
 mod names;
 mod needle;
 mod outline;
+mod pieces;
 mod question;
 mod readable;
 mod rows;

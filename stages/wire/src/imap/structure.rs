@@ -4,6 +4,7 @@ use bytes::{BufMut as _, BytesMut};
 
 use super::encode::{self, nstring};
 use super::envelope::{envelope, quoted};
+use super::pieces::joined;
 use crate::mime::{Field, Kind, Part, several, structured};
 
 pub(super) const NAMES: [&str; 8] = [
@@ -145,7 +146,7 @@ fn extension(out: &mut BytesMut, about: &About) {
 }
 
 fn parameters(out: &mut BytesMut, content: Option<&Field>) {
-    let list = content.map(|content| content.parameters.as_slice()).unwrap_or_default();
+    let list = joined(content.map(|content| content.parameters.as_slice()).unwrap_or_default());
     if list.is_empty() {
         return out.put_slice(b"NIL");
     }
@@ -181,6 +182,15 @@ mod tests {
             text,
             Form::Extended,
             "(\"text\" \"plain\" (\"charset\" \"us-ascii\") NIL NIL \"7bit\" 10 2 NIL NIL NIL NIL)",
+        );
+    }
+
+    #[test]
+    fn a_name_in_pieces() {
+        check(
+            "Content-Type: image/png; name*0=\"a \"; name*1=b\r\nContent-Disposition: inline; filename*0*=utf-8''%C3%A4; filename*1=.png\r\n\r\n",
+            Form::Extended,
+            "(\"image\" \"png\" (\"name\" \"a b\") NIL NIL \"7bit\" 0 NIL (\"inline\" (\"filename*\" \"utf-8''%C3%A4.png\")) NIL NIL)",
         );
     }
 
