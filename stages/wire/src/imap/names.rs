@@ -38,6 +38,12 @@ pub fn is_mailbox_name(name: &str) -> bool {
         && (name == "INBOX" || !name.eq_ignore_ascii_case("INBOX"))
 }
 
+/// Whether a new mailbox may have this name: RFC 9051 section 5.1 wants it composed (Unicode's form C), or there would be two
+/// that look alike. One that has another name already keeps it.
+pub(super) fn is_composed(name: &str) -> bool {
+    name.is_ascii() || unicode_normalization::is_nfc(name)
+}
+
 /// Writes a name as it goes over the wire.
 pub(super) fn write(out: &mut BytesMut, name: &str, spelling: Spelling) {
     match spelling {

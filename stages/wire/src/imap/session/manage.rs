@@ -5,6 +5,7 @@ use bytes::BytesMut;
 use super::ImapSession;
 use super::job::Job;
 use super::naming::{Ending, wire};
+use crate::imap::names;
 use crate::imap::question::{Manage, No, Question};
 use imap_types::command::CommandBody;
 
@@ -12,7 +13,7 @@ impl ImapSession {
     pub(super) fn manage(&mut self, tag: String, body: CommandBody<'static>) {
         match body {
             CommandBody::Create { mailbox } => {
-                let Some(name) = self.checked(&tag, wire(&mailbox), Ending::MaySeparate) else { return };
+                let Some(name) = self.new_name(&tag, wire(&mailbox)) else { return };
                 self.ask_to(tag, "CREATE", Manage::Create { name, special_use: String::new() });
             }
             CommandBody::Delete { mailbox } => {
@@ -21,7 +22,7 @@ impl ImapSession {
             }
             CommandBody::Rename { from, to } => {
                 let Some(from) = self.checked(&tag, wire(&from), Ending::Exact) else { return };
-                let Some(to) = self.checked(&tag, wire(&to), Ending::MaySeparate) else { return };
+                let Some(to) = self.new_name(&tag, wire(&to)) else { return };
                 self.ask_to(tag, "RENAME", Manage::Rename { from, to });
             }
             CommandBody::Subscribe { mailbox } => {
@@ -38,9 +39,19 @@ impl ImapSession {
 
     /// A mailbox with a special use is made.
     pub(super) fn create(&mut self, tag: String, name: &[u8], special_use: String) {
-        if let Some(name) = self.checked(&tag, name, Ending::MaySeparate) {
+        if let Some(name) = self.new_name(&tag, name) {
             self.ask_to(tag, "CREATE", Manage::Create { name, special_use });
         }
+    }
+
+    /// The name of a mailbox that is made, if it may be one; else the client has been told.
+    fn new_name(&mut self, tag: &str, wire: &[u8]) -> Option<String> {
+        let name = self.checked(tag, wire, Ending::MaySeparate)?;
+        if !names::is_composed(&name) {
+            self.done(tag, "NO [CANNOT] the letters and accents of a new name are to be composed (Unicode NFC)");
+            return None;
+        }
+        Some(name)
     }
 
     fn ask_to(&mut self, tag: String, command: &'static str, manage: Manage) {

@@ -70,6 +70,21 @@ fn names_are_in_utf8() {
     );
 }
 
+/// RFC 9051 section 5.1. Where there is such a mailbox, it can be read and renamed.
+#[test]
+fn a_new_name_is_composed() {
+    let refused = "NO [CANNOT] the letters and accents of a new name are to be composed (Unicode NFC)\r\n";
+    let apart = "Entwu\u{308}rfe";
+    enabled(
+        "UTF8=ACCEPT",
+        &format!(
+            "b CREATE \"{apart}\"\r\nc CREATE \"x/{apart}\" (USE (\\Archive))\r\nd RENAME x \"{apart}\"\r\ne RENAME \"{apart}\" x\r\n"
+        ),
+        &format!("b {refused}c {refused}d {refused}e OK RENAME done\r\n"),
+    );
+    check("a CREATE u&Awg-\r\nb CREATE &APw-\r\n", &format!("a {refused}b OK CREATE done\r\n"));
+}
+
 #[test]
 fn a_renamed_mailbox_is_told_with_its_old_name() {
     enabled(
