@@ -1,6 +1,5 @@
 //! What a command still has to do once it was read, and what the answers to its questions mean.
 
-use imap_codec::fragmentizer::Fragmentizer;
 use imap_types::status::StatusDataItemName;
 
 use super::ImapSession;
@@ -171,29 +170,7 @@ impl ImapSession {
             return self.refreshed(running, answer);
         }
         match (&mut running.job, answer) {
-            (Job::Login, Answer::Done) => {
-                self.logged_in = true;
-                self.fragments = Fragmentizer::new(self.limits.command);
-                let capabilities = self.capabilities();
-                self.done(&running.tag, &format!("OK [CAPABILITY {capabilities}] logged in"));
-            }
-            (Job::Login, Answer::Elsewhere(node)) => {
-                self.done(
-                    &running.tag,
-                    &format!("NO [UNAVAILABLE] your mailbox is on the server {node}, not on this one"),
-                );
-            }
-            (Job::Login, Answer::Crowded) => {
-                self.done(&running.tag, "NO [LIMIT] this account has too many connections; close some");
-            }
-            (Job::Login, _) => {
-                self.failed_logins += 1;
-                self.done(&running.tag, "NO [AUTHENTICATIONFAILED] wrong user or password");
-                if self.failed_logins >= self.limits.failed_logins {
-                    self.put("* BYE too many failed logins\r\n");
-                    self.closing = true;
-                }
-            }
+            (Job::Login, answer) => self.login_answered(&running.tag, answer),
             (Job::List(listing), Answer::Mailboxes(mailboxes)) => {
                 listing.take(mailboxes);
                 self.running = Some(running);

@@ -2,9 +2,10 @@
 
 use super::ImapSession;
 use super::job::Job;
-use crate::imap::question::Question;
+use crate::imap::question::{Answer, Question};
 use crate::secret::Secret;
 use crate::session::Tls;
+use imap_codec::fragmentizer::Fragmentizer;
 use imap_types::auth::AuthMechanism;
 use imap_types::command::CommandBody;
 
@@ -49,5 +50,30 @@ impl ImapSession {
 
     pub(super) fn login(&mut self, tag: String, user: String, password: Secret<String>) {
         self.ask(tag, "LOGIN", Question::Login { user, password }, Job::Login);
+    }
+
+    pub(super) fn login_answered(&mut self, tag: &str, answer: Answer) {
+        match answer {
+            Answer::Done => {
+                self.logged_in = true;
+                self.fragments = Fragmentizer::new(self.limits.command);
+                let capabilities = self.capabilities();
+                self.done(tag, &format!("OK [CAPABILITY {capabilities}] logged in"));
+            }
+            Answer::Elsewhere(node) => {
+                self.done(tag, &format!("NO [UNAVAILABLE] your mailbox is on the server {node}, not on this one"));
+            }
+            Answer::Crowded => {
+                self.done(tag, "NO [LIMIT] this account has too many connections; close some");
+            }
+            _ => {
+                self.failed_logins += 1;
+                self.done(tag, "NO [AUTHENTICATIONFAILED] wrong user or password");
+                if self.failed_logins >= self.limits.failed_logins {
+                    self.put("* BYE too many failed logins\r\n");
+                    self.closing = true;
+                }
+            }
+        }
     }
 }
