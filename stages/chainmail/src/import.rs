@@ -11,6 +11,9 @@ use crate::config::Config;
 use crate::output::say;
 use crate::people;
 
+/// Of more accounts it is said how long they take: one for each millisecond.
+const MANY: usize = 5000;
+
 /// Makes the accounts of a list, and tells every running process.
 ///
 /// # Errors
@@ -27,6 +30,14 @@ pub(crate) async fn import(
     directory.check_import(&lines).await?;
     let store = people::choose(config, directory, store, force).await?;
     let accounts = tokio::task::spawn_blocking(move || import::hash_all(&lines)).await??;
+    if accounts.len() > MANY {
+        // Whoever breaks it off now keeps others from making accounts for as long (see `directory`'s numbers).
+        eprintln!(
+            "the numbers of {} accounts are given by the clock: that takes {} s",
+            accounts.len(),
+            accounts.len() / 1000
+        );
+    }
     let changes: Vec<Change> = directory.import(&accounts, &store).await?;
     people::announce(config, &changes).await;
     say(format_args!("{} accounts were made on {store}", changes.len()))?;

@@ -93,15 +93,16 @@ impl Directory {
     /// When it does not exist, or has accounts.
     pub async fn remove_domain(&self, name: &str) -> anyhow::Result<Change> {
         let name = domain_name(name)?;
+        let mut writing = self.inner.master.write().await?;
         let accounts = self.inner.master.accounts("WHERE address LIKE '%@' || ?", &name).await?;
         if let Some(account) = accounts.first() {
             bail!("the domain {name} has {} accounts, {} for one; remove them first", accounts.len(), account.address);
         }
-        let done =
-            sqlx::query("DELETE FROM domains WHERE name = ?").bind(&name).execute(&self.inner.master.pool).await?;
+        let done = sqlx::query("DELETE FROM domains WHERE name = ?").bind(&name).execute(&mut *writing).await?;
         if done.rows_affected() == 0 {
             bail!("the domain {name} does not exist");
         }
+        writing.commit().await?;
         Ok(self.changed(Change::domain(&name)))
     }
 
@@ -152,8 +153,9 @@ impl Directory {
         let password = hash(new.password)?;
         let number = self.reserve(1).await?;
         let checked = NewAccount { address: address.as_str(), password: &password, ..new };
-        let mut connection = self.inner.master.pool.acquire().await?;
-        insert(&mut connection, number, &checked).await?;
+        let mut writing = self.inner.master.write().await?;
+        insert(&mut writing, number, &checked).await?;
+        writing.commit().await?;
         Ok(self.changed(Change::address(&address)))
     }
 
@@ -221,6 +223,7 @@ impl Directory {
     /// Bad addresses, a domain that is not ours, an account in the alias's place.
     pub async fn add_alias(&self, address: &str, target: &str) -> anyhow::Result<Change> {
         let (address, target): (Address, Address) = (address.parse()?, target.parse()?);
+        let mut writing = self.inner.master.write().await?;
         self.check_domain(&address).await?;
         if !self.domain_exists(target.domain()).await? {
             bail!("the domain {} does not exist", target.domain());
@@ -231,8 +234,9 @@ impl Directory {
         sqlx::query("INSERT INTO aliases (address, target) VALUES (?, ?) ON CONFLICT DO NOTHING")
             .bind(address.as_str())
             .bind(target.as_str())
-            .execute(&self.inner.master.pool)
+            .execute(&mut *writing)
             .await?;
+        writing.commit().await?;
         Ok(self.changed(Change::address(&address)))
     }
 
@@ -280,8 +284,19 @@ impl Directory {
     }
 }
 
-/// Writes an account whose address is in the one form, and whose password is hashed.
+/// Writes an account whose address is in the one form, and whose password is hashed. What was looked at before may have
+/// changed since: who makes many accounts waits for their numbers.
 pub(crate) async fn insert(to: &mut SqliteConnection, number: i64, checked: &NewAccount<'_>) -> anyhow::Result<()> {
+    let domain = checked.address.rsplit_once('@').map_or("", |(_, domain)| domain);
+    let now = "SELECT (SELECT count(*) FROM domains WHERE name = ?2 AND alias_of = ''),
+               EXISTS (SELECT 1 FROM accounts WHERE address = ?1) OR EXISTS (SELECT 1 FROM aliases WHERE address = ?1)";
+    let now = sqlx::query(now).bind(checked.address).bind(domain).fetch_one(&mut *to).await?;
+    if now.get::<i64, _>(0) == 0 {
+        bail!("the domain {domain} is not there any more");
+    }
+    if now.get(1) {
+        bail!("{} exists already", checked.address);
+    }
     sqlx::query(
         "INSERT INTO accounts (id, address, password, store, status, kind, quota_bytes, quota_messages)
          VALUES (?, ?, ?, ?, 'active', ?, ?, ?)",

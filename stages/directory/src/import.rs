@@ -129,10 +129,10 @@ impl Directory {
     /// Makes the accounts, all on one store node and without limits.
     ///
     /// # Errors
-    /// A domain that is not ours, an address that is taken.
+    /// A domain or an address that another command has taken since they were looked at; none is made then.
     pub async fn import(&self, accounts: &[Imported], store: &str) -> anyhow::Result<Vec<Change>> {
         let first = self.reserve(accounts.len()).await?;
-        let mut transaction = self.inner.master.pool.begin().await?;
+        let mut transaction = self.inner.master.write().await?;
         for (account, number) in accounts.iter().zip(first..) {
             let (address, password) = (account.address.as_str(), account.password.reveal().as_str());
             let kind = Kind::User;

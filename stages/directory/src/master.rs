@@ -11,7 +11,7 @@ use anyhow::{Context as _, bail};
 use sqlx::sqlite::{
     SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteRow, SqliteSynchronous,
 };
-use sqlx::{AssertSqlSafe, Row as _};
+use sqlx::{AssertSqlSafe, Row as _, Sqlite, Transaction};
 
 use crate::address::Address;
 use crate::{Config, Unsure};
@@ -142,6 +142,11 @@ impl Master {
             Ok(answer) => answer.map_err(|error| Unsure(error.to_string())),
             Err(_) => Err(Unsure(format!("the master did not answer within {:?}", self.deadline))),
         }
+    }
+
+    /// From now on nobody else changes anything: what is looked at stays so until this is committed.
+    pub(crate) async fn write(&self) -> Result<Transaction<'static, Sqlite>, sqlx::Error> {
+        self.pool.begin_with("BEGIN IMMEDIATE").await
     }
 
     pub(crate) async fn domain(&self, name: &str) -> Result<Entry, Unsure> {

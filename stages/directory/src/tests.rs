@@ -479,6 +479,29 @@ async fn whoever_cannot_be_made_is_told_by_line() {
     assert!(directory.check_import(&import::read(list).unwrap()).await.unwrap_err().is::<Unsure>());
 }
 
+/// The import waits for its numbers: its accounts were made in a domain that was gone, or in the place of an alias.
+#[tokio::test]
+async fn what_has_changed_since_an_import_looked_is_noticed() {
+    let folder = tempfile::tempdir().unwrap();
+    let directory = directory(folder.path()).await;
+    directory.add_domain("third.example", None, None).await.unwrap();
+    for (list, want) in [
+        ("new@example.org aaa\nx@third.example aaa\n", "the domain third.example is not there any more"),
+        ("new@example.org aaa\ny@example.org aaa\n", "y@example.org exists already"),
+    ] {
+        let lines = import::read(list).unwrap();
+        directory.check_import(&lines).await.unwrap();
+        let accounts = import::hash_all(&lines).unwrap();
+        if want.contains("third") {
+            directory.remove_domain("third.example").await.unwrap();
+        } else {
+            directory.add_alias("y@example.org", "alice@example.org").await.unwrap();
+        }
+        assert_eq!(directory.import(&accounts, "s2").await.unwrap_err().to_string(), want);
+        assert_eq!(directory.account("new@example.org").await.unwrap(), None);
+    }
+}
+
 /// A list whose columns are swapped begins with passwords.
 #[test]
 fn all_that_is_wrong_is_told_and_no_password() {
