@@ -11,7 +11,7 @@ use anyhow::{Context as _, bail};
 use sqlx::sqlite::{
     SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteRow, SqliteSynchronous,
 };
-use sqlx::{AssertSqlSafe, Row as _, Sqlite, Transaction};
+use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _, Row as _, Sqlite, Transaction};
 
 use crate::address::Address;
 use crate::{Config, Unsure};
@@ -111,6 +111,9 @@ impl Master {
         if missing == Missing::Refuse && !options.get_filename().exists() {
             bail!("there is no directory {}; `chainmail setup` makes one", config.url);
         }
+        if options.get_filename().exists() {
+            refuse_foreign(config).await?;
+        }
         if let Some(folder) = options.get_filename().parent() {
             std::fs::create_dir_all(folder).with_context(|| format!("making {}", folder.display()))?;
         }
@@ -121,16 +124,6 @@ impl Master {
             .connect_with(options.clone())
             .await
             .with_context(|| format!("opening the directory {}", config.url))?;
-        // What is made of nothing gets its list of migrations first.
-        let foreign = "SELECT name FROM sqlite_schema WHERE type = 'table'
-                       AND NOT EXISTS (SELECT 1 FROM sqlite_schema WHERE name = '_sqlx_migrations') LIMIT 1";
-        if let Some(row) = sqlx::query(foreign).fetch_optional(&pool).await? {
-            let table: String = row.get(0);
-            bail!(
-                "{} is a database of something else, with a table {table:?}; directory.url names another file",
-                config.url
-            );
-        }
         sqlx::migrate!("./migrations").run(&pool).await.context("bringing the directory's tables up to date")?;
         // From now on a file that is not there is a master that is away, not a new one without anybody in it.
         pool.set_connect_options(options.create_if_missing(false));
@@ -201,6 +194,20 @@ impl Master {
         let rows = sqlx::query(AssertSqlSafe(sql)).bind(parameter).fetch_all(&self.pool).await?;
         rows.iter().map(account).collect()
     }
+}
+
+/// Refuses a database of something else, and changes nothing in it: the modes that ours is opened with are kept in the file.
+async fn refuse_foreign(config: &Config) -> anyhow::Result<()> {
+    let looking = SqliteConnectOptions::from_str(&config.url)?.read_only(true).busy_timeout(config.deadline);
+    let mut connection = looking.connect().await.with_context(|| format!("opening the directory {}", config.url))?;
+    // What is made of nothing gets its list of migrations first.
+    let foreign = "SELECT name FROM sqlite_schema WHERE type = 'table'
+                   AND NOT EXISTS (SELECT 1 FROM sqlite_schema WHERE name = '_sqlx_migrations') LIMIT 1";
+    let found = sqlx::query(foreign).fetch_optional(&mut connection).await?;
+    connection.close().await?;
+    let Some(row) = found else { return Ok(()) };
+    let table: String = row.get(0);
+    bail!("{} is a database of something else, with a table {table:?}; directory.url names another file", config.url)
 }
 
 /// The account of a row that may have none.

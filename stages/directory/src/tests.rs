@@ -404,7 +404,7 @@ async fn a_first_run_that_breaks_off_leaves_nothing() {
     assert_eq!(directory.first_run().await.unwrap(), ["alice@example.org", "bob@example.org"]);
 }
 
-/// Its tables were added to those of another program.
+/// Its tables were added to those of another program, and the mode of its journal was changed.
 #[tokio::test]
 async fn a_database_of_something_else_is_left_alone() {
     let folder = tempfile::tempdir().unwrap();
@@ -412,7 +412,10 @@ async fn a_database_of_something_else_is_left_alone() {
     let options = options.filename(folder.path().join("directory.db"));
     let pool = sqlx::SqlitePool::connect_with(options).await.unwrap();
     sqlx::query("CREATE TABLE pictures (id INTEGER)").execute(&pool).await.unwrap();
+    let file = folder.path().join("directory.db");
+    let before = std::fs::read(&file).unwrap();
     let error = Directory::open(config(folder.path())).await.err().unwrap().to_string();
+    assert!(std::fs::read(&file).unwrap() == before, "its bytes have changed");
     assert!(error.contains("a database of something else, with a table \"pictures\""), "{error}");
     let tables = sqlx::query("SELECT name FROM sqlite_schema").fetch_all(&pool).await.unwrap();
     assert_eq!(tables.len(), 1);
