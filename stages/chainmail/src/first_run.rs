@@ -6,6 +6,7 @@ use anyhow::bail;
 use directory::{Directory, Kind, NewAccount};
 use rand::Rng as _;
 use rand::distr::Alphanumeric;
+use wire::secret::Secret;
 
 use crate::config::Config;
 
@@ -93,7 +94,14 @@ pub(crate) fn used(config: &Config) -> Option<&Path> {
 }
 
 fn account<'a>(config: &'a Config, address: &'a str, password: &'a str, kind: Kind) -> NewAccount<'a> {
-    NewAccount { address, password, store: config.node.as_str(), kind, quota_bytes: 0, quota_messages: 0 }
+    NewAccount {
+        address,
+        password: Secret::new(password),
+        store: config.node.as_str(),
+        kind,
+        quota_bytes: 0,
+        quota_messages: 0,
+    }
 }
 
 #[cfg(test)]

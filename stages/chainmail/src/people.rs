@@ -10,6 +10,7 @@ use directory::{Change, Directory, Kind, NewAccount, Status};
 use proto::{NodeName, subjects};
 use runtime::broker::Broker;
 use runtime::config::ByteSize;
+use wire::secret::Secret;
 
 use crate::config::Config;
 use crate::first_run;
@@ -145,7 +146,7 @@ pub(crate) async fn account(config: &Config, command: Account) -> anyhow::Result
             let password = read_password(&address)?;
             let new = NewAccount {
                 address: &address,
-                password: &password,
+                password: Secret::new(&password),
                 store: &store,
                 kind: Kind::User,
                 quota_bytes: quota.0,

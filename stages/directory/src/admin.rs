@@ -2,6 +2,7 @@
 
 use anyhow::{Context as _, bail};
 use sqlx::{Row as _, SqliteConnection};
+use wire::secret::Secret;
 
 use crate::address::{Address, is_domain};
 use crate::login::hash;
@@ -47,7 +48,7 @@ pub struct NewAccount<'a> {
     /// Its address; the domain must exist.
     pub address: &'a str,
     /// Its password.
-    pub password: &'a str,
+    pub password: Secret<&'a str>,
     /// The store node on which it shall live.
     pub store: &'a str,
     /// Whose it is.
@@ -147,12 +148,12 @@ impl Directory {
         if self.inner.master.address(&address).await? != Entry::Absent {
             bail!("{address} exists already");
         }
-        if new.password.is_empty() {
+        if new.password.reveal().is_empty() {
             bail!("an account needs a password");
         }
-        let password = hash(new.password)?;
+        let password = hash(new.password.reveal())?;
         let number = self.reserve(1).await?;
-        let checked = NewAccount { address: address.as_str(), password: &password, ..new };
+        let checked = NewAccount { address: address.as_str(), password: Secret::new(&password), ..new };
         let mut writing = self.inner.master.write().await?;
         insert(&mut writing, number, &checked).await?;
         writing.commit().await?;
@@ -303,7 +304,7 @@ pub(crate) async fn insert(to: &mut SqliteConnection, number: i64, checked: &New
     )
     .bind(number)
     .bind(checked.address)
-    .bind(checked.password)
+    .bind(*checked.password.reveal())
     .bind(checked.store)
     .bind(if checked.kind == Kind::System { "system" } else { "user" })
     .bind(i64::try_from(checked.quota_bytes)?)

@@ -29,7 +29,7 @@ impl Weighter<String, Known> for Weigh {
             Entry::Absent => 0,
             Entry::Domain(domain) => domain.alias_of.len() + domain.catch_all.len(),
             Entry::Account(account) => {
-                account.address.as_str().len() + account.password.len() + account.store.len() + 100
+                account.address.as_str().len() + account.password.reveal().len() + account.store.len() + 100
             }
             Entry::Alias(targets) => targets.iter().map(|target| target.as_str().len() + 40).sum(),
         };

@@ -2,6 +2,7 @@
 //! first run again; half of it would be a site without a quarantine.
 
 use sqlx::Row as _;
+use wire::secret::Secret;
 
 use crate::Directory;
 use crate::address::Address;
@@ -17,7 +18,7 @@ impl Directory {
         let domain = domain_name(domain)?;
         let mut checked: Vec<(Address, String)> = Vec::new();
         for new in accounts {
-            checked.push((new.address.parse()?, hash(new.password)?));
+            checked.push((new.address.parse()?, hash(new.password.reveal())?));
         }
         let first = self.reserve(accounts.len()).await?;
         let mut transaction = self.inner.master.pool.begin().await?;
@@ -26,7 +27,7 @@ impl Directory {
         for ((new, (address, password)), number) in accounts.iter().zip(&checked).zip(first..) {
             let note = sqlx::query("INSERT INTO first_run (address) VALUES (?) ON CONFLICT DO NOTHING");
             note.bind(address.as_str()).execute(&mut *transaction).await?;
-            let checked = NewAccount { address: address.as_str(), password, ..new.clone() };
+            let checked = NewAccount { address: address.as_str(), password: Secret::new(password), ..new.clone() };
             insert(&mut transaction, number, &checked).await?;
         }
         transaction.commit().await?;

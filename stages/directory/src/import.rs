@@ -134,7 +134,7 @@ impl Directory {
         let first = self.reserve(accounts.len()).await?;
         let mut transaction = self.inner.master.write().await?;
         for (account, number) in accounts.iter().zip(first..) {
-            let (address, password) = (account.address.as_str(), account.password.reveal().as_str());
+            let (address, password) = (account.address.as_str(), Secret::new(account.password.reveal().as_str()));
             let kind = Kind::User;
             let checked = NewAccount { address, password, store, kind, quota_bytes: 0, quota_messages: 0 };
             insert(&mut transaction, number, &checked).await?;

@@ -90,7 +90,7 @@ impl Directory {
     pub async fn recognise(&self, user: &str, password: &str) -> Result<Option<Arc<Account>>, Unsure> {
         let logins = &self.inner.logins;
         let known = |account: &Arc<Account>| {
-            account.status == Status::Active && logins.recognises(&logins.digest(&account.password, password))
+            account.status == Status::Active && logins.recognises(&logins.digest(account.password.reveal(), password))
         };
         Ok(self.account(user).await?.filter(known))
     }
@@ -101,7 +101,7 @@ impl Directory {
     /// [`Unsure`] when the master is away and the user was not asked for before, or too many logins wait already.
     pub async fn authenticate(&self, user: &str, password: &str) -> Result<Option<Arc<Account>>, Unsure> {
         let account = self.account(user).await?;
-        let hash = account.as_ref().map_or_else(|| NOBODY.clone(), |account| account.password.clone());
+        let hash = account.as_ref().map_or_else(|| NOBODY.clone(), |account| account.password.reveal().clone());
         let logins = &self.inner.logins;
         let digest = logins.digest(&hash, password);
         if !logins.recognises(&digest) {

@@ -12,6 +12,7 @@ use sqlx::sqlite::{
     SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteRow, SqliteSynchronous,
 };
 use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _, Row as _, Sqlite, Transaction};
+use wire::secret::Secret;
 
 use crate::address::Address;
 use crate::{Config, Unsure};
@@ -49,7 +50,7 @@ pub struct Account {
     /// Its address.
     pub address: Address,
     /// Argon2id, in the PHC form.
-    pub(crate) password: String,
+    pub(crate) password: Secret<String>,
     /// The store node on which it lives.
     pub store: String,
     /// Whether it can be used.
@@ -225,7 +226,7 @@ fn account(row: &SqliteRow) -> Result<Account, sqlx::Error> {
     Ok(Account {
         id: row.get(0),
         address: address.parse().map_err(|error| unreadable(format!("{error}")))?,
-        password: row.get(2),
+        password: Secret::new(row.get(2)),
         store: row.get(3),
         status: match row.get::<&str, _>(4) {
             "active" => Status::Active,

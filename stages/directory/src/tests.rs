@@ -5,6 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use runtime::config::ByteSize;
+use wire::secret::Secret;
 
 use super::*;
 
@@ -51,7 +52,8 @@ async fn directory(folder: &Path) -> Directory {
 }
 
 async fn add(directory: &Directory, address: &str, kind: Kind) -> anyhow::Result<Change> {
-    let new = NewAccount { address, password: "secret", store: "s1", kind, quota_bytes: 0, quota_messages: 0 };
+    let new =
+        NewAccount { address, password: Secret::new("secret"), store: "s1", kind, quota_bytes: 0, quota_messages: 0 };
     directory.add_account(new).await
 }
 
@@ -244,6 +246,20 @@ async fn passwords() {
     assert!(login("alice@example.org", "other").await);
 }
 
+/// Whatever is logged of an account, its password is not.
+#[tokio::test]
+async fn no_password_is_printed() {
+    let folder = tempfile::tempdir().unwrap();
+    let directory = directory(folder.path()).await;
+    let account = directory.account("alice@example.org").await.unwrap().unwrap();
+    let password = Secret::new("hunter2");
+    let (store, kind) = ("s1", Kind::User);
+    let new = NewAccount { address: "x@example.org", password, store, kind, quota_bytes: 0, quota_messages: 0 };
+    let lines = import::read("x@example.org hunter2").unwrap();
+    let printed = format!("{account:?} {new:?} {lines:?} {:?}", import::hash_all(&lines).unwrap());
+    assert!(!printed.contains("hunter2") && !printed.contains("argon2"), "{printed}");
+}
+
 #[tokio::test]
 async fn changes_by_others_are_seen_when_announced() {
     let folder = tempfile::tempdir().unwrap();
@@ -394,8 +410,9 @@ async fn a_removal_that_was_not_announced_is_noticed() {
 async fn a_first_run_that_breaks_off_leaves_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let directory = Directory::open(config(folder.path())).await.unwrap();
-    let (password, store, kind) = ("known", "s1", Kind::User);
-    let new = |address| NewAccount { address, password, store, kind, quota_bytes: 0, quota_messages: 0 };
+    let (password, store, kind) = (Secret::new("known"), "s1", Kind::User);
+    let new =
+        |address| NewAccount { address, password: password.clone(), store, kind, quota_bytes: 0, quota_messages: 0 };
     let twice = [new("alice@example.org"), new("Alice@example.org")];
     directory.make_first_run("example.org", &twice).await.unwrap_err();
     assert!(directory.is_empty().await.unwrap() && directory.first_run().await.unwrap().is_empty());

@@ -346,7 +346,14 @@ mod tests {
             [("quarantine@x.example", directory::Kind::System), ("dave@x.example", directory::Kind::User)]
         {
             let (quota_bytes, quota_messages) = (0, 0);
-            let new = NewAccount { address, password: "secret", store: "s1", kind, quota_bytes, quota_messages };
+            let new = NewAccount {
+                address,
+                password: wire::secret::Secret::new("secret"),
+                store: "s1",
+                kind,
+                quota_bytes,
+                quota_messages,
+            };
             directory.add_account(new).await.unwrap();
         }
         let node = Node::open(&crate::Config::read(section(serde_json::json!({})), folder.path()), "s1").unwrap();
@@ -425,7 +432,7 @@ mod tests {
         // Another one of this address is not the one that the mail was for.
         let new = NewAccount {
             address: "dave@x.example",
-            password: "secret",
+            password: wire::secret::Secret::new("secret"),
             store: "s1",
             kind: directory::Kind::User,
             quota_bytes: 0,

@@ -246,7 +246,7 @@ mod tests {
         directory.add_domain("example.org", None, None).await.unwrap();
         let account = directory::NewAccount {
             address: "alice@example.org",
-            password: "secret",
+            password: wire::secret::Secret::new("secret"),
             store: "node1",
             kind: directory::Kind::User,
             quota_bytes: 0,
