@@ -53,16 +53,17 @@ pub(crate) async fn set_up(
     let mut made = Vec::new();
     for name in ["postmaster", "quarantine"] {
         let address = format!("{name}@{domain}");
-        if directory.account(&address).await?.is_some() {
-            continue;
+        if directory.account(&address).await?.is_none() {
+            let password: String = rand::rng().sample_iter(Alphanumeric).take(20).map(char::from).collect();
+            made.push((address, password));
         }
-        let password: String = rand::rng().sample_iter(Alphanumeric).take(20).map(char::from).collect();
-        directory.add_account(account(config, &address, &password, Kind::System)).await?;
-        made.push((address, password));
     }
     if made.is_empty() {
         bail!("{domain} is set up already; a new password is given with: chainmail account passwd postmaster@{domain}");
     }
+    // All or none: nobody would ever hear the password of one that was made before another could not be.
+    let new = made.iter().map(|(address, password)| account(config, address, password, Kind::System));
+    directory.add_accounts(&new.collect::<Vec<_>>()).await?;
     Ok(made)
 }
 
@@ -108,6 +109,20 @@ fn account<'a>(config: &'a Config, address: &'a str, password: &'a str, kind: Ki
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+
+    /// The password of the first was lost when the second could not be made.
+    #[tokio::test]
+    async fn a_set_up_that_fails_makes_no_account() {
+        let folder = tempfile::tempdir().unwrap();
+        let (config, _) = crate::config::parse(&format!("var: {}", folder.path().display())).unwrap();
+        let directory = Directory::open(config.directory.clone()).await.unwrap();
+        directory.add_domain("example.org", None, None).await.unwrap();
+        directory.add_alias("quarantine@example.org", "a@example.org").await.unwrap();
+        set_up(&config, &directory, "example.org").await.unwrap_err();
+        assert!(directory.account("postmaster@example.org").await.unwrap().is_none());
+        directory.remove_alias("quarantine@example.org", None).await.unwrap();
+        assert_eq!(set_up(&config, &directory, "example.org").await.unwrap().len(), 2);
+    }
 
     /// Its directory's file was away when it was started.
     #[tokio::test]

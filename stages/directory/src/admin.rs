@@ -140,24 +140,39 @@ impl Directory {
     /// # Errors
     /// A bad address, a domain that is not ours, an address that is taken.
     pub async fn add_account(&self, new: NewAccount<'_>) -> anyhow::Result<Change> {
-        let address: Address = new.address.parse()?;
-        if new.kind == Kind::User && address.local().contains('+') {
-            bail!("{address} holds a plus sign, which separates the tag of an address");
+        let mut made = self.add_accounts(&[new]).await?;
+        made.pop().context("no account was made")
+    }
+
+    /// Makes some accounts, all or none.
+    ///
+    /// # Errors
+    /// The same.
+    pub async fn add_accounts(&self, all: &[NewAccount<'_>]) -> anyhow::Result<Vec<Change>> {
+        let mut checked = Vec::new();
+        for new in all {
+            let address: Address = new.address.parse()?;
+            if new.kind == Kind::User && address.local().contains('+') {
+                bail!("{address} holds a plus sign, which separates the tag of an address");
+            }
+            self.check_domain(&address).await?;
+            if self.inner.master.address(&address).await? != Entry::Absent {
+                bail!("{address} exists already");
+            }
+            if new.password.reveal().is_empty() {
+                bail!("an account needs a password");
+            }
+            checked.push((new, address, hash(new.password.reveal())?));
         }
-        self.check_domain(&address).await?;
-        if self.inner.master.address(&address).await? != Entry::Absent {
-            bail!("{address} exists already");
-        }
-        if new.password.reveal().is_empty() {
-            bail!("an account needs a password");
-        }
-        let password = hash(new.password.reveal())?;
-        let number = self.reserve(1).await?;
-        let checked = NewAccount { address: address.as_str(), password: Secret::new(&password), ..new };
+        let first = self.reserve(checked.len()).await?;
         let mut writing = self.inner.master.write().await?;
-        insert(&mut writing, number, &checked).await?;
+        for ((new, address, password), number) in checked.iter().zip(first..) {
+            let checked =
+                NewAccount { address: address.as_str(), password: Secret::new(password), ..NewAccount::clone(new) };
+            insert(&mut writing, number, &checked).await?;
+        }
         writing.commit().await?;
-        Ok(self.changed(Change::address(&address)))
+        Ok(checked.iter().map(|(_, address, _)| self.changed(Change::address(address))).collect())
     }
 
     /// Every account whose address holds this text, in the order of their addresses.

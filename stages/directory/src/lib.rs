@@ -80,14 +80,12 @@ impl Directory {
     /// Somebody changed this entry: it is looked up anew.
     pub fn forget(&self, change: &Change) {
         self.inner.cache.forget(change);
-        self.inner.logins.forget_all();
         self.tell(Some(change.clone()));
     }
 
     /// Changes may have been missed: everything is looked up anew. What is known still serves while the master is away.
     pub fn forget_all(&self) {
         self.inner.cache.age_all();
-        self.inner.logins.forget_all();
         self.tell(None);
     }
 }

@@ -1,7 +1,8 @@
 //! Logging in: argon2id, on threads of its own, a few at once, in the same time for everybody.
 //!
 //! A password that was right a moment ago is recognised by a keyed digest, so that a client with many connections does not
-//! cost the hash each time. Nothing tells an unknown user from a wrong password.
+//! cost the hash each time. The digest holds the hash, so that another password ends that, and nothing else that changes in
+//! the directory does. Nothing tells an unknown user from a wrong password.
 
 use std::collections::HashMap;
 use std::sync::{Arc, LazyLock, Mutex, PoisonError};
@@ -38,10 +39,6 @@ impl Logins {
             key: rand::random(),
             recognised: Mutex::default(),
         }
-    }
-
-    pub(crate) fn forget_all(&self) {
-        self.recognised.lock().unwrap_or_else(PoisonError::into_inner).clear();
     }
 
     fn digest(&self, hash: &str, password: &str) -> [u8; 32] {

@@ -79,6 +79,10 @@ async fn only_what_was_right_is_recognised() {
     assert!(recognised("alice@example.org", "secret").await);
     assert!(!recognised("alice@example.org", "other").await);
     assert!(!recognised("nobody@example.org", "secret").await);
+    // Others do not have their passwords hashed again because something was changed.
+    directory.add_alias("some@example.org", "alice@example.org").await.unwrap();
+    directory.forget_all();
+    assert!(recognised("alice@example.org", "secret").await);
     directory.set_status("alice@example.org", Status::Suspended).await.unwrap();
     assert!(!recognised("alice@example.org", "secret").await);
 }
