@@ -14,13 +14,13 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
-use tokio::runtime::RuntimeFlavor;
 use tokio::time::Instant;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use wire::session::{Farewell, Session, Step};
 
 use self::line::Line;
+use crate::aside::aside;
 use crate::at_once;
 use crate::linger::linger;
 use crate::tasks::Tasks;
@@ -210,14 +210,6 @@ pub async fn drive<S: Session, B: Backend<S>>(
     }
 }
 
-/// Does what takes long where others do not wait for it. A runtime of one thread has no such place.
-fn aside<T>(work: impl FnOnce() -> T) -> T {
-    match tokio::runtime::Handle::try_current().map(|handle| handle.runtime_flavor()) {
-        Ok(RuntimeFlavor::MultiThread) => tokio::task::block_in_place(work),
-        _ => work(),
-    }
-}
-
 /// How a conversation has waited for its peer so far.
 struct Waits {
     began: Instant,
@@ -363,26 +355,6 @@ mod tests {
     use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 
     use super::*;
-
-    #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
-    async fn nobody_waits_for_what_takes_long() {
-        let (say, heard) = std::sync::mpsc::sync_channel(1);
-        let (begun, has_begun) = tokio::sync::oneshot::channel();
-        let mut tasks = tokio::task::JoinSet::new();
-        tasks.spawn(async move {
-            aside(|| {
-                begun.send(()).unwrap();
-                heard.recv_timeout(Duration::from_secs(30)).unwrap();
-            });
-        });
-        tasks.spawn(async move {
-            has_begun.await.unwrap();
-            say.send(()).unwrap();
-        });
-        while let Some(done) = tasks.join_next().await {
-            done.unwrap();
-        }
-    }
 
     /// Asks what to say to each byte; ends at `q`.
     #[derive(Default)]

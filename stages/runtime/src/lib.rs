@@ -5,6 +5,7 @@
 //! back: nothing here gives up a mail but by burying it where an operator finds it.
 
 pub mod admin;
+pub mod aside;
 pub mod at_once;
 pub mod bodies;
 pub mod breaker;

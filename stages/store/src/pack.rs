@@ -8,7 +8,6 @@ mod unpacker;
 
 pub(crate) use unpacker::Unpacker;
 
-use std::cell::RefCell;
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::FileExt as _;
@@ -39,29 +38,38 @@ pub(crate) struct Place {
     pub(crate) length: i64,
 }
 
-/// The record of a body.
-pub(crate) fn record(body: &[u8], digest: &[u8; 32]) -> Bytes {
-    let packed = if body.len() < SMALLEST { None } else { compress(body) };
-    let (form, stored) = match &packed {
-        Some(packed) if packed.len() < body.len() => (1, packed.as_slice()),
-        _ => (0, body),
-    };
-    let mut record = BytesMut::with_capacity(HEAD + stored.len());
-    record.put_slice(&MAGIC);
-    record.put_u8(form);
-    record.put_u64_le(stored.len() as u64);
-    record.put_u64_le(body.len() as u64);
-    record.put_slice(digest);
-    record.put_slice(stored);
-    record.freeze()
+/// Makes records of bodies. With a compressor of its own: to make one costs as much as to compress a small mail.
+pub(crate) struct Packer(Option<Compressor<'static>>);
+
+impl Packer {
+    pub(crate) fn new() -> Self {
+        Self(Compressor::new(LEVEL).ok())
+    }
+
+    /// The record of a body.
+    pub(crate) fn record(&mut self, body: &[u8], digest: &[u8; 32]) -> Bytes {
+        let packed = match &mut self.0 {
+            Some(compressor) if body.len() >= SMALLEST => compressor.compress(body).ok(),
+            _ => None,
+        };
+        let (form, stored) = match &packed {
+            Some(packed) if packed.len() < body.len() => (1, packed.as_slice()),
+            _ => (0, body),
+        };
+        let mut record = BytesMut::with_capacity(HEAD + stored.len());
+        record.put_slice(&MAGIC);
+        record.put_u8(form);
+        record.put_u64_le(stored.len() as u64);
+        record.put_u64_le(body.len() as u64);
+        record.put_slice(digest);
+        record.put_slice(stored);
+        record.freeze()
+    }
 }
 
-/// With a compressor for each thread: to make one costs as much as to compress a small mail.
-fn compress(body: &[u8]) -> Option<Vec<u8>> {
-    thread_local! {
-        static COMPRESSOR: RefCell<Option<Compressor<'static>>> = RefCell::new(Compressor::new(LEVEL).ok());
-    }
-    COMPRESSOR.with_borrow_mut(|compressor| compressor.as_mut()?.compress(body).ok())
+#[cfg(test)]
+pub(crate) fn record(body: &[u8], digest: &[u8; 32]) -> Bytes {
+    Packer::new().record(body, digest)
 }
 
 /// The file of a pack.

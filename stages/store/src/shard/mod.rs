@@ -9,6 +9,7 @@ mod mailboxes;
 pub(crate) mod marks;
 mod notices;
 mod outlines;
+mod pen;
 mod placing;
 mod portions;
 pub(crate) mod reader;
@@ -21,11 +22,13 @@ mod sweep;
 mod writer;
 
 use std::fs::File;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use runtime::aside;
 use tokio::sync::{mpsc, oneshot};
 
 pub(crate) use changes::{DELETED, REMEMBERED, SEEN};
@@ -35,6 +38,7 @@ pub use mailboxes::{Manage, Refusal};
 pub(crate) use notices::{Notices, Watch};
 pub(crate) use outlines::Late;
 pub use outlines::Outlined;
+use pen::{Pen, Tried};
 pub(crate) use placing::{Appended, Appending, CopyMode, Copying, Limits, PORTION, Placed, Placing};
 pub(crate) use portions::{Listed, Texts, Whole};
 pub(crate) use reader::{Held, Mailbox, Message, Reader};
@@ -245,6 +249,8 @@ impl Settings {
 #[derive(Clone)]
 pub(crate) struct Shard {
     pub(crate) number: u32,
+    /// Before `commands`: the writer is closed by its thread, which ends when the last sender is gone.
+    pen: Arc<Pen>,
     commands: mpsc::Sender<Command>,
     pub(crate) reader: Reader,
     pub(crate) notices: Notices,
@@ -252,8 +258,8 @@ pub(crate) struct Shard {
 }
 
 impl Shard {
-    /// Opens a shard of a folder that is locked. The lock is the writer's: it writes on for a moment when the last handle
-    /// is gone, and nobody else must begin before it has ended.
+    /// Opens a shard of a folder that is locked. The lock is the pen's: the thread writes on for a moment when the last
+    /// handle is gone, and nobody else must begin before it has ended.
     pub(crate) fn open(settings: Settings, lock: Arc<File>) -> anyhow::Result<Self> {
         std::fs::create_dir_all(&settings.folder)?;
         let notices = Notices::default();
@@ -261,29 +267,55 @@ impl Shard {
         let (commands, receiver) = mpsc::channel(QUEUE);
         let number = settings.number;
         let name = format!("store-{number}");
-        std::thread::Builder::new().name(name).spawn(move || {
-            writer.run(receiver);
-            drop(lock);
-        })?;
-        Ok(Self { number, commands, reader: Reader::new(&settings), notices, packs: settings.packs() })
+        let pen = Arc::new(Pen::new(writer, lock));
+        let thread = Arc::clone(&pen);
+        std::thread::Builder::new().name(name).spawn(move || thread.run(receiver))?;
+        Ok(Self { number, pen, commands, reader: Reader::new(&settings), notices, packs: settings.packs() })
     }
 
+    /// For the shard's thread in any case: the copies of one mail come together, and are synced together.
     pub(crate) async fn deliver(&self, delivery: Delivery) -> Result<Kept, StoreError> {
         let (answer, wait) = oneshot::channel();
-        let gone = || StoreError::Failed("the shard's writer has ended".to_owned());
         self.commands.send(Command::Deliver(Box::new(delivery), answer)).await.map_err(|_| gone())?;
         wait.await.map_err(|_| gone())?
     }
 
     pub(crate) async fn change(&self, change: Change) -> Result<u64, StoreError> {
-        self.work(Work::Change(change)).await
+        let (answer, wait) = oneshot::channel();
+        self.write(Command::Work(Work::Change(change), answer)).await?;
+        wait.await.map_err(|_| gone())?
     }
 
     pub(crate) async fn place(&self, placing: Placing) -> Result<Placed, StoreError> {
         let (answer, wait) = oneshot::channel();
-        let gone = || StoreError::Failed("the shard's writer has ended".to_owned());
-        self.commands.send(Command::Place(Box::new(placing), answer)).await.map_err(|_| gone())?;
+        self.write(Command::Place(Box::new(placing), answer)).await?;
         wait.await.map_err(|_| gone())?
+    }
+
+    /// Writes on the spot, or leaves it to the shard's thread.
+    async fn write(&self, command: Command) -> Result<(), StoreError> {
+        let nothing_waits = self.commands.capacity() == self.commands.max_capacity();
+        if !nothing_waits || !aside::is_there() {
+            return self.commands.send(command).await.map_err(|_| gone());
+        }
+        // A broken pen is not used again.
+        match catch_unwind(AssertUnwindSafe(|| aside::aside(|| self.pen.try_write(command)))) {
+            Ok(Tried::Written) => Ok(()),
+            Ok(Tried::WrittenWithChores) => {
+                self.wake();
+                Ok(())
+            }
+            Ok(Tried::NotFree(command)) => self.commands.send(command).await.map_err(|_| gone()),
+            Err(_) => {
+                self.wake();
+                Err(gone())
+            }
+        }
+    }
+
+    /// The thread looks for what is to be done; if it has commands, it does so in any case.
+    fn wake(&self) {
+        self.keep_outlines(Vec::new());
     }
 
     pub(crate) async fn sweep(&self, sweep: Sweep) -> Result<u64, StoreError> {
@@ -317,10 +349,13 @@ impl Shard {
 
     async fn work(&self, work: Work) -> Result<u64, StoreError> {
         let (answer, wait) = oneshot::channel();
-        let gone = || StoreError::Failed("the shard's writer has ended".to_owned());
         self.commands.send(Command::Work(work, answer)).await.map_err(|_| gone())?;
         wait.await.map_err(|_| gone())?
     }
+}
+
+fn gone() -> StoreError {
+    StoreError::Failed("the shard's writer has ended".to_owned())
 }
 
 #[cfg(test)]

@@ -11,7 +11,7 @@ use bytes::{Bytes, BytesMut};
 use proto::Millis;
 use runtime::clock;
 use rusqlite::{Connection, OptionalExtension as _, Transaction, params};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::oneshot;
 
 use super::delivered::{self, Decided, FORGET_MOST};
 use super::mailboxes;
@@ -23,7 +23,7 @@ use super::redo;
 use super::sound::Sound;
 use super::sweep::{self, Sweep};
 use super::{Admission, Change, Delivery, Kept, Settings, StoreError, Why};
-use crate::pack::{self, Current, Place};
+use crate::pack::{self, Current, Packer, Place};
 
 /// What the writer is asked to do.
 pub(super) enum Command {
@@ -58,6 +58,7 @@ pub(super) struct Writer {
     settings: Settings,
     database: Connection,
     pack: Current,
+    packer: Packer,
     sound: Sound,
     forget_at: Instant,
     notices: Notices,
@@ -80,42 +81,33 @@ impl Writer {
         database.execute("DELETE FROM redo", [])?;
         let now = Instant::now();
         let (sound, forget_at) = (Sound::new(now), now + FORGET_EVERY);
-        Ok(Self { settings, database, pack, sound, forget_at, notices, has_doomed: true })
+        let packer = Packer::new();
+        Ok(Self { settings, database, pack, packer, sound, forget_at, notices, has_doomed: true })
     }
 
-    /// Runs until the node is dropped.
-    pub(super) fn run(mut self, mut commands: mpsc::Receiver<Command>) {
-        let mut batch = Vec::with_capacity(self.settings.batch);
-        while let Some(first) = self.first(&mut commands) {
-            batch.push(first);
-            while batch.len() < self.settings.batch {
-                let Ok(command) = commands.try_recv() else { break };
-                batch.push(command);
-            }
-            self.work(std::mem::take(&mut batch));
-            self.forget_in_time();
-        }
+    /// How many commands are written together, at most.
+    pub(super) fn batch(&self) -> usize {
+        self.settings.batch
     }
 
-    /// The first command of the next batch. Between two batches, and while there is none, a portion of what belonged to
-    /// deleted mailboxes goes. When the disk fails it stays until there is something to do again.
-    fn first(&mut self, commands: &mut mpsc::Receiver<Command>) -> Option<Command> {
-        while self.has_doomed {
-            self.has_doomed = mailboxes::clear(&mut self.database).unwrap_or_else(|error| {
-                tracing::warn!(shard = self.settings.number, %error, "messages of deleted mailboxes stay a while longer");
-                false
-            });
-            match commands.try_recv() {
-                Err(mpsc::error::TryRecvError::Empty) => {}
-                command => return command.ok(),
-            }
-        }
-        commands.blocking_recv()
+    /// A portion of what belonged to deleted mailboxes goes; says whether there may be more. When the disk fails it stays
+    /// until there is something to do again.
+    pub(super) fn clear_some(&mut self) -> bool {
+        self.has_doomed = self.has_doomed && mailboxes::clear(&mut self.database).unwrap_or_else(|error| {
+            tracing::warn!(shard = self.settings.number, %error, "messages of deleted mailboxes stay a while longer");
+            false
+        });
+        self.has_doomed
+    }
+
+    /// Whether there is something to do between two batches.
+    pub(super) fn has_chores(&self) -> bool {
+        self.has_doomed || Instant::now() >= self.forget_at
     }
 
     /// Between two batches. As long as there is more than is forgotten in one go, after each of them: ids must not come
     /// faster than they go.
-    fn forget_in_time(&mut self) {
+    pub(super) fn forget_in_time(&mut self) {
         let now = Instant::now();
         if now < self.forget_at {
             return;
@@ -135,7 +127,7 @@ impl Writer {
         }
     }
 
-    fn work(&mut self, batch: Vec<Command>) {
+    pub(super) fn work(&mut self, batch: Vec<Command>) {
         let mut answers = Answers::default();
         let mut records = BytesMut::new();
         let done = self.try_work(batch, &mut answers, &mut records);
@@ -173,6 +165,7 @@ impl Writer {
             now: clock::now(),
             pack: (self.pack.number, self.pack.length),
             records,
+            packer: &mut self.packer,
             packs: &packs,
             known_sound: &self.sound,
             sound: HashMap::new(),
@@ -248,6 +241,7 @@ pub(super) struct Gathering<'a> {
     /// The current pack's number and committed length.
     pub(super) pack: (i64, i64),
     pub(super) records: &'a mut BytesMut,
+    packer: &'a mut Packer,
     packs: &'a Path,
     known_sound: &'a Sound,
     /// Rows of the bodies that this batch has written or found sound.
@@ -349,7 +343,7 @@ impl Gathering<'_> {
     }
 
     fn append(&mut self, body: &[u8], digest: &[u8; 32]) -> Place {
-        let record = pack::record(body, digest);
+        let record = self.packer.record(body, digest);
         let place = self.next_place(record.len());
         self.records.extend_from_slice(&record);
         place

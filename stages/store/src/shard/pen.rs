@@ -1,0 +1,174 @@
+//! A shard's pen, which one has at a time. Whoever wants a change written and finds the pen free writes it on the spot, on
+//! its own thread; all else waits for the shard's thread, which writes together what has gathered. So a change that comes
+//! alone is spared the way to another thread and back, and many that come at once are synced together.
+//!
+//! Who writes on the spot does not come before what waits: the thread would never get the pen from a crowd of them.
+//!
+//! When a writer panics the pen is broken: nothing is written with it any more, and the shard's thread ends.
+
+use std::fs::File;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use tokio::sync::mpsc;
+use tokio::sync::mpsc::error::TryRecvError;
+
+use super::writer::{Command, Writer};
+
+pub(super) struct Pen {
+    writer: Mutex<Writer>,
+    /// The shard's thread has something to write.
+    is_wanted: AtomicBool,
+    /// Goes last: nobody else may begin before the writer has ended.
+    _lock: Arc<File>,
+}
+
+/// What became of a command that was to be written on the spot.
+pub(super) enum Tried {
+    Written,
+    /// And there is something for the shard's thread to do.
+    WrittenWithChores,
+    /// The pen is not free.
+    NotFree(Command),
+}
+
+impl Pen {
+    pub(super) fn new(writer: Writer, lock: Arc<File>) -> Self {
+        Self { writer: Mutex::new(writer), is_wanted: AtomicBool::new(false), _lock: lock }
+    }
+
+    /// Writes a command on the spot, if the pen is free. This blocks.
+    pub(super) fn try_write(&self, command: Command) -> Tried {
+        if self.is_wanted.load(Ordering::Relaxed) {
+            return Tried::NotFree(command);
+        }
+        let Ok(mut writer) = self.writer.try_lock() else { return Tried::NotFree(command) };
+        writer.work(vec![command]);
+        if writer.has_chores() { Tried::WrittenWithChores } else { Tried::Written }
+    }
+
+    /// What the shard's thread does, until the node is dropped or the pen is broken.
+    pub(super) fn run(&self, mut commands: mpsc::Receiver<Command>) {
+        while let Some(first) = self.first(&mut commands) {
+            let Some(mut writer) = self.take() else { return };
+            let mut batch = vec![first];
+            while batch.len() < writer.batch() {
+                let Ok(command) = commands.try_recv() else { break };
+                batch.push(command);
+            }
+            writer.work(batch);
+            writer.forget_in_time();
+        }
+    }
+
+    /// The first command of the next batch. Between two batches, and while there is none, a portion of what belonged to
+    /// deleted mailboxes goes.
+    fn first(&self, commands: &mut mpsc::Receiver<Command>) -> Option<Command> {
+        while self.take()?.clear_some() {
+            match commands.try_recv() {
+                Err(TryRecvError::Empty) => {}
+                command => return command.ok(),
+            }
+        }
+        commands.blocking_recv()
+    }
+
+    fn take(&self) -> Option<MutexGuard<'_, Writer>> {
+        self.is_wanted.store(true, Ordering::Relaxed);
+        let writer = self.writer.lock();
+        self.is_wanted.store(false, Ordering::Relaxed);
+        writer.ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use std::collections::BTreeSet;
+    use std::time::Duration;
+
+    use bytes::Bytes;
+    use tokio::sync::oneshot;
+    use tokio::task::JoinSet;
+
+    use super::*;
+    use crate::shard::writer::Work;
+    use crate::shard::{Appended, Appending, Change, Limits, Notices, Outlined, Placing, Settings, Shard, StoreError};
+
+    fn settings(folder: &tempfile::TempDir) -> Settings {
+        let (delivered_for, folder) = (Duration::from_secs(86_400), folder.path().to_owned());
+        Settings { folder, number: 0, batch: 9, pack: 1 << 20, delivered_for }
+    }
+
+    fn open(folder: &tempfile::TempDir) -> Shard {
+        Shard::open(settings(folder), Arc::new(tempfile::tempfile().unwrap())).unwrap()
+    }
+
+    /// There is no thread that could write it.
+    #[test]
+    fn who_finds_the_pen_free_writes_on_the_spot() {
+        let folder = tempfile::tempdir().unwrap();
+        let writer = Writer::open(settings(&folder), Notices::default()).unwrap();
+        let pen = Pen::new(writer, Arc::new(tempfile::tempfile().unwrap()));
+        let mut answers = Vec::new();
+        let mut write = || {
+            let (answer, wait) = oneshot::channel();
+            answers.push(wait);
+            pen.try_write(Command::Work(Work::Change(Change::Mailboxes { account: 1 }), answer))
+        };
+        assert!(matches!(write(), Tried::WrittenWithChores), "nobody has looked for what is doomed");
+        let mut taken = pen.take().unwrap();
+        assert!(!taken.clear_some());
+        assert!(matches!(write(), Tried::NotFree(_)));
+        drop(taken);
+        assert!(matches!(write(), Tried::Written));
+        pen.is_wanted.store(true, Ordering::Relaxed);
+        assert!(matches!(write(), Tried::NotFree(_)));
+        let answered = answers.iter_mut().map(|answer| answer.try_recv().is_ok()).collect::<Vec<_>>();
+        assert_eq!(answered, [true, false, true, false]);
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+    async fn a_broken_pen_ends_the_thread() {
+        let folder = tempfile::tempdir().unwrap();
+        let shard = open(&folder);
+        // Whoever has the pen: the thread may still be looking for what is doomed.
+        let _ = shard.write(Command::Work(Work::BreakDown, oneshot::channel().0)).await;
+        shard.ended().await;
+        let failed = shard.change(Change::Mailboxes { account: 1 }).await;
+        assert!(matches!(failed, Err(StoreError::Failed(_))), "{failed:?}");
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+    async fn a_crowd_is_served_by_whoever_has_the_pen() {
+        let folder = tempfile::tempdir().unwrap();
+        let shard = open(&folder);
+        shard.change(Change::Mailboxes { account: 1 }).await.unwrap();
+        let appended = |text: String| Appended {
+            flags: 0,
+            keywords: String::new(),
+            received: 1_700_000_000_000,
+            digest: *blake3::hash(text.as_bytes()).as_bytes(),
+            outline: Outlined::of(text.as_bytes()),
+            body: Bytes::from(text),
+        };
+        let appending = move |text| {
+            let (limits, messages) = (Limits { bytes: 0, messages: 0 }, vec![appended(text)]);
+            Placing::Append(Appending { account: 1, name: "INBOX".into(), messages, limits })
+        };
+        let mut crowd = JoinSet::new();
+        for one in 0..8 {
+            let shard = shard.clone();
+            crowd.spawn(async move {
+                let mut uids = Vec::new();
+                for at in 0..25 {
+                    let placed = shard.place(appending(format!("{one} {at}"))).await.unwrap();
+                    uids.extend(placed.to);
+                }
+                uids
+            });
+        }
+        let uids: BTreeSet<i64> = crowd.join_all().await.into_iter().flatten().collect();
+        assert!(uids.into_iter().eq(1..=200));
+    }
+}
