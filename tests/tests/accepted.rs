@@ -73,3 +73,29 @@ fn the_next_attempt_has_other_recipients() {
         assert_eq!(subjects, ["Subject: fewer", "Subject: more"], "{user}");
     }
 }
+
+/// A round that every check has passed waits for its store when accept is killed. The next round is rejected, and must not
+/// be held beside it.
+#[test]
+fn what_was_cleared_is_not_held_as_well() {
+    let clamd = Clamd::start();
+    let lenient = [("/stages/score/junk", json!(1000)), ("/stages/score/reject", json!(1000))];
+    let mut chain = Chain::start_parts_with(&clamd, &lenient);
+    chain.kill("store");
+    let spam = b"From: \"bank@bank.example\" <x@evil.example>\r\nFrom: y@evil.example\r\nSubject: WIN A MILLION NOW\r\n\r\nHello\r\n";
+    let reply = Smtp::connect(&chain).send("x@evil.example", &["alice@example.org"], spam);
+    assert!(reply.starts_with("250 "), "{reply}");
+    let marks = chain.folder().join("var/journal/0000000001.marks");
+    wait_for("it to be noted as cleared", || std::fs::metadata(&marks).is_ok_and(|marks| marks.len() > 0));
+    chain.kill("accept");
+    chain.stop("score");
+    chain.change("/stages/score/junk", &json!(0.5));
+    chain.change("/stages/score/reject", &json!(0.6));
+    chain.start("score");
+    chain.start("accept");
+    wait_for("the next round to be rejected", || chain.log("score").contains("outcome=\"reject\""));
+    chain.start("store");
+    chain.settles();
+    assert_eq!((chain.read("alice@example.org").len(), chain.read("quarantine@example.org").len()), (1, 0));
+    chain.books(&[("accepted", 1), ("stored", 1), ("held", 0)]);
+}

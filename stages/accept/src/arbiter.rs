@@ -27,8 +27,6 @@ pub(crate) enum Stand {
     Waiting,
     /// It is being refused at this moment because of another round.
     Deciding,
-    /// Its sender had 250, and all checks had been passed in another round.
-    Cleared,
     /// Its sender had 250, or nobody knows what it had.
     Answered,
 }
@@ -40,41 +38,33 @@ struct Case {
     deciding: bool,
 }
 
-#[derive(Debug, Default)]
-struct Cases {
-    waiting: HashMap<MailId, Case>,
-    /// Mails that were cleared and have not ended.
-    cleared: std::collections::HashSet<MailId>,
-}
-
 /// All mails whose senders wait. At most one for each connection.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Arbiter(Arc<Mutex<Cases>>);
+pub(crate) struct Arbiter(Arc<Mutex<HashMap<MailId, Case>>>);
 
 impl Arbiter {
-    fn cases(&self) -> std::sync::MutexGuard<'_, Cases> {
+    fn cases(&self) -> std::sync::MutexGuard<'_, HashMap<MailId, Case>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A sender begins to wait.
     pub(crate) fn open(&self, id: MailId) -> watch::Receiver<Option<Word>> {
         let (word, receiver) = watch::channel(None);
-        self.cases().waiting.insert(id, Case { word, deciding: false });
+        self.cases().insert(id, Case { word, deciding: false });
         receiver
     }
 
     /// The same mail came again, from a sender that lost the first connection: it waits for the same word, if that is not
     /// out yet.
     pub(crate) fn join(&self, id: MailId) -> Option<watch::Receiver<Option<Word>>> {
-        self.cases().waiting.get(&id).map(|case| case.word.subscribe())
+        self.cases().get(&id).map(|case| case.word.subscribe())
     }
 
     /// All checks were passed.
     pub(crate) fn clear(&self, id: MailId) {
         let mut cases = self.cases();
-        cases.cleared.insert(id);
-        if cases.waiting.get(&id).is_some_and(|case| !case.deciding)
-            && let Some(case) = cases.waiting.remove(&id)
+        if cases.get(&id).is_some_and(|case| !case.deciding)
+            && let Some(case) = cases.remove(&id)
         {
             case.word.send_replace(Some(Word::Kept));
         }
@@ -83,10 +73,10 @@ impl Arbiter {
     /// The deadline has passed. False when a refusal is being recorded at this moment: then its word is to be waited for.
     pub(crate) fn expire(&self, id: MailId) -> bool {
         let mut cases = self.cases();
-        if cases.waiting.get(&id).is_some_and(|case| case.deciding) {
+        if cases.get(&id).is_some_and(|case| case.deciding) {
             return false;
         }
-        if let Some(case) = cases.waiting.remove(&id) {
+        if let Some(case) = cases.remove(&id) {
             case.word.send_replace(Some(Word::Kept));
         }
         true
@@ -95,16 +85,16 @@ impl Arbiter {
     /// A stage rejects the mail.
     pub(crate) fn reject(&self, id: MailId) -> Stand {
         let mut cases = self.cases();
-        if let Some(case) = cases.waiting.get_mut(&id) {
+        if let Some(case) = cases.get_mut(&id) {
             let is_second = std::mem::replace(&mut case.deciding, true);
             return if is_second { Stand::Deciding } else { Stand::Waiting };
         }
-        if cases.cleared.contains(&id) { Stand::Cleared } else { Stand::Answered }
+        Stand::Answered
     }
 
     /// What [`Stand::Waiting`] has come to.
     pub(crate) fn decide(&self, id: MailId, word: Word) {
-        if let Some(case) = self.cases().waiting.remove(&id) {
+        if let Some(case) = self.cases().remove(&id) {
             case.word.send_replace(Some(word));
         }
     }
@@ -112,7 +102,6 @@ impl Arbiter {
     /// The mail has ended. If that is heard before its clearance, or the clearance is lost, its sender waits no longer.
     pub(crate) fn forget(&self, id: MailId) {
         self.expire(id);
-        self.cases().cleared.remove(&id);
     }
 }
 
@@ -165,7 +154,7 @@ mod tests {
     #[test]
     fn after_the_answer_nothing_is_refused() {
         check(&[|a| assert!(a.expire(ID)), |a| assert_eq!(a.reject(ID), Stand::Answered)], Some(Word::Kept));
-        check(&[|a| a.clear(ID), |a| assert_eq!(a.reject(ID), Stand::Cleared)], Some(Word::Kept));
+        check(&[|a| a.clear(ID), |a| assert_eq!(a.reject(ID), Stand::Answered)], Some(Word::Kept));
         let ended: &[fn(&Arbiter)] =
             &[|a| a.clear(ID), |a| a.forget(ID), |a| assert_eq!(a.reject(ID), Stand::Answered)];
         check(ended, Some(Word::Kept));

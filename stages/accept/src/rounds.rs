@@ -47,7 +47,7 @@ pub(crate) async fn notices(intake: Arc<Intake>, tasks: Tasks) -> anyhow::Result
         let Some(message) = message else { anyhow::bail!("the subscription to notices ended") };
         match Notice::decode(message.payload) {
             // The notice of a round may come after the mail has ended by another.
-            Ok(Notice::Cleared(id)) if intake.journal.pending(id).is_some() => intake.arbiter.clear(id),
+            Ok(Notice::Cleared(id)) if intake.journal.clear(id) => intake.arbiter.clear(id),
             Ok(Notice::Cleared(_)) => {}
             // While a refusal is being recorded, that is what its sender hears.
             Ok(Notice::Held(id)) => {
@@ -153,13 +153,14 @@ impl Intake {
                 None => self.hold(mail, reason).await,
             },
             Stand::Deciding => Decision::Undecided,
-            Stand::Cleared if !self.is_by_scanner(&mail) => {
-                // Another round of the same body was passed by every check: this one must not hold what that one lost.
+            Stand::Answered if self.is_cleared(id) && !self.is_by_scanner(&mail) => {
+                // Another round of the same body was passed by every check, and its copy may be under way still: one in a
+                // mailbox and one in the quarantine would be two.
                 mail.verdicts.retain(|verdict| verdict.disposition != Disposition::Reject);
                 self.send_on(&mail, Decision::Settled).await
             }
             // A scanner that has learned a virus since is right, whatever it said before.
-            Stand::Cleared | Stand::Answered => self.hold(mail, reason).await,
+            Stand::Answered => self.hold(mail, reason).await,
         }
     }
 
@@ -228,6 +229,10 @@ impl Intake {
             self.forget_body(id, None).await;
         }
         decision
+    }
+
+    fn is_cleared(&self, id: MailId) -> bool {
+        self.journal.pending(id).is_some_and(|pending| pending.cleared)
     }
 
     fn is_by_scanner(&self, mail: &Envelope) -> bool {

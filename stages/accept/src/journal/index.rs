@@ -27,6 +27,8 @@ pub struct Pending {
     pub round: u32,
     /// Why it goes on as held, if it does.
     pub held: Option<String>,
+    /// Whether all checks were passed in some round, whose copy may be under way still.
+    pub cleared: bool,
     /// Its recipients that have not ended and are not buried, by their indexes.
     pub open: Vec<u32>,
 }
@@ -36,6 +38,7 @@ struct Entry {
     place: Place,
     recipients: Vec<Recipient>,
     held: Option<String>,
+    cleared: bool,
     round: u32,
     /// Rounds that the broker has taken: each makes the next wait longer.
     waits: u32,
@@ -141,7 +144,8 @@ impl Index {
             return;
         }
         let recipients = vec![Recipient::new(); head.recipients as usize];
-        let entry = Entry { place, recipients, held: None, round: 0, waits: 0, due, moves: false };
+        let (held, cleared) = (None, false);
+        let entry = Entry { place, recipients, held, cleared, round: 0, waits: 0, due, moves: false };
         let segment = self.segments.entry(place.segment).or_default();
         segment.open.insert(head.id);
         segment.live += place.length();
@@ -179,7 +183,7 @@ impl Index {
         let entry = self.entries.get(&id).filter(|entry| !entry.recipients.iter().all(Recipient::is_over))?;
         let open = (0..).zip(&entry.recipients).filter(|(_, recipient)| recipient.is_open());
         let open = open.map(|(index, _)| index).collect();
-        Some(Pending { round: entry.round, held: entry.held.clone(), open })
+        Some(Pending { round: entry.round, held: entry.held.clone(), cleared: entry.cleared, open })
     }
 
     /// Whether some recipient has a copy already: such a mail cannot be refused any more.
@@ -203,6 +207,13 @@ impl Index {
         let entry = self.entries.get_mut(&id)?;
         entry.held = Some(reason.to_owned());
         Some((entry.place.segment, open))
+    }
+
+    /// Gives the segment for the mark, if this was not known. Says nothing of a mail that is not pending.
+    pub(super) fn clear(&mut self, id: MailId) -> Option<u64> {
+        let entry = self.entries.get_mut(&id)?;
+        let is_known = std::mem::replace(&mut entry.cleared, true);
+        (!is_known).then_some(entry.place.segment)
     }
 
     /// Gives the segment for the marks, and whether the mail is over by this.
@@ -288,6 +299,7 @@ impl Index {
             Mark::WentOn => self.went_on(id).is_some(),
             Mark::Refused => self.refuse(id),
             Mark::Held(reason) => self.hold(id, &reason).is_some(),
+            Mark::Cleared => self.clear(id).is_some(),
             Mark::End(end) => {
                 self.end(id, end);
                 self.close_if_over(id)

@@ -34,6 +34,8 @@ pub(super) enum Mark {
     /// A recipient was refused in the session. A mail that is carried over brings this; for all recipients at once there is
     /// [`Mark::Refused`].
     Rejected(u32),
+    /// All checks were passed in some round.
+    Cleared,
 }
 
 /// An end, with a hash in place of the target's name.
@@ -86,6 +88,7 @@ impl Mark {
             Self::Replayed(recipient) => of_one(*recipient, 6, &mut payload),
             Self::Dropped(recipient) => of_one(*recipient, 7, &mut payload),
             Self::Rejected(recipient) => of_one(*recipient, 8, &mut payload),
+            Self::Cleared => 9,
         };
         let start = out.len();
         out.put_u16_le(u16::try_from(payload.len()).unwrap_or(0));
@@ -140,6 +143,7 @@ fn payload(kind: u8, mut payload: &[u8]) -> Option<Mark> {
         (6, 4) => Some(Mark::Replayed(payload.get_u32_le())),
         (7, 4) => Some(Mark::Dropped(payload.get_u32_le())),
         (8, 4) => Some(Mark::Rejected(payload.get_u32_le())),
+        (9, _) => Some(Mark::Cleared),
         _ => None,
     }
 }
@@ -166,6 +170,7 @@ mod tests {
             Mark::Replayed(7),
             Mark::Dropped(7),
             Mark::Rejected(7),
+            Mark::Cleared,
         ]
     }
 

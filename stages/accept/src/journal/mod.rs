@@ -206,6 +206,18 @@ impl Journal {
         Some(open)
     }
 
+    /// All checks were passed, and the copy of that round is under way. Says whether the mail is pending. This waits for
+    /// nothing: its sender does. A full queue leaves the mark out, and a crash then costs a copy too many in the quarantine,
+    /// if a later round is rejected.
+    pub fn clear(&self, id: MailId) -> bool {
+        let segment = self.index().clear(id);
+        if let Some(segment) = segment {
+            let _ =
+                self.writer.try_send(Command::Mark(Marking { id, segment, marks: vec![Mark::Cleared], synced: None }));
+        }
+        self.index().pending_state(id).is_some()
+    }
+
     /// Takes in what became of recipients. Says whether the mail has ended by that.
     pub async fn ended(&self, ended: &Ended) -> bool {
         let id = ended.id;

@@ -10,7 +10,9 @@ use anyhow::{Context as _, bail};
 use super::record::Key;
 
 /// What each segment begins with; the node's name, the key in hexadecimal digits, a checksum and a line end follow.
-const TITLE: &str = "Chainmail journal 2 ";
+const TITLE: &str = "Chainmail journal 3 ";
+/// The titles of what is read. 2 knows no [`super::mark::Mark::Cleared`], and is the same otherwise.
+const TITLES: [&str; 2] = ["Chainmail journal 2 ", TITLE];
 /// No title is longer: a node's name has 63 characters at most.
 const TITLE_MOST: usize = 256;
 /// Characters of the title's checksum.
@@ -50,14 +52,16 @@ fn title(node: &str, key: &Key) -> String {
 pub(super) fn read_title(bytes: &[u8], node: &str, path: &Path) -> anyhow::Result<Option<(Key, usize)>> {
     let line = bytes.iter().take(TITLE_MOST).position(|byte| *byte == b'\n').map(|end| &bytes[..end]);
     let Some(line) = line.and_then(|line| std::str::from_utf8(line).ok()) else { return Ok(None) };
-    if line.starts_with("Chainmail journal ") && !line.starts_with(TITLE) {
+    let title = TITLES.iter().find(|title| line.starts_with(**title));
+    if line.starts_with("Chainmail journal ") && title.is_none() {
         bail!("{} was written by another version of Chainmail: let that one deliver what is in it", path.display());
     }
     let Some((words, sum)) = line.rsplit_once(' ') else { return Ok(None) };
     if blake3::hash(words.as_bytes()).to_hex().get(..SUM) != Some(sum) {
         return Ok(None);
     }
-    let Some((owner, key)) = words.strip_prefix(TITLE).and_then(|rest| rest.rsplit_once(' ')) else { return Ok(None) };
+    let rest = title.and_then(|title| words.strip_prefix(title));
+    let Some((owner, key)) = rest.and_then(|rest| rest.rsplit_once(' ')) else { return Ok(None) };
     if owner != node {
         bail!("{} does not belong to the accept node {node}, but to {owner}", path.display());
     }

@@ -269,11 +269,14 @@ async fn what_has_not_ended_goes_round_again_with_growing_waits() {
     assert_eq!(journal.due(at(300), 9), [id]);
     assert!(journal.due(at(899), 9).is_empty());
     assert_eq!(journal.due(at(900), 9), [id]);
-    assert_eq!(journal.pending(id), Some(Pending { round: 2, held: None, open: vec![0] }));
+    assert_eq!(journal.pending(id), Some(Pending { round: 2, held: None, cleared: false, open: vec![0] }));
     journal.hold(id, "virus").await;
     journal.all_due(at(901));
     assert_eq!(journal.due(at(901), 9), [id]);
-    assert_eq!(journal.pending(id), Some(Pending { round: 3, held: Some("virus".into()), open: vec![0] }));
+    assert_eq!(
+        journal.pending(id),
+        Some(Pending { round: 3, held: Some("virus".into()), cleared: false, open: vec![0] })
+    );
 }
 
 #[tokio::test]
@@ -426,6 +429,41 @@ async fn only_who_waits_still_is_held_for() {
     journal.ended(&stored(id, 1, "a", 1, 1)).await;
     assert_eq!(journal.hold(id, "virus").await, None);
     assert_eq!(journal.hold(mail(2, 1).id, "virus").await, None);
+}
+
+/// A round that is rejected after a restart must not hold what another round has passed, whose copy is under way.
+#[tokio::test]
+async fn a_restart_knows_what_has_passed_every_check() {
+    let folder = tempfile::tempdir().unwrap();
+    let (journal, _) = open(folder.path());
+    journal.append(mail(1, 1)).await.unwrap();
+    let id = mail(1, 1).id;
+    assert!(journal.clear(id) && journal.clear(id) && !journal.clear(mail(2, 1).id));
+    drop(journal);
+    let (journal, _) = open(folder.path());
+    assert!(journal.pending(id).unwrap().cleared);
+    journal.ended(&stored(id, 0, "a", 1, 1)).await;
+    assert!(!journal.clear(id), "nothing is remembered of what has ended");
+}
+
+/// The segments of the version before say less, and the same of what they say.
+#[tokio::test]
+async fn a_journal_of_the_version_before_is_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let (journal, _) = open(folder.path());
+    journal.append(mail(1, 1)).await.unwrap();
+    drop(journal);
+    drop(open(folder.path()));
+    let path = segment::mail_path(folder.path(), 1);
+    let bytes = fs::read(&path).unwrap();
+    let end = bytes.iter().position(|byte| *byte == b'\n').unwrap();
+    let title = std::str::from_utf8(&bytes[..end]).unwrap().replace("journal 3", "journal 2");
+    let words = title.rsplit_once(' ').unwrap().0;
+    let sum = blake3::hash(words.as_bytes()).to_hex();
+    fs::write(&path, [format!("{words} {}\n", &sum[..16]).as_bytes(), &bytes[end + 1..]].concat()).unwrap();
+    let (journal, recovery) = open(folder.path());
+    assert_eq!(recovery, Recovery { pending: 1, ..Recovery::default() });
+    assert!(journal.clear(mail(1, 1).id));
 }
 
 /// Of a mail that this journal never had, or that damage has taken, nobody may say that it has ended.

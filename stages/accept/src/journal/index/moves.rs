@@ -93,6 +93,7 @@ fn marks(entry: &Entry, is_unheard: bool) -> Vec<Mark> {
     let mut marks = Vec::new();
     marks.extend((!is_unheard).then_some(Mark::WentOn));
     marks.extend(entry.held.clone().map(Mark::Held));
+    marks.extend(entry.cleared.then_some(Mark::Cleared));
     (0..).zip(&entry.recipients).for_each(|(index, recipient)| recipient.marks(index, &mut marks));
     marks
 }

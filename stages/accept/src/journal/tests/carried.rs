@@ -27,6 +27,7 @@ async fn with_leftover(folder: &Path) -> (Journal, MailId) {
     journal.ended(&stored(id, 0, "a", 1, 1)).await;
     journal.ended(&stored(id, 1, "a", 2, 1)).await;
     journal.hold(id, "virus").await;
+    assert!(journal.clear(id));
     let burial = Some(Burial { stage: "scan".into(), reason: "r".into(), recipients: vec![2, 3] });
     journal.ended(&Ended { id, ends: Vec::new(), burial }).await;
     // The last is waited for, so all of them are in the file.
@@ -37,7 +38,7 @@ async fn with_leftover(folder: &Path) -> (Journal, MailId) {
 #[track_caller]
 fn check_leftover(journal: &Journal, id: MailId) {
     let pending = journal.pending(id).unwrap();
-    assert_eq!((pending.held.as_deref(), pending.open), (Some("virus"), vec![1, 3, 4]));
+    assert_eq!((pending.held.as_deref(), pending.cleared, pending.open), (Some("virus"), true, vec![1, 3, 4]));
     assert_eq!(journal.buried(), [id]);
     let books = journal.books();
     assert!(books.balanced(), "{books:?}");
