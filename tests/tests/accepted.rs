@@ -99,3 +99,28 @@ fn what_was_cleared_is_not_held_as_well() {
     assert_eq!((chain.read("alice@example.org").len(), chain.read("quarantine@example.org").len()), (1, 0));
     chain.books(&[("accepted", 1), ("stored", 1), ("held", 0)]);
 }
+
+/// What a device sends again looks the same each time, and the second alarm is no retry.
+#[test]
+fn a_mail_without_id_and_date_is_recognised_for_a_short_time_only() {
+    let clamd = Clamd::start();
+    let mut chain = Chain::start_parts_with(&clamd, &[("/stages/accept/journal/doubt_bare_for", json!("0s"))]);
+    // Breaks off after the reply.
+    let send = |chain: &Chain, body: &[u8]| {
+        let reply = Smtp::connect(chain).send("ups@device.example", &["alice@example.org"], body);
+        assert!(reply.starts_with("250 "), "{reply}");
+        reply
+    };
+    let (bare, named) = (b"Subject: alarm\r\n\r\nfire\r\n", b"Subject: alarm\r\nMessage-ID: <1@x>\r\n\r\nfire\r\n");
+    assert_eq!(send(&chain, named), send(&chain, named));
+    assert_ne!(send(&chain, bare), send(&chain, bare));
+    assert!(!chain.log("accept").contains("neither Message-ID"));
+    chain.change("/stages/accept/journal/doubt_bare_for", &json!("10min"));
+    chain.stop("accept");
+    chain.start("accept");
+    let third = send(&chain, bare);
+    assert_eq!(third, send(&chain, bare));
+    assert!(chain.log("accept").contains("neither Message-ID"));
+    chain.settles();
+    chain.books(&[("accepted", 3), ("stored", 3)]);
+}

@@ -116,6 +116,17 @@ pub(crate) fn keys_of_recipients(envelope: &[u8]) -> Vec<Doubt> {
     keys_of(envelope.client.address, &envelope.reverse_path, &recipients, &envelope.body).each
 }
 
+/// Whether a mail says when it was written, or which one it is. Of one that does not, a second one that looks the same may be
+/// another.
+pub(crate) fn is_told_apart(body: &[u8]) -> bool {
+    let lines = body.split(|byte| *byte == b'\n').map(|line| line.strip_suffix(b"\r").unwrap_or(line));
+    let mut header = lines.take_while(|line| !line.is_empty());
+    header.any(|line| {
+        let name = line.split(|byte| *byte == b':').next().unwrap_or_default().trim_ascii_end();
+        name.len() < line.len() && (name.eq_ignore_ascii_case(b"message-id") || name.eq_ignore_ascii_case(b"date"))
+    })
+}
+
 fn keys_of(client: IpAddr, reverse_path: &str, recipients: &[&str], body: &BodyRef) -> Keys {
     let mut sender = blake3::Hasher::new();
     match client {
@@ -226,5 +237,18 @@ mod tests {
         let envelope = envelope(&message, &peer, &here, Bodies::describe(&message.body)).encode();
         assert_eq!(keys_of_recipients(&envelope), keys(&["b@y", "c@y"]).each);
         assert_eq!(keys_of_recipients(b"no envelope"), [[0; 32]; 0]);
+    }
+
+    #[test]
+    fn a_mail_is_told_apart_by_its_id_or_its_date() {
+        for (body, want) in [
+            (&b"Subject: alarm\r\nDate: Tue, 24 Nov 2026 12:00:00 +0000\r\n\r\n"[..], true),
+            (b"Subject: alarm\r\nMESSAGE-ID : <1@x>\r\n\r\n", true),
+            (b"Subject: alarm\r\n\r\nDate: in the text\r\n", false),
+            (b"Subject: alarm\r\n date: folded\r\nDated: no\r\nDate\r\n\r\n", false),
+            (b"", false),
+        ] {
+            assert_eq!(is_told_apart(body), want, "{}", String::from_utf8_lossy(body));
+        }
     }
 }

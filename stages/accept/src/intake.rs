@@ -86,7 +86,7 @@ impl Intake {
             return (Reply::local_error(), Vec::new());
         };
         let arrived = Arrived { message, body, keys, began, deadline };
-        match self.recognise(&arrived.keys).await {
+        match self.recognise(&arrived).await {
             Known::New => self.take_new(arrived, peer, share, taking).await,
             Known::As(first) => {
                 drop(taking);

@@ -4,6 +4,9 @@
 //! mail is recognised for each recipient. There is one reply for all of them: those that have the mail are promised it, so
 //! what is new for the rest is kept without waiting for a verdict, and what a stage rejects of it is held. When it is not
 //! certain that a mail stays kept, the sender is told to come again.
+//!
+//! A mail that says neither when it was written nor which one it is looks like the next one of the same device. Taken for the
+//! one before, the next would be lost behind a 250: so such mail is recognised for a shorter time, and the log tells of it.
 
 use std::collections::BTreeMap;
 
@@ -14,7 +17,7 @@ use tokio::time::Instant;
 use wire::smtp::Reply;
 
 use crate::arbiter::Word;
-use crate::arrival::{self, Keys, Peer};
+use crate::arrival::{self, Peer};
 use crate::intake::{Arrived, Intake, Told, refusal, told};
 use crate::journal::Doubt;
 use crate::peers::{self, Other};
@@ -45,8 +48,10 @@ pub(crate) enum Part {
 
 impl Intake {
     /// As what a mail was kept before.
-    pub(crate) async fn recognise(&self, keys: &Keys) -> Known {
-        match self.part(&keys.whole).await {
+    pub(crate) async fn recognise(&self, arrived: &Arrived) -> Known {
+        let is_bare = !arrival::is_told_apart(&arrived.message.body);
+        let keys = &arrived.keys;
+        match self.part(&keys.whole, is_bare).await {
             Ok(Part::New) => {}
             Ok(Part::Here(first)) => return Known::As(first),
             Ok(Part::Elsewhere(first)) => return Known::Elsewhere(first),
@@ -54,21 +59,28 @@ impl Intake {
         }
         let mut parts = Vec::with_capacity(keys.each.len());
         for key in &keys.each {
-            let Ok(part) = self.part(key).await else { return Known::Unsure };
+            let Ok(part) = self.part(key, is_bare).await else { return Known::Unsure };
             parts.push(part);
         }
         sum_up(parts)
     }
 
-    async fn part(&self, key: &Doubt) -> Result<Part, ()> {
-        if let Some(first) = self.kept_as(key) {
-            return Ok(Part::Here(first));
+    async fn part(&self, key: &Doubt, is_bare: bool) -> Result<Part, ()> {
+        let lasts = if is_bare { self.config.journal.doubt_bare_for } else { self.config.journal.doubt_for };
+        let is_young = |first: &MailId| clock::now().since(first.arrived()) < lasts;
+        let part = if let Some(first) = self.kept_as(key).filter(is_young) {
+            Part::Here(first)
+        } else {
+            match self.peers.look(&self.broker, key).await {
+                Other::Keeps(first) if is_young(&first) => Part::Elsewhere(first),
+                Other::Nobody | Other::Keeps(_) => Part::New,
+                Other::Unsure => return Err(()),
+            }
+        };
+        if let (true, Part::Here(first) | Part::Elsewhere(first)) = (is_bare, part) {
+            tracing::warn!(mail = %first, "a mail with neither Message-ID nor Date is taken for this one, of the same content");
         }
-        match self.peers.look(&self.broker, key).await {
-            Other::Nobody => Ok(Part::New),
-            Other::Keeps(first) => Ok(Part::Elsewhere(first)),
-            Other::Unsure => Err(()),
-        }
+        Ok(part)
     }
 
     /// The mail as which this one was kept before; none if it is a new one.

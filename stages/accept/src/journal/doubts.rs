@@ -14,8 +14,8 @@ const SWEEP: usize = 1000;
 /// The doubtful mails.
 #[derive(Debug, Default)]
 pub(super) struct Doubts {
-    /// By key, the first mail whose sender has not gone on.
-    first: HashMap<Doubt, MailId>,
+    /// By key, the last mail whose sender has not gone on.
+    newest: HashMap<Doubt, MailId>,
     /// Of mails with several recipients, the keys of those whose sender has not gone on. A mail with one has no other than
     /// its own.
     each: HashMap<MailId, Vec<Doubt>>,
@@ -30,25 +30,23 @@ impl Doubts {
         Self { most, lasts, ..Self::default() }
     }
 
-    /// A first mail that was too old when this one arrived is not recognised any more, so this one takes its place: without
-    /// that, every further attempt of the same sender would be one more copy.
+    /// The newest mail is the one from now on. It was kept because the one before was not recognised any more: that would
+    /// not be by the next attempt either, and each would be one more copy.
     pub(super) fn insert(&mut self, id: MailId, key: Doubt, each: Vec<Doubt>) {
         for key in std::iter::once(&key).chain(&each) {
-            let first = self.first.entry(*key).or_insert(id);
-            if !is_young(*first, id.arrived(), self.lasts) {
-                *first = id;
-            }
+            let newest = self.newest.entry(*key).or_insert(id);
+            *newest = id.max(*newest);
         }
         if !each.is_empty() {
             self.each.insert(id, each);
         }
         self.order.push_back((id, key));
-        while self.first.len() > self.most {
+        while self.newest.len() > self.most {
             let Some((id, key)) = self.order.pop_front() else { break };
             self.remove(id, &key);
         }
         // Nearly all senders go on at once: those must not push out the few that have not.
-        if self.order.len() > 2 * self.first.len() + SWEEP {
+        if self.order.len() > 2 * self.newest.len() + SWEEP {
             self.sweep();
         }
     }
@@ -56,7 +54,7 @@ impl Doubts {
     fn sweep(&mut self) {
         let order = std::mem::take(&mut self.order);
         for (id, key) in order {
-            if self.is_first(id, &key) {
+            if self.is_newest(id, &key) {
                 self.order.push_back((id, key));
             } else {
                 self.remove(id, &key);
@@ -66,8 +64,8 @@ impl Doubts {
 
     pub(super) fn remove(&mut self, id: MailId, key: &Doubt) {
         for key in self.each.remove(&id).iter().flatten().chain([key]) {
-            if self.first.get(key) == Some(&id) {
-                self.first.remove(key);
+            if self.newest.get(key) == Some(&id) {
+                self.newest.remove(key);
             }
         }
     }
@@ -78,8 +76,8 @@ impl Doubts {
         each.retain(|one| !heard.contains(one));
         let is_over = each.is_empty();
         for one in heard {
-            if self.first.get(one) == Some(&id) {
-                self.first.remove(one);
+            if self.newest.get(one) == Some(&id) {
+                self.newest.remove(one);
             }
         }
         is_over
@@ -90,16 +88,16 @@ impl Doubts {
         self.each.get(&id).cloned().unwrap_or_default()
     }
 
-    pub(super) fn is_first(&self, id: MailId, key: &Doubt) -> bool {
-        self.first.get(key) == Some(&id)
+    pub(super) fn is_newest(&self, id: MailId, key: &Doubt) -> bool {
+        self.newest.get(key) == Some(&id)
     }
 
     pub(super) fn get(&self, key: &Doubt, now: Millis) -> Option<MailId> {
-        self.first.get(key).copied().filter(|id| is_young(*id, now, self.lasts))
+        self.newest.get(key).copied().filter(|id| is_young(*id, now, self.lasts))
     }
 
     pub(super) fn keys(&self) -> Vec<Doubt> {
-        self.first.keys().copied().collect()
+        self.newest.keys().copied().collect()
     }
 }
 
@@ -136,11 +134,10 @@ mod tests {
         let ((first, key), at) = (mail(0), |seconds| NOW.plus(Duration::from_secs(seconds)));
         let second = MailId::new(at(61), 1);
         doubts.insert(first, key, Vec::new());
-        doubts.insert(MailId::new(at(59), 2), key, Vec::new());
-        assert_eq!(doubts.get(&key, at(59)), Some(first), "it stays the first as long as it is known");
+        assert_eq!(doubts.get(&key, at(59)), Some(first));
         doubts.insert(second, key, Vec::new());
         assert_eq!(doubts.get(&key, at(62)), Some(second));
-        assert!(doubts.is_first(second, &key) && !doubts.is_first(first, &key), "this one is carried on");
+        assert!(doubts.is_newest(second, &key) && !doubts.is_newest(first, &key), "this one is carried on");
         doubts.remove(first, &key);
         assert_eq!(
             doubts.get(&key, at(120)),
@@ -186,6 +183,6 @@ mod tests {
             let (id, key) = mail(number);
             doubts.insert(id, key, (0..4).map(|one| mail(10_000 + 4 * number + one).1).collect());
         }
-        assert!(doubts.first.len() <= 10 && doubts.each.len() == 2 && doubts.order.len() <= SWEEP + 21);
+        assert!(doubts.newest.len() <= 10 && doubts.each.len() == 2 && doubts.order.len() <= SWEEP + 21);
     }
 }

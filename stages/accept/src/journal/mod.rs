@@ -287,7 +287,7 @@ impl Journal {
         let _ = self.writer.try_send(Command::Tidy);
     }
 
-    /// The first mail that was kept under this key and whose sender has not gone on since, if it is younger than the
+    /// The last mail that was kept under this key and whose sender has not gone on since, if it is younger than the
     /// configured time.
     pub fn doubtful(&self, key: &Doubt, now: Millis) -> Option<MailId> {
         self.index().doubtful(key, now)

@@ -28,6 +28,7 @@ fn config(folder: &Path) -> Config {
         refill_first: Duration::from_secs(300),
         refill_most: Duration::from_secs(3600),
         doubt_for: Duration::from_secs(86_400),
+        doubt_bare_for: Duration::from_secs(600),
         doubt_most: 1000,
     }
 }

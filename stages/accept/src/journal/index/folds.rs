@@ -38,7 +38,7 @@ impl Index {
             self.total -= gone.map_or(0, |segment| segment.bytes);
         }
         // Senders may have gone on while it was written.
-        ledger.unheard.retain(|unheard| self.doubts.is_first(unheard.id, &unheard.key));
+        ledger.unheard.retain(|unheard| self.doubts.is_newest(unheard.id, &unheard.key));
         self.ledger = ledger;
     }
 
