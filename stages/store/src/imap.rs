@@ -12,6 +12,7 @@ use std::net::IpAddr;
 use runtime::driver::Backend;
 use wire::imap::{Answer, ImapSession, Question, View};
 
+use self::append::Receiving;
 use self::changing::Flagging;
 use self::fetching::Ahead;
 use crate::logins::{Attempt, Login, Logins};
@@ -33,8 +34,8 @@ pub(crate) struct Reading {
     gathered: Gathered,
     /// Texts that are read meanwhile.
     ahead: Option<Ahead>,
-    /// Room for the message that is being received.
-    receiving: Option<Held>,
+    /// Room for the messages that are being received.
+    receiving: Receiving,
     /// Its place among the account's sessions.
     seat: Option<Seat>,
     mailbox: Option<i64>,
@@ -61,7 +62,7 @@ impl Reading {
             held: None,
             gathered: Gathered::default(),
             ahead: None,
-            receiving: None,
+            receiving: Receiving::default(),
             seat: None,
             mailbox: None,
             open: None,

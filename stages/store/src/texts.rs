@@ -97,6 +97,12 @@ impl Texts {
         self.reading.take_at_once(account, size.saturating_mul(COPIES), Leaving::Half)
     }
 
+    /// Room for more of what has some already, if there is any: whoever has some must not wait, or all of them might wait for
+    /// each other.
+    pub(crate) fn take_more(&self, account: i64, size: u64) -> Option<Held> {
+        self.reading.take_at_once(account, size.saturating_mul(COPIES), Leaving::Nothing)
+    }
+
     /// Makes room for so many bytes of what is put in order. Says whether an account may have so much.
     ///
     /// # Errors

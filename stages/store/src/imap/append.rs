@@ -10,6 +10,7 @@ use crate::shard::{
     Appended, Appending, Change, CopyMode, Copying, Limits, Mailbox, Outlined, PORTION, Placed, Placing, Refusal,
     StoreError,
 };
+use crate::texts::Held;
 use crate::views::number;
 
 /// A message of so many bytes is asked about before it is sent: a smaller one costs less than the question.
@@ -20,10 +21,17 @@ const LONG: usize = 1 << 20;
 /// nearly nothing, and each of them lies in memory while its mailbox is open. For mail that is delivered this is no limit.
 const MESSAGES: u64 = 1_000_000;
 
+/// Room for the messages of an APPEND, so many bytes of it.
+#[derive(Default)]
+pub(super) struct Receiving {
+    held: Vec<Held>,
+    bytes: u32,
+}
+
 impl Reading {
     /// Room for messages that are about to be sent, or have been.
     pub(super) async fn make_room(&mut self, account: i64, name: String, size: u32) -> anyhow::Result<Answer> {
-        self.receiving = None;
+        let Receiving { mut held, bytes } = std::mem::take(&mut self.receiving);
         if size == 0 {
             return Ok(Answer::Done);
         }
@@ -38,12 +46,19 @@ impl Reading {
                 return Ok(Answer::No(No::Full));
             }
         }
-        self.receiving = Some(self.room.take(account, size.into()).await?);
+        held.push(if held.is_empty() {
+            self.room.take(account, size.into()).await?
+        } else {
+            let more = self.room.take_more(account, size.saturating_sub(bytes).into());
+            let Some(more) = more else { return Ok(Answer::Unavailable) };
+            more
+        });
+        self.receiving = Receiving { held, bytes: size };
         Ok(Answer::Done)
     }
 
     pub(super) async fn append(&mut self, account: i64, appended: imap::Appended) -> anyhow::Result<Answer> {
-        let held = self.receiving.take();
+        let held = std::mem::take(&mut self.receiving);
         let mut messages = Vec::with_capacity(appended.messages.len());
         for message in appended.messages {
             messages.push(read(message).await?);
@@ -195,6 +210,25 @@ mod tests {
         deliver(&reading, 2, "", "three").await;
         let (_, view) = reading.node.view(1, "INBOX").await.unwrap().unwrap();
         assert_eq!(view.messages.len(), 3, "what is delivered is stored");
+    }
+
+    /// What has come is kept while room is asked for what comes next.
+    #[tokio::test]
+    async fn messages_of_one_command_take_their_room_together() {
+        const MIB: u32 = 1 << 20;
+        let (_folder, mut reading, _database) = site().await;
+        deliver(&reading, 1, "", "one").await;
+        let room = async |reading: &mut Reading, size| reading.make_room(1, "INBOX".to_owned(), size).await.unwrap();
+        assert_eq!(room(&mut reading, 4 * MIB).await, Answer::Done);
+        assert_eq!(room(&mut reading, 6 * MIB).await, Answer::Done);
+        // The account may have 16 MiB, which is 8 of messages.
+        assert!(reading.room.take_more(1, 3 << 20).is_none(), "what has come is counted");
+        let other = reading.room.take_more(1, 2 << 20).unwrap();
+        assert_eq!(room(&mut reading, 7 * MIB).await, Answer::Unavailable, "at once");
+        assert_eq!(room(&mut reading, 6 * MIB).await, Answer::Done, "what was kept was given back");
+        assert_eq!(room(&mut reading, 0).await, Answer::Done);
+        drop(other);
+        assert!(reading.room.take_more(1, 8 << 20).is_some());
     }
 
     #[tokio::test]

@@ -101,9 +101,11 @@ impl ImapSession {
     pub(super) fn put_status(&mut self, mailbox: &Mailbox, items: &[StatusDataItemName]) {
         let mut line = bytes::BytesMut::from(&b"* STATUS "[..]);
         self.write_name(&mut line, &mailbox.name);
+        // RFC 9051 has done away with it; whoever asks all the same gets a number.
+        let recent = if self.tells.rev2 { 0 } else { mailbox.recent };
         let items = items.iter().filter_map(|item| match item {
             StatusDataItemName::Messages => Some(format!("MESSAGES {}", mailbox.messages)),
-            StatusDataItemName::Recent => Some(format!("RECENT {}", mailbox.recent)),
+            StatusDataItemName::Recent => Some(format!("RECENT {recent}")),
             StatusDataItemName::UidNext => Some(format!("UIDNEXT {}", mailbox.uidnext)),
             StatusDataItemName::UidValidity => Some(format!("UIDVALIDITY {}", mailbox.uidvalidity)),
             StatusDataItemName::Unseen => Some(format!("UNSEEN {}", mailbox.unseen)),

@@ -108,6 +108,7 @@ fn imap4rev2_knows_nothing_of_it() {
             "* 2 EXISTS\n* FLAGS (\\Answered \\Flagged \\Deleted \\Seen \\Draft)\n* OK [PERMANENTFLAGS (\\Answered \\Flagged \\Deleted \\Seen \\Draft \\*)] flags that are kept\n* LIST () \"/\" \"INBOX\"\n* OK [UIDVALIDITY 7] as long as UIDs hold\n* OK [UIDNEXT 16] the next UID\n* OK [HIGHESTMODSEQ 1] of all changes so far\na OK [READ-WRITE] SELECT done",
         ),
         ("1 FETCH 1 FLAGS", "* 1 FETCH (FLAGS ())\na OK FETCH done"),
+        ("1 STATUS INBOX (RECENT)", "* STATUS \"INBOX\" (RECENT 0)\na OK STATUS done"),
         ("+1 NOOP", "* 3 EXISTS\na OK NOOP done"),
         ("2 SELECT INBOX", "* 3 RECENT"),
     ]);
