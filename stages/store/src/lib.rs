@@ -16,6 +16,7 @@ mod rewrite;
 mod seats;
 mod serve;
 pub mod shard;
+mod syncs;
 mod texts;
 pub mod verify;
 mod views;

@@ -12,6 +12,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 use anyhow::{Context as _, bail};
 use bytes::{BufMut as _, Bytes, BytesMut};
@@ -166,6 +167,8 @@ pub(crate) struct Current {
     pub(crate) length: i64,
     /// Bytes before that which are not synced.
     pub(crate) unsynced: i64,
+    /// When the first of them was appended.
+    pub(crate) unsynced_since: Option<Instant>,
     /// The last append failed: this handle is not trusted any more.
     pub(crate) is_suspect: bool,
 }
@@ -196,7 +199,7 @@ impl Current {
         };
         let (file, length) = open().with_context(|| format!("opening {}", path.display()))?;
         let (folder, length) = (folder.to_owned(), i64::try_from(length)?);
-        Ok(Self { folder, number, file, length, unsynced: 0, is_suspect: false })
+        Ok(Self { folder, number, file, length, unsynced: 0, unsynced_since: None, is_suspect: false })
     }
 
     /// Appends what was gathered, and syncs. After an error nothing was appended: the next records go where these would
@@ -208,7 +211,7 @@ impl Current {
         self.file.sync_data()?;
         self.is_suspect = false;
         self.length += i64::try_from(records.len())?;
-        self.unsynced = 0;
+        (self.unsynced, self.unsynced_since) = (0, None);
         Ok(())
     }
 
@@ -218,6 +221,7 @@ impl Current {
         let written = i64::try_from(records.len())?;
         self.length += written;
         self.unsynced += written;
+        self.unsynced_since.get_or_insert_with(Instant::now);
         Ok(())
     }
 

@@ -19,8 +19,8 @@ use crate::indexing;
 use crate::logins::Logins;
 use crate::node::Node;
 use crate::pop3::Maildrop;
-use crate::rewrite;
 use crate::texts::Texts;
+use crate::{rewrite, syncs};
 
 /// How long a client may take none of what we write.
 const STALLED: Duration = Duration::from_secs(120);
@@ -70,6 +70,7 @@ pub fn serve(
     let room = Room::new(config.connections, config.per_address);
     tasks.spawn_vital("shards", node.clone().watch(tasks.clone()));
     tasks.spawn("packs", rewrite::run(node.clone(), config.rewrite_below, tasks.clone()));
+    tasks.spawn("syncs", syncs::run(node.clone(), tasks.clone()));
     tasks.spawn("text indexes", indexing::run(node.clone(), config.indexing, tasks.clone()));
     let begin = [Begin::InTheClear, Begin::UnderTls];
     for ((name, addresses), begin) in

@@ -328,6 +328,11 @@ impl Shard {
         let _ = self.commands.try_send(Command::Work(Work::Outlines(late), oneshot::channel().0));
     }
 
+    /// The writer looks whether it has to sync its pack; if it is busy, it does so in any case.
+    pub(crate) fn sync_in_time(&self) {
+        self.keep_outlines(Vec::new());
+    }
+
     /// Resolves when the writer has ended. It does so by a panic alone, as long as this handle is there.
     pub(crate) async fn ended(&self) {
         self.commands.closed().await;

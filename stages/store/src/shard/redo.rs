@@ -1,5 +1,6 @@
 //! Small batches cost one sync, not two: their records lie in the database as well as in the pack, and the sync of the
-//! commit is theirs. The pack is synced later, for many batches at once, and the rows of `redo` go.
+//! commit is theirs. The pack is synced later, for many batches at once or when some time has passed, and the rows of `redo`
+//! go.
 //!
 //! What a loss of power leaves: bytes that were appended to the pack may be missing or be zeros there, and then their rows
 //! in `redo` are in the database. The start writes them where they were, before anything reads or appends. It may do so any
@@ -14,6 +15,7 @@ use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
+use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use rusqlite::{Connection, params};
@@ -25,14 +27,23 @@ const BATCH: usize = 64 * 1024;
 /// Bytes of a pack that are not synced, at most: so much is written again after a loss of power.
 const MOST: i64 = 1024 * 1024;
 
+/// A pack is synced when something in it has not been for so long. The kernel writes by itself after some 30 seconds, and that
+/// it could not is told with the next sync alone: nobody would hear of it while no mail comes.
+pub(super) const LONGEST: Duration = Duration::from_secs(60);
+
+/// Whether a pack must be synced, though nothing may be there to append.
+pub(super) fn is_due(pack: &Current) -> bool {
+    pack.unsynced_since.is_some_and(|since| since.elapsed() >= LONGEST)
+}
+
 /// Appends a batch's records to the pack, so that they are there once the transaction is committed. A pack that is full
-/// with them, for its limit, is synced.
+/// with them, for its limit, is synced, and so is one in which some have not been for long.
 pub(super) fn append(pack: &mut Current, transaction: &Connection, records: &[u8], limit: i64) -> anyhow::Result<()> {
     let length = i64::try_from(records.len())?;
     if pack.is_suspect {
         replay(transaction, &pack.folder)?;
     }
-    if records.len() > BATCH || pack.unsynced + length > MOST || pack.length + length >= limit {
+    if is_due(pack) || records.len() > BATCH || pack.unsynced + length > MOST || pack.length + length >= limit {
         pack.append(records).context("appending to the pack")?;
         transaction.prepare_cached("DELETE FROM redo")?.execute([])?;
         return Ok(());
@@ -180,6 +191,20 @@ mod tests {
             assert_eq!(place.rows(), batch % (most + 1), "{batch}");
         }
         assert_eq!(place.pack.unsynced, 0);
+    }
+
+    #[test]
+    fn what_is_not_synced_for_long_is_with_the_next() {
+        let mut place = Place::new();
+        place.append(b"one", i64::MAX);
+        place.append(b"two", i64::MAX);
+        assert!(!is_due(&place.pack));
+        place.pack.unsynced_since = place.pack.unsynced_since.unwrap().checked_sub(LONGEST);
+        assert!(is_due(&place.pack));
+        place.append(b"three", i64::MAX);
+        assert_eq!((place.rows(), place.pack.unsynced, is_due(&place.pack)), (0, 0, false));
+        place.append(b"four", i64::MAX);
+        assert_eq!((place.rows(), is_due(&place.pack)), (1, false), "it counts from the first that is not synced");
     }
 
     #[test]

@@ -184,7 +184,7 @@ impl Writer {
                 return Err(error).context("writing rows");
             }
         }
-        if !gathering.records.is_empty() {
+        if !gathering.records.is_empty() || redo::is_due(&self.pack) {
             redo::append(&mut self.pack, &transaction, gathering.records, self.settings.pack)?;
         }
         let (sound, is_doomed) = (gathering.sound, gathering.is_doomed);
@@ -445,6 +445,24 @@ mod tests {
         std::fs::write(&path, b"").unwrap();
         writer.work(vec![delivery(3)]);
         assert!(std::fs::read(&path).unwrap().starts_with(&again));
+    }
+
+    /// Small batches that nothing followed stayed unsynced for ever, and nobody heard that their disk had failed.
+    #[test]
+    fn a_small_batch_is_synced_in_time() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut writer = open_with(&folder, 1 << 20);
+        writer.work(vec![delivery(1)]);
+        let left = |writer: &Writer| {
+            writer.database.query_row("SELECT count(*) FROM redo", [], |row| row.get::<_, i64>(0)).unwrap()
+        };
+        let wake = || vec![work(Work::Outlines(Vec::new()))];
+        writer.work(wake());
+        assert_eq!(left(&writer), 1, "there is time");
+        let appended = writer.pack.unsynced_since.unwrap();
+        writer.pack.unsynced_since = appended.checked_sub(redo::LONGEST);
+        writer.work(wake());
+        assert_eq!((left(&writer), writer.pack.unsynced, writer.pack.unsynced_since), (0, 0, None));
     }
 
     /// More mails come in a minute than are forgotten in one go.
