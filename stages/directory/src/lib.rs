@@ -16,6 +16,7 @@ mod login;
 mod master;
 mod numbers;
 mod resolve;
+mod spelling;
 
 pub use address::Address;
 pub use admin::{Change, NewAccount};

@@ -15,7 +15,7 @@ use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _, Row as _, Sqlite
 use wire::secret::Secret;
 
 use crate::address::Address;
-use crate::{Config, Unsure};
+use crate::{Config, Unsure, spelling};
 
 /// Connections of one process: questions are short.
 const CONNECTIONS: u32 = 4;
@@ -126,6 +126,7 @@ impl Master {
             .await
             .with_context(|| format!("opening the directory {}", config.url))?;
         sqlx::migrate!("./migrations").run(&pool).await.context("bringing the directory's tables up to date")?;
+        spelling::mend(&pool).await.context("spelling addresses without needless quotes")?;
         // From now on a file that is not there is a master that is away, not a new one without anybody in it.
         pool.set_connect_options(options.create_if_missing(false));
         Ok(Self { pool, deadline: config.deadline })

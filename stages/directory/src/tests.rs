@@ -612,3 +612,39 @@ fn a_ready_hash_has_a_price_that_is_bounded() {
         }
     }
 }
+
+/// `"frank"@x` was kept so before it was known for `frank@x`, and nobody found it any more.
+#[tokio::test]
+async fn what_was_kept_with_needless_quotes_is_found() {
+    let folder = tempfile::tempdir().unwrap();
+    let before = directory(folder.path()).await;
+    for name in ["frank", "grace", "henry"] {
+        add(&before, &format!("{name}@example.org"), Kind::User).await.unwrap();
+    }
+    let keep = async |sql: &'static str| {
+        sqlx::query(sql).execute(&before.inner.master.pool).await.unwrap();
+    };
+    keep(r#"UPDATE accounts SET address = '"frank"@example.org' WHERE address = 'frank@example.org'"#).await;
+    keep(r#"UPDATE accounts SET address = '"al.ice"@example.org' WHERE address = 'grace@example.org'"#).await;
+    keep(r#"UPDATE accounts SET address = '"a b"@example.org' WHERE address = 'henry@example.org'"#).await;
+    keep("INSERT INTO aliases VALUES ('al.ice@example.org', 'bob@example.org')").await;
+    keep(r#"INSERT INTO aliases VALUES ('"tw\o"@example.org', 'carol@example.org')"#).await;
+    keep(r#"INSERT INTO aliases VALUES ('"two"@example.org', 'bob@example.org')"#).await;
+    drop(before);
+    // As often as it is opened.
+    drop(Directory::open(config(folder.path())).await.unwrap());
+    let directory = Directory::open(config(folder.path())).await.unwrap();
+    for (address, want) in [
+        (r#""frank"@example.org"#, &["frank@example.org"][..]),
+        ("frank@example.org", &["frank@example.org"]),
+        (r#""a b"@example.org"#, &[r#""a b"@example.org"#]),
+        // It is the alias's, and was before.
+        ("al.ice@example.org", &["bob@example.org"]),
+        ("two@example.org", &["alice@example.org", "bob@example.org", "carol@example.org"]),
+    ] {
+        let targets = directory.expand(address).await.unwrap().targets;
+        let found: Vec<_> = targets.iter().map(|target| target.account.address.as_str()).collect();
+        assert_eq!(found, want, "{address}");
+    }
+    assert!(directory.authenticate("frank@example.org", "secret").await.unwrap().is_some());
+}
