@@ -130,6 +130,40 @@ fn what_went_from_the_end_is_told_too() {
     );
 }
 
+/// RFC 7162 section 3.2.10: while an expunge waits to be told, numbers are those that the client knows.
+#[test]
+fn numbers_are_the_clients_while_an_expunge_waits() {
+    fn remove_first(world: &mut World) {
+        world.modseq += 1;
+        let row = world.rows.remove(0);
+        world.gone.push((row.uid, world.modseq));
+    }
+    hears(
+        "QRESYNC",
+        &[
+            (
+                "a STORE 2 +FLAGS (\\Flagged)",
+                remove_first,
+                "* 2 FETCH (UID 15 FLAGS (\\Flagged) MODSEQ (3))\r\na OK STORE done\r\n",
+            ),
+            // What is gone is stored nowhere, and above all not on what has its number by now.
+            ("b STORE 1 +FLAGS (\\Deleted)", nothing, "b OK STORE done\r\n"),
+            (
+                "c STORE 1:2 (UNCHANGEDSINCE 2) +FLAGS (\\Deleted)",
+                nothing,
+                "c OK [MODIFIED 2] the others were changed\r\n",
+            ),
+            ("d STORE * +FLAGS.SILENT (\\Seen)", nothing, "* 2 FETCH (UID 15 MODSEQ (6))\r\nd OK STORE done\r\n"),
+            ("e NOOP", nothing, "* VANISHED 5\r\ne OK NOOP done\r\n"),
+            (
+                "f STORE 1 -FLAGS (\\Flagged)",
+                nothing,
+                "* 1 FETCH (UID 15 FLAGS (\\Seen) MODSEQ (7))\r\nf OK STORE done\r\n",
+            ),
+        ],
+    );
+}
+
 /// A client that keeps what it knows up to the highest MODSEQ would never hear of what went before it.
 #[test]
 fn no_modseq_is_told_before_an_expunge_below_it() {
