@@ -171,14 +171,15 @@ fn messages(snapshot: &Connection, mailbox: &Mailbox, known: Option<&View>) -> r
     let mut new = marks.split_off(new).into_iter().collect();
     let new = reader::messages(snapshot, mailbox.id, known.uidnext.into(), &mut new)?;
     let gone: Vec<u32> = reader::gone(snapshot, mailbox.id, since)?.into_iter().map(number).collect();
-    let uids: Vec<u32> = marks.iter().map(|(uid, _)| number(*uid)).collect();
-    let mut marks = marks.into_iter();
-    let changed = known.messages.each(&uids).filter_map(|(_, row)| {
-        let (_, mark) = marks.find(|(uid, _)| number(*uid) == row.uid)?;
-        let keywords = if *mark.keywords == *row.keywords { Arc::clone(&row.keywords) } else { words(&mark.keywords) };
-        Some(MessageRow { flags: mark.flags, keywords, modseq: mark.modseq.unsigned_abs(), ..*row })
-    });
-    Ok(known.messages.with(changed.chain(new.into_iter().map(row)), &gone))
+    let changed = known.messages.changed(
+        &marks,
+        |(uid, _)| number(*uid),
+        |row, (_, mark)| {
+            let keywords = shared(&mark.keywords, &row.keywords);
+            MessageRow { flags: mark.flags, keywords, modseq: mark.modseq.unsigned_abs(), ..*row }
+        },
+    );
+    Ok(changed.with(new.into_iter().map(row), &gone))
 }
 
 /// Whether all that was expunged after this MODSEQ is known.
@@ -202,6 +203,12 @@ pub(crate) async fn gone(shard: &Shard, mailbox: i64, modseq: u64) -> anyhow::Re
 
 pub(crate) fn number(value: i64) -> u32 {
     u32::try_from(value).unwrap_or(u32::MAX)
+}
+
+/// The same as are known, if they are. Those of a message that has none are not compared: an empty `String` points nowhere,
+/// and processors take a hundred times as long over no bytes there as over some elsewhere.
+fn shared(keywords: &str, known: &Arc<str>) -> Arc<str> {
+    if !keywords.is_empty() && *keywords == **known { Arc::clone(known) } else { words(keywords) }
 }
 
 /// Nothing is set aside for the messages that have none.

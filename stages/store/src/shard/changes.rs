@@ -92,13 +92,13 @@ impl Gathering<'_> {
         sorted.sort_unstable();
         sorted.dedup();
         for block in sorted.chunk_by(|one, other| marks::together(*one, *other)) {
-            let mut marks = marks::around(self.transaction, mailbox, block[0])?;
+            let mut marks = marks::block(self.transaction, mailbox, block[0])?;
             let (before, mut new) = (flagging.count, Vec::new());
             let mut read = self.transaction.prepare_cached(AS_IT_CAME)?;
             let mut known = marks.iter_mut().peekable();
             for uid in block {
-                while known.next_if(|(mark, _)| *mark < uid).is_some() {}
-                if let Some((_, mark)) = known.next_if(|(mark, _)| *mark == uid) {
+                while known.next_if(|(mark, _)| mark < uid).is_some() {}
+                if let Some((_, mark)) = known.next_if(|(mark, _)| mark == uid) {
                     flagging.apply(*uid, mark);
                 } else if let Some(mut mark) = as_it_came(&mut read, mailbox, *uid)?
                     && flagging.apply(*uid, &mut mark)
@@ -106,9 +106,11 @@ impl Gathering<'_> {
                     new.push((*uid, mark));
                 }
             }
-            marks.extend(new);
             if flagging.count > before {
-                marks::write(self.transaction, mailbox, block[0], &marks)?;
+                marks.extend(new);
+                marks.sort_by_key(|(uid, _)| *uid);
+                let marks = marks.iter().map(|(uid, mark)| (uid, mark));
+                marks::write(self.transaction, mailbox, block[0], marks)?;
             }
         }
         let Flagging { count, unseen, deleted, mut result, modified, .. } = flagging;
@@ -156,7 +158,7 @@ impl Gathering<'_> {
                 bytes += size;
             }
             if marks.len() < before {
-                marks::write(self.transaction, mailbox, block[0], &marks)?;
+                marks::write(self.transaction, mailbox, block[0], marks.iter())?;
             }
         }
         if count > 0 {

@@ -31,13 +31,18 @@ pub(super) fn together(one: i64, other: i64) -> bool {
 
 /// The marks of the block in which a UID lies.
 pub(super) fn around(connection: &Connection, mailbox: i64, uid: i64) -> rusqlite::Result<Marks> {
+    Ok(block(connection, mailbox, uid)?.into_iter().collect())
+}
+
+/// The same, in their order.
+pub(super) fn block(connection: &Connection, mailbox: i64, uid: i64) -> rusqlite::Result<Vec<(i64, Mark)>> {
     let sql = "SELECT marks FROM marks WHERE mailbox = ? AND block = ?";
     let block = uid >> BITS;
     let found: Option<Vec<u8>> =
         connection.prepare_cached(sql)?.query_row(params![mailbox, block], |row| row.get(0)).optional()?;
-    let mut marks = Vec::new();
+    let mut marks = Vec::with_capacity(1 << BITS);
     decode(block, &found.unwrap_or_default(), |uid, mark| marks.push((uid, mark)))?;
-    Ok(marks.into_iter().collect())
+    Ok(marks)
 }
 
 /// What was marked after this MODSEQ, by UID.
@@ -54,10 +59,15 @@ pub(crate) fn since(connection: &Connection, mailbox: i64, modseq: i64) -> rusql
     Ok(marks)
 }
 
-/// Writes the block in which a UID lies.
-pub(super) fn write(connection: &Connection, mailbox: i64, uid: i64, marks: &Marks) -> rusqlite::Result<()> {
+/// Writes the block in which a UID lies; the marks are in order.
+pub(super) fn write<'a>(
+    connection: &Connection,
+    mailbox: i64,
+    uid: i64,
+    marks: impl Iterator<Item = (&'a i64, &'a Mark)> + Clone,
+) -> rusqlite::Result<()> {
     let block = uid >> BITS;
-    let Some(modseq) = marks.values().map(|mark| mark.modseq).max() else {
+    let Some(modseq) = marks.clone().map(|(_, mark)| mark.modseq).max() else {
         let sql = "DELETE FROM marks WHERE mailbox = ? AND block = ?";
         return connection.prepare_cached(sql)?.execute([mailbox, block]).map(drop);
     };
@@ -68,8 +78,8 @@ pub(super) fn write(connection: &Connection, mailbox: i64, uid: i64, marks: &Mar
 
 /// For each message the last bits of its UID and its flags, a byte each; then MODSEQ and the length of the keywords, seven
 /// bits to a byte; then the keywords.
-fn encode(marks: &Marks) -> Vec<u8> {
-    let mut block = Vec::with_capacity(marks.len() * 8);
+fn encode<'a>(marks: impl Iterator<Item = (&'a i64, &'a Mark)>) -> Vec<u8> {
+    let mut block = Vec::with_capacity(8 << BITS);
     for (uid, mark) in marks {
         block.push(u8::try_from(uid & ((1 << BITS) - 1)).unwrap_or(0));
         block.push(u8::try_from(mark.flags & 0xff).unwrap_or(0));
@@ -132,7 +142,7 @@ mod tests {
             let mark = |(flags, keywords, modseq)| Mark { flags, keywords, modseq };
             let marks: Marks = marks.into_iter().map(|(uid, what)| (uid, mark(what))).collect();
             let mut again = Marks::new();
-            decode(2, &encode(&marks), |uid, mark| drop(again.insert(uid, mark))).unwrap();
+            decode(2, &encode(marks.iter()), |uid, mark| drop(again.insert(uid, mark))).unwrap();
             prop_assert_eq!(again, marks);
         }
 

@@ -44,9 +44,9 @@ impl PartialEq for Piece {
 }
 
 impl Piece {
-    fn new(before: usize, rows: Vec<MessageRow>) -> Self {
+    fn new(before: usize, rows: Arc<[MessageRow]>) -> Self {
         let bytes = rows.iter().map(|row| size_of::<MessageRow>() + row.keywords.len()).sum::<usize>() + OVERHEAD;
-        Self { before, bytes, rows: rows.into() }
+        Self { before, bytes, rows }
     }
 
     fn key(&self) -> u32 {
@@ -160,11 +160,36 @@ impl Rows {
             let here = old.next_if(|piece| piece.key() == key);
             let rows = edited(here.map_or(&[], |piece| &piece.rows), changed, &gone);
             if !rows.is_empty() {
-                put(Piece::new(0, rows));
+                put(Piece::new(0, rows.into()));
             }
         }
         old.cloned().for_each(put);
         Self(Arc::new(pieces))
+    }
+
+    /// These, some of them changed: the changes are in the order of their UIDs. What is not there stays away.
+    #[must_use]
+    pub fn changed<C>(
+        &self,
+        changes: &[C],
+        uid: impl Fn(&C) -> u32,
+        change: impl Fn(&MessageRow, &C) -> MessageRow,
+    ) -> Self {
+        let mut left = changes;
+        let piece = |piece: &Piece| {
+            let (here, behind) = left.split_at(left.partition_point(|change| uid(change) / PIECE <= piece.key()));
+            left = behind;
+            if here.is_empty() {
+                return piece.clone();
+            }
+            let mut here = here.iter().peekable();
+            let row = |row: &MessageRow| {
+                while here.next_if(|change| uid(change) < row.uid).is_some() {}
+                here.next_if(|change| uid(change) == row.uid).map_or_else(|| row.clone(), |found| change(row, found))
+            };
+            Piece::new(piece.before, piece.rows.iter().map(row).collect())
+        };
+        Self(Arc::new(self.0.iter().map(piece).collect()))
     }
 
     /// Tells of each UID in which two views differ, in order: the message as it was, if it was there, and as it is, if it is.
@@ -300,6 +325,27 @@ mod tests {
                 prop_assert_eq!(heard, model.clone());
             }
         }
+    }
+
+    #[test]
+    fn what_is_there_is_changed() {
+        let flags = |rows: &Rows| rows.iter().map(|row| (row.uid, row.flags)).collect::<Vec<_>>();
+        let rows: Rows = [1, 3, 255, 256, 600, 601].map(|uid| row(uid, 0)).into_iter().collect();
+        let changes = |uids: &[u32]| {
+            let changes: Vec<_> = uids.iter().map(|uid| (*uid, 7)).collect();
+            rows.changed(&changes, |(uid, _)| *uid, |row, (_, flags)| MessageRow { flags: *flags, ..row.clone() })
+        };
+        for uids in
+            [&[][..], &[3], &[1, 256], &[2, 4, 255, 300, 601, 602, 2000], &[500, 600], &[1, 3, 255, 256, 600, 601]]
+        {
+            let want: Vec<_> = rows.iter().map(|row| (row.uid, if uids.contains(&row.uid) { 7 } else { 0 })).collect();
+            let changed = changes(uids);
+            assert_eq!(flags(&changed), want, "{uids:?}");
+            assert_eq!((changed.len(), changed.bytes()), (rows.len(), rows.bytes()));
+        }
+        let changed = changes(&[256]);
+        let shared = rows.0.iter().zip(changed.0.iter()).map(|(one, other)| Arc::ptr_eq(&one.rows, &other.rows));
+        assert_eq!(shared.collect::<Vec<_>>(), [true, false, true]);
     }
 
     #[test]
