@@ -5,11 +5,10 @@
 
 use std::collections::HashMap;
 
-use tokio::task::JoinHandle;
 use wire::imap::{Answer, Load, Outline};
 
 use super::{Reading, wide};
-use crate::shard::{Late, Listed, Texts, Whole};
+use crate::shard::{Begun, Late, Listed, Texts, Whole};
 use crate::texts::Held;
 use crate::views::number;
 
@@ -20,7 +19,7 @@ const MADE: u64 = 1 << 20;
 pub(super) struct Ahead {
     mailbox: i64,
     load: Load,
-    texts: JoinHandle<anyhow::Result<Texts>>,
+    texts: Begun,
     held: Held,
 }
 
@@ -32,14 +31,14 @@ impl Reading {
         let texts = match ahead {
             Some(ahead) => {
                 self.held = Some(ahead.held);
-                ahead.texts.await??
+                ahead.texts.finish().await?
             }
             None => self.load(account, mailbox, now).await?,
         };
         if !next.0.is_empty()
             && let Some(held) = self.room.try_take(account, next.size())
         {
-            let texts = self.node.shard(account).reader.texts(mailbox, uids(&next));
+            let texts = self.node.shard(account).reader.load(mailbox, &next);
             self.ahead = Some(Ahead { mailbox, load: next, texts, held });
         }
         let text = |whole: Whole| (number(whole.uid), whole.text);
@@ -53,7 +52,7 @@ impl Reading {
             load.0.truncate(1);
             self.held = Some(self.room.take(account, load.size()).await?);
         }
-        self.node.shard(account).reader.texts(mailbox, uids(&load)).await?
+        self.node.shard(account).reader.load(mailbox, &load).finish().await
     }
 
     pub(super) async fn outlines(&mut self, account: i64, mailbox: i64, wanted: Vec<u32>) -> anyhow::Result<Answer> {
@@ -334,6 +333,28 @@ pub(super) mod tests {
         assert_eq!(load(&mut reading, &[3, 4, 5, 6], &[]).await.unwrap(), [text(3), text(4)]);
         assert!(load(&mut reading, &[5, 6], &[]).await.unwrap_err().to_string().contains("is damaged"));
         assert_eq!(load(&mut reading, &[6], &[]).await.unwrap(), [text(6)]);
+    }
+
+    #[tokio::test]
+    async fn a_load_in_two_halves_ends_before_what_is_damaged() {
+        let (folder, mut reading, _) = site().await;
+        for number in 1..=6 {
+            deliver(&reading, number, "", &number.to_string()).await;
+        }
+        let pack = folder.path().join("store/shard-000/packs/000001.pack");
+        let pack = std::fs::File::options().write(true).open(pack).unwrap();
+        std::os::unix::fs::FileExt::write_all_at(&pack, b"!", 4 * 54 + 53).unwrap();
+        let mailbox = inbox(&reading).await;
+        for (uids, want) in [(1..=6, 4), (3..=6, 2), (2..=4, 3), (1..=5, 4), (4..=6, 1)] {
+            let now = Load(uids.clone().map(|uid| (uid, 100_000)).collect());
+            let Ok(Answer::Texts(count, found)) = reading.texts(1, mailbox, now, Load::default()).await else {
+                panic!("no texts")
+            };
+            let found: Vec<u32> = found.into_iter().map(|(uid, _)| uid).collect();
+            assert_eq!((count, found), (want, uids.clone().take(want).collect()), "{uids:?}");
+        }
+        let now = Load((5..=7).map(|uid| (uid, 100_000)).collect());
+        assert!(reading.texts(1, mailbox, now, Load::default()).await.is_err());
     }
 
     #[tokio::test]

@@ -52,15 +52,16 @@ fn portion(
     let to = if is_end { i64::MAX } else { bodies.last().map_or(i64::MAX, |(body, _)| *body) };
     let (known, removed) = index.compare(behind, to, &bodies)?;
     let (mut filters, mut bytes, mut reached) = (Vec::new(), 0, bodies.last().map_or(behind, |(body, _)| *body));
-    let missing = bodies.iter().zip(places).zip(known).filter(|(_, is_known)| !is_known);
-    for (((body, digest), place), _) in missing {
+    let missing = bodies.iter().zip(known).enumerate().filter(|(_, (_, is_known))| !is_known);
+    for (at, ((body, digest), _)) in missing {
         if bytes >= LOAD {
             (is_end, reached) = (false, body - 1);
             break;
         }
         let mut text = Vec::new();
         // What cannot be read is looked at, and said, when somebody searches through it.
-        let filter = unpacker.append(&mut text, place, digest).map_or_else(|_| Vec::new(), |()| filter_of(&text, most));
+        let read = unpacker.append(&mut text, places[at], digest, &places[at + 1..]);
+        let filter = read.map_or_else(|_| Vec::new(), |()| filter_of(&text, most));
         bytes += text.len();
         filters.push(((*body, *digest), filter));
     }

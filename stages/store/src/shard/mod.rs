@@ -40,7 +40,7 @@ pub(crate) use outlines::Late;
 pub use outlines::Outlined;
 use pen::{Pen, Tried};
 pub(crate) use placing::{Appended, Appending, CopyMode, Copying, Limits, PORTION, Placed, Placing};
-pub(crate) use portions::{Listed, Texts, Whole};
+pub(crate) use portions::{Begun, Listed, Texts, Whole};
 pub(crate) use reader::{Held, Mailbox, Message, Reader};
 pub(crate) use recent::Claim;
 pub(crate) use search::Search;

@@ -5,12 +5,14 @@ use std::ops::RangeInclusive;
 use bytes::Bytes;
 use rusqlite::{Connection, Row, params};
 use tokio::task::JoinHandle;
-use wire::imap::{Outline, is_neutral};
+use wire::imap::{Load, Outline, is_neutral};
 
 use super::outlines::{self, Found, Late, Outlined};
 use super::reader::{Reader, place};
 use crate::pack::{self, Place, Unpacker};
 
+/// Loads of so many bytes are read in two halves.
+const HALVED: u64 = 256 << 10;
 /// Bytes of outlines that are given at once.
 const OUTLINES: usize = 1 << 20;
 /// UIDs between two that are wanted: rows are read over up to so many.
@@ -50,6 +52,30 @@ pub(crate) struct Texts {
     pub(crate) found: Vec<Whole>,
 }
 
+/// Texts that are being read: of many, both halves at a time.
+pub(crate) struct Begun {
+    first: JoinHandle<anyhow::Result<Texts>>,
+    /// How many are in the first half, and the second.
+    behind: Option<(usize, JoinHandle<anyhow::Result<Texts>>)>,
+}
+
+impl Begun {
+    /// Those that could be read up to the first error, which comes alone.
+    pub(crate) async fn finish(self) -> anyhow::Result<Texts> {
+        let mut texts = self.first.await??;
+        let Some((count, behind)) = self.behind else { return Ok(texts) };
+        let behind = behind.await?;
+        if texts.count == count
+            && let Ok(behind) = behind
+        {
+            texts.count += behind.count;
+            texts.last = behind.last;
+            texts.found.extend(behind.found);
+        }
+        Ok(texts)
+    }
+}
+
 impl Whole {
     /// The outline of this copy, and that of its body, to be kept.
     pub(crate) fn outline(&self) -> (Outline, Late) {
@@ -73,14 +99,26 @@ impl Reader {
         .await
     }
 
+    /// Begins to read a load. Whoever takes it sends faster than one thread reads.
+    pub(crate) fn load(&self, mailbox: i64, load: &Load) -> Begun {
+        let mut uids: Vec<i64> = load.0.iter().map(|(uid, _)| i64::from(*uid)).collect();
+        let half = half(load);
+        let behind = uids.split_off(half);
+        let first = self.texts(mailbox, uids);
+        let behind = (!behind.is_empty()).then(|| (half, self.texts(mailbox, behind)));
+        Begun { first, behind }
+    }
+
     /// Begins to read the texts of messages. An error comes alone: what was read before it is given without it.
     pub(crate) fn texts(&self, mailbox: i64, uids: Uids) -> JoinHandle<anyhow::Result<Texts>> {
         self.begin(move |connection, packs| {
             let mut unpacker = Unpacker::new(packs)?;
             let mut found = Vec::with_capacity(uids.len());
-            for row in rows(connection, mailbox, &uids)? {
+            let rows = rows(connection, mailbox, &uids)?;
+            let places: Vec<Place> = rows.iter().map(|row| row.place).collect();
+            for (at, row) in rows.into_iter().enumerate() {
                 let uid = row.uid;
-                match read(connection, mailbox, &mut unpacker, row) {
+                match read(connection, mailbox, &mut unpacker, row, &places[at + 1..]) {
                     Ok(whole) => found.extend(whole),
                     Err(error) => return before(error, &uids, uid, found),
                 }
@@ -88,6 +126,18 @@ impl Reader {
             Ok(Texts { count: uids.len(), last: uids.last().copied().unwrap_or(0), found })
         })
     }
+}
+
+/// How many of a load are its first half; all, where it is not worth a second thread.
+fn half(load: &Load) -> usize {
+    let whole = load.size();
+    let mut before = 0;
+    let is_first = |(_, size): &&(u32, u64)| {
+        before += size;
+        before <= whole / 2
+    };
+    let half = load.0.iter().take_while(is_first).count();
+    if whole < HALVED { load.0.len() } else { half.max(1) }
 }
 
 /// What comes before the message that could not be read; the error if that is nothing.
@@ -157,10 +207,11 @@ fn read(
     mailbox: i64,
     unpacker: &mut Unpacker,
     mut row: Named,
+    next: &[Place],
 ) -> anyhow::Result<Option<Whole>> {
     loop {
         let (begin, mut text) = (row.prefix.len(), row.prefix);
-        match unpacker.append(&mut text, row.place, &row.digest) {
+        match unpacker.append(&mut text, row.place, &row.digest, next) {
             Err(error) if pack::is_gone(&error) => {
                 let again = rows(connection, mailbox, &[row.uid])?.pop();
                 match again {
@@ -193,6 +244,21 @@ fn ranges(uids: &[i64]) -> Vec<RangeInclusive<i64>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_large_load_has_two_halves() {
+        for (sizes, want) in [
+            (vec![], 0),
+            (vec![1 << 30], 1),
+            (vec![1 << 17, 1 << 16], 2),
+            (vec![1 << 17, 1 << 17], 1),
+            (vec![1 << 30, 1, 1], 1),
+            (vec![1, 1, 1 << 30], 2),
+            (vec![1 << 17, 1 << 17, 1 << 17, 1 << 17], 2),
+        ] {
+            assert_eq!(half(&Load(sizes.iter().map(|size| (1, *size)).collect())), want, "{sizes:?}");
+        }
+    }
 
     #[test]
     fn uids_become_ranges() {

@@ -175,7 +175,7 @@ impl Texts<'_> {
             let Some((digest, place)) = statement.query_row(params![mailbox, uid], read).optional()? else {
                 return Ok(None);
             };
-            match self.unpacker.append(&mut self.text, place, &digest) {
+            match self.unpacker.append(&mut self.text, place, &digest, &[]) {
                 Err(error) if pack::is_gone(&error) && gone != Some(place) => gone = Some(place),
                 read => return read.map(|()| Some(self.text.as_slice())),
             }
