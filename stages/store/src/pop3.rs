@@ -1,18 +1,19 @@
 //! POP3 over the storage: the maildrop is the account's INBOX.
 
-use std::net::IpAddr;
-use std::sync::Arc;
+mod early;
 
-use directory::Account;
+use std::net::IpAddr;
+
 use runtime::driver::Backend;
 use wire::imap::MessageRow;
 use wire::pop3::{Answer, Entry, Pop3Session, Question};
 
+use self::early::Early;
 use crate::logins::{Attempt, Login, Logins};
 use crate::node::Node;
 use crate::seats::Seat;
 use crate::shard::Change;
-use crate::texts::{Held, Texts};
+use crate::texts::Texts;
 
 /// Answers one session.
 pub(crate) struct Maildrop {
@@ -20,15 +21,14 @@ pub(crate) struct Maildrop {
     logins: Logins,
     texts: Texts,
     client: IpAddr,
-    /// Room for the text that is being sent.
-    held: Option<Held>,
+    early: Early,
     open: Option<Open>,
     /// Its place among the account's sessions.
     seat: Option<Seat>,
 }
 
 struct Open {
-    account: Arc<Account>,
+    account: i64,
     mailbox: i64,
     /// UID and size of each message.
     uids: Vec<(i64, u64)>,
@@ -36,7 +36,7 @@ struct Open {
 
 impl Maildrop {
     pub(crate) fn new(node: Node, logins: Logins, texts: Texts, client: IpAddr) -> Self {
-        Self { node, logins, texts, client, held: None, open: None, seat: None }
+        Self { node, logins, texts, client, early: Early::default(), open: None, seat: None }
     }
 
     async fn login(&mut self, user: &str, password: &str) -> anyhow::Result<Answer> {
@@ -57,26 +57,21 @@ impl Maildrop {
         let entry = |row: &MessageRow| Entry { size: row.size, unique: format!("{}.{}", inbox.uidvalidity, row.uid) };
         let entries = inbox.messages.iter().map(entry).collect();
         let uids = inbox.messages.iter().map(|row| (i64::from(row.uid), row.size)).collect();
-        self.open = Some(Open { account, mailbox, uids });
+        self.open = Some(Open { account: account.id, mailbox, uids });
         Ok(Answer::Maildrop(entries))
     }
 
     async fn text(&mut self, index: usize) -> anyhow::Result<Answer> {
-        let Some((open, (uid, size))) = self.open.as_ref().and_then(|open| Some((open, *open.uids.get(index)?))) else {
-            return Ok(Answer::Unavailable);
-        };
-        // The text before it has been sent by now.
-        self.held = None;
-        self.held = Some(self.texts.take(open.account.id, size).await?);
-        let text = self.node.shard(open.account.id).reader.text(open.mailbox, uid).await?;
+        let Some(open) = &self.open else { return Ok(Answer::Unavailable) };
+        let text = self.early.text(open, self.node.shard(open.account), &self.texts, index).await?;
         Ok(text.map_or(Answer::Unavailable, Answer::Text))
     }
 
     async fn delete(&self, indexes: &[usize]) -> anyhow::Result<Answer> {
         let Some(open) = &self.open else { return Ok(Answer::Unavailable) };
         let uids = indexes.iter().filter_map(|index| open.uids.get(*index).map(|(uid, _)| *uid)).collect();
-        let expunge = Change::Expunge { account: open.account.id, mailbox: open.mailbox, uids, only_deleted: false };
-        self.node.change(open.account.id, expunge).await?;
+        let expunge = Change::Expunge { account: open.account, mailbox: open.mailbox, uids, only_deleted: false };
+        self.node.change(open.account, expunge).await?;
         Ok(Answer::Done)
     }
 }
@@ -98,7 +93,7 @@ impl Backend<Pop3Session> for Maildrop {
     }
 
     fn sent(&mut self) {
-        self.held = None;
+        self.early.sent();
     }
 
     fn over(&self) -> impl Future<Output = ()> + Send + 'static {
