@@ -75,6 +75,8 @@ pub(crate) struct Verdict {
     pub(crate) held: u64,
     /// Refused.
     pub(crate) refused: u64,
+    /// Of these and of those in the quarantine, neither spam nor a virus.
+    pub(crate) clean_withheld: u64,
     /// Never kept, and nowhere.
     pub(crate) unsent: u64,
     /// Kept, and nowhere.
@@ -106,6 +108,11 @@ impl Books {
         if let Some(known) = self.sent.get_mut(id).and_then(|sent| sent.fates.get_mut(to)) {
             *known = fate;
         }
+    }
+
+    /// What the chain said of a mail for one recipient.
+    pub(crate) fn fate(&self, id: &str, to: &str) -> Option<&Fate> {
+        self.sent.get(id).and_then(|sent| sent.fates.get(to))
     }
 
     /// Notes a reply that was no.
@@ -152,9 +159,7 @@ impl Books {
 
     /// What stands of a mail for one recipient, as a line: mail, digest, kind, recipient, fate.
     pub(crate) fn line(&self, id: &str, to: &str) -> String {
-        let Some((sent, fate)) = self.sent.get(id).and_then(|sent| Some((sent, sent.fates.get(to)?))) else {
-            return String::new();
-        };
+        let (Some(sent), Some(fate)) = (self.sent.get(id), self.fate(id, to)) else { return String::new() };
         format!("{id}\t{}\t{:?}\t{to}\t{fate:?}\n", sent.digest.to_hex(), sent.kind)
     }
 
@@ -181,7 +186,7 @@ impl Books {
         self.sent.values().flat_map(|sent| sent.fates.keys().cloned()).chain(self.people.iter().cloned()).collect()
     }
 
-    /// How many mails were sent to how many recipients in all.
+    /// How many contents were sent to how many recipients in all: a storm is one content.
     pub(crate) fn size(&self) -> (usize, usize) {
         (self.sent.len(), self.sent.values().map(|sent| sent.fates.len()).sum())
     }
@@ -204,7 +209,10 @@ impl Verdict {
                 self.example(format!("{name} is lost"));
             }
             (Fate::Unsent, []) => self.unsent += 1,
-            (Fate::Refused, []) => self.refused += 1,
+            (Fate::Refused, []) => {
+                self.refused += 1;
+                self.clean_withheld += u64::from(sent.kind == Kind::Plain);
+            }
             (Fate::Refused, _) => {
                 self.stray += 1;
                 self.example(format!("{name} was refused, and is in a mailbox"));
@@ -213,6 +221,7 @@ impl Verdict {
                 let best = copies.iter().map(|copy| copy.place).min();
                 let is_held = best == Some(Place::Held);
                 self.held += u64::from(is_held);
+                self.clean_withheld += u64::from(is_held && sent.kind == Kind::Plain);
                 self.delivered += u64::from(!is_held);
                 self.junk += u64::from(best == Some(Place::Junk));
                 self.unheard += u64::from(*fate == Fate::Unsent);
@@ -246,7 +255,7 @@ impl Verdict {
     pub(crate) fn to_json(&self) -> Value {
         json!({
             "good": self.is_good(), "delivered": self.delivered, "junk": self.junk, "unheard": self.unheard,
-            "held": self.held, "refused": self.refused, "unsent": self.unsent, "lost": self.lost,
+            "held": self.held, "refused": self.refused, "clean_withheld": self.clean_withheld, "unsent": self.unsent, "lost": self.lost,
             "doubled": self.doubled, "altered": self.altered, "stray": self.stray, "infected": self.infected,
             "examples": self.examples,
         })
@@ -297,8 +306,8 @@ mod tests {
         use Place::{Elsewhere, Held, Inbox, Junk};
         check(Fate::Kept, &[("a@x", Inbox, GOOD)], true, "delivered");
         check(Fate::Kept, &[("a@x", Junk, GOOD)], true, "delivered junk");
-        check(Fate::Kept, &[("a@x", Held, GOOD)], true, "held");
-        check(Fate::Refused, &[], true, "refused");
+        check(Fate::Kept, &[("a@x", Held, GOOD)], true, "clean_withheld held");
+        check(Fate::Refused, &[], true, "clean_withheld refused");
         // Nothing was lost; but neither was anything proved.
         check(Fate::Unsent, &[], false, "unsent");
         check(Fate::Unsent, &[("a@x", Inbox, GOOD)], true, "delivered unheard");
@@ -307,7 +316,7 @@ mod tests {
         check(Fate::Kept, &[("a@x", Inbox, GOOD), ("a@x", Junk, GOOD)], false, "delivered doubled");
         check(Fate::Unsent, &[("a@x", Inbox, GOOD), ("a@x", Inbox, GOOD)], false, "delivered doubled unheard");
         check(Fate::Kept, &[("a@x", Inbox, b"as it came")], false, "altered delivered");
-        check(Fate::Kept, &[("a@x", Held, b"as it came")], false, "altered held");
+        check(Fate::Kept, &[("a@x", Held, b"as it came")], false, "altered clean_withheld held");
         check(Fate::Kept, &[("a@x", Inbox, b"")], false, "altered delivered");
         check(Fate::Refused, &[("a@x", Inbox, GOOD)], false, "stray");
         check(Fate::Refused, &[("a@x", Held, GOOD)], false, "stray");
@@ -322,6 +331,7 @@ mod tests {
     fn a_virus_belongs_in_no_mailbox() {
         let verdict = |place| books(Kind::Virus, Fate::Kept, &[("a@x", place, GOOD)]).verdict();
         assert!(verdict(Place::Held).is_good());
+        assert_eq!(verdict(Place::Held).clean_withheld, 0);
         for place in [Place::Inbox, Place::Junk, Place::Elsewhere] {
             assert_eq!((verdict(place).is_good(), verdict(place).infected), (false, 1));
         }

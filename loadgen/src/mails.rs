@@ -111,12 +111,22 @@ fn walk(folder: &Path, found: &mut Vec<PathBuf>) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Header fields that a chain cuts out when they come from outside, because it writes them itself. A mail of an archive
+/// has those of its own chain: they are sent under another name, so that nothing of it may change.
+const CUT: [&str; 2] = ["x-chainmail-", "authentication-results:"];
+
 /// As a mail travels: every line with CR LF, and none longer than may be (RFC 5321 section 4.5.3.1.6). A file of an
 /// archive has neither.
 fn with_crlf(text: &[u8]) -> Vec<u8> {
     let mut mail = Vec::with_capacity(text.len() + text.len() / 30 + 2);
+    let mut is_header = true;
     for line in text.strip_suffix(b"\n").unwrap_or(text).split(|byte| *byte == b'\n') {
         let line: Vec<u8> = line.iter().copied().filter(|byte| *byte != b'\r' && *byte != 0).collect();
+        is_header &= !line.is_empty();
+        let begins = |name: &&str| line.get(..name.len()).is_some_and(|own| own.eq_ignore_ascii_case(name.as_bytes()));
+        if is_header && CUT.iter().any(begins) {
+            mail.extend_from_slice(b"X-Sent-");
+        }
         let mut parts = line.chunks(990).peekable();
         if parts.peek().is_none() {
             mail.extend_from_slice(b"\r\n");
@@ -163,6 +173,9 @@ mod tests {
             assert_eq!(mail.digest, blake3::hash(want.replace("..", ".").as_bytes()));
             assert_eq!(mails.mail(number).unwrap().stuffed, mail.stuffed);
         }
+        let own = b"x-chainmail-spam: no\nX-Other: a\n\nX-Chainmail-Spam: no\n";
+        let sent = b"X-Sent-x-chainmail-spam: no\r\nX-Other: a\r\n\r\nX-Chainmail-Spam: no\r\n";
+        assert_eq!(with_crlf(own), sent, "only in the header");
         assert!(with_crlf(&[b'a'; 3000]).split(|byte| *byte == b'\n').all(|line| line.len() < 998));
     }
 }

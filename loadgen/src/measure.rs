@@ -82,6 +82,12 @@ impl Second {
 /// Everything that was measured.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Measured {
+    /// Mails that were begun.
+    pub(crate) begun: u64,
+    /// Of these, given up: no final word for one of the recipients at least.
+    pub(crate) given_up: u64,
+    /// Copies that were kept for somebody who is watched, and never seen there.
+    pub(crate) unseen: usize,
     /// To a connection on which mail can be sent.
     pub(crate) connect: Latency,
     /// From when a mail was due to when it was begun: connections that were not free.
@@ -175,7 +181,7 @@ impl Measured {
         let by_second: Vec<_> =
             (0..end).map(|second| json!([each(second).kept, each(second).percentile(99.0)])).collect();
         json!({
-            "kept": kept, "refused": refused, "deferred": deferred, "seconds": self.last.as_secs_f64(),
+            "mails": self.begun, "given_up": self.given_up, "unseen": self.unseen, "kept": kept, "refused": refused, "deferred": deferred, "seconds": self.last.as_secs_f64(),
             "rate": self.rate(), "bytes": self.bytes,
             "to_answer": self.to_answer.to_json(), "slowest_to_answer": self.slow_answers.to_json(),
             "slowest_to_mailbox": self.slow_mails.to_json(),

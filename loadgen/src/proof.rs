@@ -458,7 +458,7 @@ mod tests {
         }
         let mut held_only = store(&[("q@x", "INBOX", mail(held, "r.2"))]);
         held_only.mailboxes.remove(&("b@x", "Junk"));
-        assert_eq!(told(&prove_with(held_only, LONG).await.0), "delivered 1, held 1");
+        assert_eq!(told(&prove_with(held_only, LONG).await.0), "clean_withheld 1, delivered 1, held 1");
     }
 
     #[tokio::test]

@@ -72,7 +72,9 @@ impl Queue {
     /// A run that begins in a moment: its first mail, too, is composed before it is due.
     pub(crate) fn new(schedule: Schedule, limit: Limit) -> Self {
         let (turn, state, changed) = Default::default();
-        Self { schedule, limit, start: Instant::now() + AHEAD, turn, state, changed }
+        // Without a rate the first mail is begun at once.
+        let ahead = if schedule.rate.is_some() { AHEAD } else { Duration::ZERO };
+        Self { schedule, limit, start: Instant::now() + ahead, turn, state, changed }
     }
 
     /// Whether mails are due at a time, and not whenever a connection is free.
@@ -187,6 +189,14 @@ mod tests {
         }
         assert_eq!(queue.take().await, None);
         assert_eq!(queue.start().elapsed().as_millis(), 1800);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_clock_begins_with_the_first_mail() {
+        for (rate, begins_in) in [(None, Duration::ZERO), (Some(10.0), AHEAD)] {
+            let queue = queue(rate, 1, None);
+            assert_eq!(queue.start() - Instant::now(), begins_in, "{rate:?}");
+        }
     }
 
     #[tokio::test(start_paused = true)]

@@ -35,11 +35,11 @@ impl Proof {
 
     /// For people.
     pub(crate) fn to_text(&self) -> String {
-        let Verdict { delivered, junk, unheard, held, refused, unsent, .. } = self.verdict;
+        let Verdict { delivered, junk, unheard, held, refused, clean_withheld, unsent, .. } = self.verdict;
         let Verdict { lost, doubled, altered, stray, infected, .. } = self.verdict;
         let mut text = format!(
             "\nproof, by recipient\n  delivered {delivered} (Junk {junk}, not heard by the sender {unheard}), held {held}, \
-             refused {refused}, unsent {unsent}\n  lost {lost}, doubled {doubled}, altered {altered}, stray {stray}, \
+             refused {refused} (held and refused of what is clean {clean_withheld}), unsent {unsent}\n  lost {lost}, doubled {doubled}, altered {altered}, stray {stray}, \
              infected {infected}: {}\n",
             if self.is_good() { "good" } else { "BROKEN" }
         );
@@ -55,11 +55,11 @@ impl Proof {
 
 /// For machines.
 pub(crate) fn json(run: &str, seed: u64, books: &Books, measured: &Measured, proof: Option<&Proof>) -> Value {
-    let (mails, copies) = books.size();
+    let (contents, copies) = books.size();
     let mut told = measured.to_json();
     told["run"] = json!(run);
     told["seed"] = json!(seed);
-    told["mails"] = json!(mails);
+    told["contents"] = json!(contents);
     told["copies"] = json!(copies);
     told["replies"] = json!(books.replies);
     told["proof"] = proof.map_or(Value::Null, Proof::to_json);
@@ -84,11 +84,13 @@ pub(crate) fn text(run: &str, seed: u64, books: &Books, measured: &Measured, pro
     }
     let _ = writeln!(
         text,
-        "\n{kept} mails kept in {seconds:.1} s: {:.1} mails/s, {:.1} MB/s, {:.1} KB each; {refused} refused, {deferred} \
-         attempts put off\n",
+        "\n{kept} mails of {} kept in {seconds:.1} s: {:.1} mails/s, {:.1} MB/s, {:.1} KB each; {refused} refused, {} without \
+         a final word, {deferred} attempts put off\n",
+        measured.begun,
         measured.rate(),
         megabytes / seconds.max(0.001),
         measured.bytes as f64 / 1e3 / kept.max(1) as f64,
+        measured.given_up,
     );
     for (name, latency) in
         [("connect", &measured.connect), ("begun late", &measured.late), ("to the 250", &measured.to_250)]
@@ -139,11 +141,15 @@ mod tests {
     fn both_forms_tell_the_same() {
         let (mut books, mut measured) = (Books::default(), Measured::default());
         books.reply("550 no");
+        measured.begun = 1;
         measured.kept(Duration::from_millis(500), Duration::from_millis(20), 1000);
         let told = json("r", 7, &books, &measured, None);
         assert_eq!((&told["kept"], &told["seed"], &told["replies"]["550 no"]), (&json!(1), &json!(7), &json!(1)));
         let text = text("r", 7, &books, &measured, None);
-        assert!(text.contains("1 mails kept in 0.5 s: 2.0 mails/s") && text.contains("       1  550 no\n"), "{text}");
+        assert!(
+            text.contains("1 mails of 1 kept in 0.5 s: 2.0 mails/s") && text.contains("       1  550 no\n"),
+            "{text}"
+        );
         assert!(text.contains("to the 250") && !text.contains("to the mailbox"), "{text}");
     }
 }

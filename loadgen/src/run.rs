@@ -100,7 +100,7 @@ pub(crate) struct Options {
     /// How often.
     #[arg(long, default_value = "20ms", value_parser = humantime::parse_duration)]
     pub(crate) watch_every: Duration,
-    /// Only watch, and read nothing back: `loadgen verify` does that later.
+    /// Only watch, until what was kept is seen, and read nothing back: `loadgen verify` does that later.
     #[arg(long, requires = "ledger")]
     pub(crate) verify_later: bool,
     /// What may not change behind a mail's mark.
@@ -158,6 +158,10 @@ async fn work(options: &Options, seed: u64, readers: Option<&Readers>, run: &Arc
     }
     send(options, run).await?;
     run.ledger.end()?;
+    eprintln!("every mail has its last word");
+    if options.verify_later {
+        run.awaited.settle(options.reading.settle).await;
+    }
     let proof = match readers {
         Some(readers) if !options.verify_later => {
             let unread = proof::prove(readers, &run.books).await;
@@ -166,7 +170,8 @@ async fn work(options: &Options, seed: u64, readers: Option<&Readers>, run: &Arc
         _ => None,
     };
     watchers.abort_all();
-    let (books, measured) = (run.books(), run.measure.so_far());
+    let (books, mut measured) = (run.books(), run.measure.so_far());
+    measured.unseen = run.awaited.left();
     if let Some(path) = &options.plot {
         let picture = plot::svg(&format!("run {}, seed {seed}", run.mails.run), &measured);
         std::fs::write(path, picture).with_context(|| format!("writing {}", path.display()))?;

@@ -10,6 +10,7 @@ use crate::books::{Books, Fate};
 use crate::ledger::Ledger;
 use crate::mails::{Mail, Mails};
 use crate::measure::Measure;
+use crate::mix::Kind;
 use crate::queue::{Letter, Queue};
 use crate::slowest::Slow;
 use crate::smtp::{Connection, Target, Trouble, Word};
@@ -116,8 +117,13 @@ impl Run {
                 self.queue.end();
                 return self.queue.done();
             }
-            self.awaited.begin(&mail.id, &to, letter.due);
-            self.measure.note(|measured| measured.late.note(letter.due.elapsed()));
+            if mail.kind == Kind::Plain {
+                self.awaited.begin(&mail.id, &to, letter.due);
+            }
+            self.measure.note(|measured| {
+                measured.begun += 1;
+                measured.late.note(letter.due.elapsed());
+            });
         }
         self.choose_line(line, &letter, mail).await;
         let source = match line {
@@ -131,8 +137,9 @@ impl Run {
                 vec![trouble.word(); to.len()]
             }
         };
-        let left = self.note(&letter, mail, &numbers, &words);
+        let left = self.note(mail, &numbers, &words);
         if left.is_empty() {
+            self.end(&letter, mail, &words);
             return self.queue.done();
         }
         let attempts = letter.attempts + 1;
@@ -140,7 +147,11 @@ impl Run {
         if at > letter.due + self.retries.give_up_after {
             let latency = letter.due.elapsed();
             let slow = || self.slow(letter.due, latency, &mail.id, format!("none, after {attempts} attempts"));
-            self.measure.note(|measured| measured.slow_answers.note(latency, slow));
+            self.measure.note(|measured| {
+                measured.given_up += 1;
+                measured.slow_answers.note(latency, slow);
+            });
+            self.awaited.forget(&mail.id, left.iter().map(|number| self.people[*number as usize].as_str()));
             return self.queue.done();
         }
         self.queue.defer(Letter { to: Some(left), attempts, source, ..letter }, at);
@@ -174,22 +185,17 @@ impl Run {
     }
 
     /// Notes what was said, and gives the recipients for whom nothing final was.
-    fn note(&self, letter: &Letter, mail: &Mail, numbers: &[u32], words: &[Word]) -> Vec<u32> {
-        let now = Instant::now();
-        let (after, latency) = (now - self.queue.start(), now - letter.due);
-        let (mut left, mut kept, mut refused) = (Vec::new(), false, None);
+    fn note(&self, mail: &Mail, numbers: &[u32], words: &[Word]) -> Vec<u32> {
+        let mut left = Vec::new();
         let mut books = self.books();
         for (number, word) in numbers.iter().zip(words) {
             let to = &self.people[*number as usize];
             match word {
-                Word::Kept => {
-                    kept = true;
-                    books.end(&mail.id, to, Fate::Kept);
-                }
+                Word::Kept => books.end(&mail.id, to, Fate::Kept),
                 Word::Refused(reply) => {
-                    refused = Some(reply);
                     books.reply(reply);
                     books.end(&mail.id, to, Fate::Refused);
+                    self.awaited.forget(&mail.id, [to.as_str()]);
                 }
                 Word::Later(reply) => {
                     books.reply(reply);
@@ -201,22 +207,33 @@ impl Run {
         if !self.write(mail, numbers) {
             self.queue.end();
         }
+        if !left.is_empty() {
+            self.measure.note(|measured| measured.second(self.queue.start().elapsed()).deferred += 1);
+        }
+        left
+    }
+
+    /// Counts a mail once, when all its recipients have their final word; with the last attempt's.
+    fn end(&self, letter: &Letter, mail: &Mail, words: &[Word]) {
+        let now = Instant::now();
+        let (after, latency) = (now - self.queue.start(), now - letter.due);
+        let has = |fate| {
+            let books = self.books();
+            mail.to.iter().any(|number| books.fate(&mail.id, &self.people[*number as usize]) == Some(&fate))
+        };
+        let (kept, refused) = (has(Fate::Kept), has(Fate::Refused));
+        let no =
+            words.iter().find_map(|word| if let Word::Refused(reply) = word { Some(reply.as_str()) } else { None });
+        let said = if kept { "250" } else { no.unwrap_or("5xx") };
         self.measure.note(|measured| {
             if kept {
                 measured.kept(after, latency, mail.stuffed.len());
             }
-            if kept || refused.is_some() {
-                let said = if kept { "250" } else { refused.map_or("", String::as_str) };
-                let attempt = letter.attempts + 1;
-                measured.answered(latency, || {
-                    self.slow(letter.due, latency, &mail.id, format!("{said}, at attempt {attempt}"))
-                });
-            }
-            let second = measured.second(after);
-            second.refused += u64::from(refused.is_some());
-            second.deferred += u64::from(!left.is_empty());
+            let attempt = letter.attempts + 1;
+            let slow = || self.slow(letter.due, latency, &mail.id, format!("{said}, at attempt {attempt}"));
+            measured.answered(latency, slow);
+            measured.second(after).refused += u64::from(refused);
         });
-        left
     }
 
     async fn transact(
