@@ -6,7 +6,7 @@ use std::time::Duration;
 use async_nats::jetstream::AckKind;
 use bytes::Bytes;
 use futures::StreamExt as _;
-use proto::{Decision, Disposition, Ended, Envelope, MailId, Notice, Verdict, subjects};
+use proto::{Decision, Disposition, Ended, Envelope, MailId, Millis, Notice, Verdict, subjects};
 use runtime::bodies::CHUNK;
 use runtime::broker::PublishError;
 use runtime::clock;
@@ -33,6 +33,9 @@ const UNREADABLE: Duration = Duration::from_secs(600);
 /// How long a broker that did not take a mail is left alone; twice as long each time, up to a minute.
 const PAUSE_FIRST: Duration = Duration::from_secs(1);
 const PAUSE_MOST: Duration = Duration::from_secs(60);
+/// A clock that was set back by more than this has what is pending go round at once: it is due by the time that was. By less
+/// it only waits so much longer.
+const SET_BACK: Duration = Duration::from_secs(30);
 /// Ends that are taken in at once.
 const ENDS: usize = 512;
 
@@ -98,6 +101,7 @@ pub(crate) async fn refill(intake: Arc<Intake>, tasks: Tasks) -> anyhow::Result<
     let mut epoch = intake.broker.epoch();
     let mut looks_for_letters = true;
     let (mut pause, mut resume) = (PAUSE_FIRST, Instant::now());
+    let mut seen = Seen(clock::now());
     loop {
         tokio::select! {
             () = tasks.stopping() => return Ok(()),
@@ -108,6 +112,10 @@ pub(crate) async fn refill(intake: Arc<Intake>, tasks: Tasks) -> anyhow::Result<
                 (pause, resume) = (PAUSE_FIRST, Instant::now());
             }
             () = tokio::time::sleep(TICK) => intake.journal.tidy(),
+        }
+        if seen.was_set_back(clock::now()) {
+            tracing::warn!("the clock was set back; all that is pending goes round");
+            intake.journal.all_due(clock::now());
         }
         looks_for_letters = looks_for_letters && !intake.dig_up().await;
         let (mails, bytes) = intake.journal.size();
@@ -128,6 +136,15 @@ pub(crate) async fn refill(intake: Arc<Intake>, tasks: Tasks) -> anyhow::Result<
                 pause = (pause * 2).min(PAUSE_MOST);
             }
         }
+    }
+}
+
+/// When the clock was looked at last.
+struct Seen(Millis);
+
+impl Seen {
+    fn was_set_back(&mut self, now: Millis) -> bool {
+        std::mem::replace(&mut self.0, now).since(now) > SET_BACK
     }
 }
 
@@ -346,4 +363,19 @@ impl Intake {
 fn rejection(mail: &Envelope) -> String {
     let verdict = mail.verdicts.iter().rev().find(|verdict| verdict.disposition == Disposition::Reject);
     verdict.map_or_else(|| "rejected".to_owned(), |verdict| verdict.reason.clone())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What is due tomorrow by a clock that was ahead waited for tomorrow.
+    #[test]
+    fn a_clock_that_is_set_back_is_noticed_once() {
+        let mut seen = Seen(Millis(1_000_000));
+        for (now, want) in [(1_000_250, false), (1_000_250, false), (970_250, false), (940_249, true), (940_499, false)]
+        {
+            assert_eq!(seen.was_set_back(Millis(now)), want, "{now}");
+        }
+    }
 }
