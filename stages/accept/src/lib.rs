@@ -105,6 +105,7 @@ pub fn start(config: Config, around: Surroundings) -> anyhow::Result<(Journal, H
         scanner: around.scanner,
     });
     let tasks = around.tasks;
+    tasks.spawn_vital("journal", journal.clone().watch(tasks.clone()));
     tasks.spawn_vital("notices", rounds::notices(Arc::clone(&intake), tasks.clone()));
     tasks.spawn_vital("ends", rounds::ends(Arc::clone(&intake), tasks.clone()));
     tasks.spawn_vital("peers", peers::talk(Arc::clone(&intake), tasks.clone()));

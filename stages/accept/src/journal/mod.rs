@@ -36,6 +36,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use anyhow::{Context as _, bail};
 use bytes::Bytes;
 use proto::{Ended, MailId, Millis};
+use runtime::tasks::Tasks;
 use tokio::sync::{mpsc, oneshot};
 
 pub use books::Books;
@@ -108,6 +109,7 @@ impl Journal {
     pub fn open(config: Config, node: &str, now: Millis) -> anyhow::Result<(Self, Recovery)> {
         let folder = config.folder.clone();
         std::fs::create_dir_all(&folder).with_context(|| format!("making {}", folder.display()))?;
+        sync_above(&folder)?;
         let lock = lock(&folder)?;
         let (index, recovery) = recover::recover(&config, node, now)?;
         let key = index.key;
@@ -116,6 +118,18 @@ impl Journal {
         let writer = writer::Writer::new(config.clone(), node, Arc::clone(&index), lock);
         std::thread::Builder::new().name("journal".into()).spawn(move || writer.run(receiver))?;
         Ok((Self { index, writer: sender, folder, config, key }, recovery))
+    }
+
+    /// Watches the writer until the shutdown. It ends by a panic alone as long as this handle is there; nothing is kept then
+    /// any more, and nothing noted of what was.
+    ///
+    /// # Errors
+    /// When it has ended.
+    pub async fn watch(self, tasks: Tasks) -> anyhow::Result<()> {
+        tokio::select! {
+            () = tasks.stopping() => Ok(()),
+            () = self.writer.closed() => bail!("the journal's writer has ended"),
+        }
     }
 
     fn index(&self) -> MutexGuard<'_, Index> {
@@ -347,6 +361,12 @@ impl Journal {
         let index = self.index();
         (index.pending() as u64, index.bytes())
     }
+}
+
+/// The folder's own name must outlive a loss of power as what is in it does.
+fn sync_above(folder: &std::path::Path) -> anyhow::Result<()> {
+    let above = folder.parent().filter(|above| !above.as_os_str().is_empty()).unwrap_or(std::path::Path::new("."));
+    File::open(above).and_then(|above| above.sync_all()).with_context(|| format!("syncing {}", above.display()))
 }
 
 fn lock(folder: &std::path::Path) -> anyhow::Result<File> {

@@ -4,6 +4,7 @@
 use std::os::unix::fs::symlink;
 
 use super::*;
+use runtime::tasks::Tasks;
 
 /// A refusal that cannot be synced is told as 451, and its sender comes again. Told 250 then, it had lost its mail when the
 /// mark was on disk after all and the power went.
@@ -48,4 +49,23 @@ async fn what_is_found_at_the_start_is_synced_or_refused() {
     symlink("/dev/null", segment::marks_path(folder.path(), 1)).unwrap();
     let refused = recover::recover(&config(folder.path()), "n", NOW).unwrap_err();
     assert!(refused.to_string().contains("syncing") && refused.to_string().contains("0000000001.marks"), "{refused:#}");
+}
+
+/// All mail was told 451 for ever, and marks went nowhere, by a process that looked well.
+#[tokio::test]
+async fn a_journal_whose_writer_has_ended_ends_the_process() {
+    let folder = tempfile::tempdir().unwrap();
+    let (mut journal, _) = open(folder.path());
+    let tasks = Tasks::default();
+    tasks.spawn_vital("journal", journal.clone().watch(tasks.clone()));
+    journal.append(mail(1, 1)).await.unwrap();
+    assert!(!tasks.is_stopping());
+    // As after a panic: nobody receives.
+    let (writer, _) = mpsc::channel(1);
+    journal.writer = writer;
+    tasks.spawn_vital("journal", journal.clone().watch(tasks.clone()));
+    tasks.stopping().await;
+    assert!(journal.append(mail(2, 1)).await.is_err());
+    let error = journal.watch(Tasks::default()).await.unwrap_err().to_string();
+    assert_eq!(error, "the journal's writer has ended");
 }
