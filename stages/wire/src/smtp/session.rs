@@ -1,8 +1,9 @@
 //! The dialogue: which command is in order when, what is asked of the world, and what the client hears.
 //!
 //! A mistake costs the client a reply and a place in its count of errors, never the session's place in the stream. The
-//! session remembers which bytes the client sent after it could have read our final reply: only they prove that it did.
-//! So the moment of [`Question::WentOn`] is the one step that depends on how the input was split.
+//! session remembers which bytes came after our final reply was written: they are taken as a sign that the client has read
+//! it. Bytes that were under way at that moment prove nothing, and cannot be told from the others: a client that sends
+//! ahead within that one round trip, and is cut off, is believed to know what it does not. So the moment of [`Question::WentOn`] is the one step that depends on how the input was split.
 
 use std::collections::VecDeque;
 
@@ -298,8 +299,8 @@ impl Session for SmtpSession {
     type Answer = Answer;
 
     fn input(&mut self, bytes: &[u8]) {
-        // Everything was written before these bytes were read. The rest of a command line that had begun before does not
-        // count, but message content does: it answers a 354.
+        // Everything was written before these bytes were read, though not before they were sent. The rest of a command line
+        // that had begun before does not count, but message content does: it answers a 354.
         if self.unproven && (self.input.is_empty() || matches!(self.mode, Mode::Data(_))) {
             self.unproven = false;
             self.questions.push_back(Question::WentOn);
