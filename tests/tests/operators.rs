@@ -98,6 +98,19 @@ fn a_full_mailbox_holds_what_does_not_fit() {
     assert_eq!(chain.command(&["held", "list"]).lines().count(), 2);
 }
 
+/// How many messages a stream has, by the broker's own word.
+fn messages(chain: &Chain, stream: &str) -> u64 {
+    let settings = std::fs::read_to_string(chain.folder().join("pipeline.yaml")).unwrap();
+    let settings: serde_json::Value = serde_json::from_str(&settings).unwrap();
+    let address = settings["broker"]["url"].as_str().unwrap().trim_start_matches("nats://").to_owned();
+    let mut broker = std::net::TcpStream::connect(address).unwrap();
+    let asked = format!("CONNECT {{}}\r\nSUB in 1\r\nPUB $JS.API.STREAM.INFO.{stream} in 0\r\n\r\n");
+    std::io::Write::write_all(&mut broker, asked.as_bytes()).unwrap();
+    let mut lines = std::io::BufRead::lines(std::io::BufReader::new(broker)).map_while(Result::ok);
+    let said = lines.find(|line| line.contains("stream_info_response")).unwrap();
+    serde_json::from_str::<serde_json::Value>(&said).unwrap()["state"]["messages"].as_u64().unwrap()
+}
+
 #[test]
 fn dead_letters_are_replayed_or_dropped() {
     let clamd = Clamd::start();
@@ -132,6 +145,7 @@ fn dead_letters_are_replayed_or_dropped() {
     chain.command(&["dead", "drop", "3"]);
     assert_eq!(chain.command(&["dead", "list"]).lines().count(), 0);
     chain.settles();
+    wait_for("the bodies of what was dropped to go", || messages(&chain, "BODIES") == 0);
     let status = chain.command(&["status", "--json"]);
     assert!(status.contains("\"balanced\":true") || status.contains("\"balanced\": true"), "{status}");
 }

@@ -6,7 +6,8 @@ use std::collections::BTreeMap;
 use accept::journal::{Books, Journal};
 use directory::{Change, Directory};
 use futures::StreamExt as _;
-use proto::{NodeName, subjects};
+use proto::{MailId, NodeName, subjects};
+use runtime::bodies::{Bodies, CHUNK};
 use runtime::broker::Broker;
 use runtime::clock;
 use runtime::tasks::Tasks;
@@ -40,7 +41,7 @@ pub(crate) enum Request {
 pub(crate) async fn answer(
     broker: Broker,
     node: NodeName,
-    journal: Option<Journal>,
+    accept: Option<(Journal, Bodies)>,
     tasks: Tasks,
 ) -> anyhow::Result<()> {
     let mut status = broker.subscribe(subjects::STATUS.to_owned()).await?;
@@ -50,7 +51,7 @@ pub(crate) async fn answer(
             () = tasks.stopping() => return Ok(()),
             message = status.next() => {
                 let Some(message) = message else { anyhow::bail!("the subscription ended") };
-                let books = journal.as_ref().map(Journal::books);
+                let books = accept.as_ref().map(|(journal, _)| journal.books());
                 let report = Report { node: node.to_string(), stages: telemetry::stage_figures(), books };
                 if let Some(reply) = message.reply {
                     broker.reply(reply, serde_json::to_vec(&report)?.into()).await;
@@ -58,9 +59,9 @@ pub(crate) async fn answer(
             }
             message = requests.next() => {
                 let Some(message) = message else { anyhow::bail!("the subscription ended") };
-                let (Some(journal), Some(reply)) = (&journal, message.reply) else { continue };
+                let (Some((journal, bodies)), Some(reply)) = (&accept, message.reply) else { continue };
                 let done = match serde_json::from_slice::<Request>(&message.payload) {
-                    Ok(request) => obey(journal, &request).await,
+                    Ok(request) => obey(journal, bodies, &request).await,
                     Err(error) => Err(error.to_string()),
                 };
                 broker.reply(reply, serde_json::to_vec(&done)?.into()).await;
@@ -70,12 +71,22 @@ pub(crate) async fn answer(
 }
 
 /// Says whether there was anything to do.
-async fn obey(journal: &Journal, request: &Request) -> Result<bool, String> {
+async fn obey(journal: &Journal, bodies: &Bodies, request: &Request) -> Result<bool, String> {
     match request {
         Request::Replay(id, recipients) => journal.replay(id.parse()?, recipients, clock::now()).await,
-        Request::Drop(id, recipients) => journal.drop_buried(id.parse()?, recipients).await,
+        Request::Drop(id, recipients) => give_up(journal, bodies, id.parse()?, recipients).await,
     }
     .map_err(|error| format!("{error:#}"))
+}
+
+/// A mail of which nothing is left has ended: its body goes.
+async fn give_up(journal: &Journal, bodies: &Bodies, id: MailId, recipients: &[u32]) -> anyhow::Result<bool> {
+    let size = journal.body_size(id);
+    let is_changed = journal.drop_buried(id, recipients).await?;
+    if let Some(size) = size.filter(|_| is_changed && journal.pending(id).is_none()) {
+        bodies.purge(id, u32::try_from(size.div_ceil(CHUNK as u64)).unwrap_or(u32::MAX)).await;
+    }
+    Ok(is_changed)
 }
 
 /// Hears of changes of the directory until the shutdown. After a lost connection some may have been missed.

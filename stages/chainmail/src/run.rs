@@ -130,9 +130,10 @@ async fn start(
     let watch = nats::watch(process.broker.clone(), child, process.readiness.clone(), process.tasks.clone());
     process.tasks.spawn("broker", watch);
     let (journal, handover) = if process.runs(Part::Accept) { Some(process.accept()?) } else { None }.unzip();
+    let accept = journal.map(|journal| (journal, process.bodies.clone()));
     process.tasks.spawn_vital(
         "reports",
-        reports::answer(process.broker.clone(), process.config.node.clone(), journal, process.tasks.clone()),
+        reports::answer(process.broker.clone(), process.config.node.clone(), accept, process.tasks.clone()),
     );
     if process.filters(Part::Score, "score")? {
         let score = score::Score::new(process.config.score.clone(), process.config.hostname.clone())?;
