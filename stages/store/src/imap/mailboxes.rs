@@ -44,6 +44,7 @@ pub(super) fn no(error: StoreError) -> anyhow::Result<Answer> {
         Refusal::TooMany => No::TooMany,
         Refusal::Cannot => No::Cannot,
         Refusal::Full => No::Full,
+        Refusal::UseTaken => No::UseTaken,
     }))
 }
 

@@ -75,6 +75,9 @@ pub enum Refusal {
     /// The account has no room for it.
     #[error("the account has no room for it")]
     Full,
+    /// Another mailbox has its special use.
+    #[error("another mailbox has this use")]
+    UseTaken,
 }
 
 pub(super) type Done = rusqlite::Result<Result<u64, StoreError>>;
@@ -177,7 +180,7 @@ impl Gathering<'_> {
         // RFC 6154 section 3: a special use that another mailbox has is refused.
         let taken = "SELECT 1 FROM mailboxes WHERE account = ? AND special_use = ?";
         if !special_use.is_empty() && self.transaction.prepare_cached(taken)?.exists(params![account, special_use])? {
-            return Ok(Err(Refusal::Cannot.into()));
+            return Ok(Err(Refusal::UseTaken.into()));
         }
         for superior in superiors {
             self.make_mailbox(account, superior, "")?;

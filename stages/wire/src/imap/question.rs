@@ -333,6 +333,8 @@ pub enum No {
     Cannot,
     /// The account has no room for it.
     Full,
+    /// Another mailbox has the special use.
+    UseTaken,
 }
 
 /// What the world says.

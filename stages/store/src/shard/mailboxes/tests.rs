@@ -88,6 +88,22 @@ async fn mailboxes_are_made_with_what_is_above_them() {
     assert_eq!(shard.reader.mailboxes(1).await.unwrap().len(), 6, "a login does not make again what was deleted");
 }
 
+/// A client was told that it cannot be done at all, and not that it is the use that is taken.
+#[tokio::test]
+async fn a_special_use_is_given_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let shard = open(&folder);
+    deliver(&shard, 1, "INBOX").await;
+    for (name, special_use, want) in [
+        ("Old", "\\Archive", Ok(())),
+        ("Older", "\\Archive", Err(Refusal::UseTaken)),
+        ("Rubbish", "\\Junk", Err(Refusal::UseTaken)),
+    ] {
+        let made = manage(&shard, Manage::Create { name: name.into(), special_use: special_use.into() }).await;
+        assert_eq!(made.map(drop), want, "{name}");
+    }
+}
+
 #[tokio::test]
 async fn a_rename_carries_along_what_is_below() {
     let folder = tempfile::tempdir().unwrap();

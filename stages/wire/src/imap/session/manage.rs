@@ -109,6 +109,8 @@ impl No {
             Self::TooMany => "[LIMIT] there would be too many, or a name would be too long",
             Self::Cannot => "[CANNOT] this cannot be done with this mailbox",
             Self::Full => "[OVERQUOTA] the account has no room for it",
+            // RFC 6154 section 3.
+            Self::UseTaken => "[USEATTR] another mailbox has this use",
         }
     }
 }
