@@ -97,12 +97,26 @@ fn parse_part(text: &[u8], range: Range<usize>, default: &str, depth: usize, bud
             if !parts.is_empty() {
                 kind = Kind::Multipart(parts);
             }
-        } else if value == "message/rfc822" {
+        } else if is_message(&value, &text[header.clone()]) {
             let inner = parse_part(text, body.clone(), "text/plain", depth - 1, budget);
             kind = Kind::Message(Box::new(inner));
         }
     }
     Part { header, body, kind }
+}
+
+/// Whether a part of this type is a message. One in UTF-8 may be encoded (RFC 6532 section 3.7), and is looked into only if it
+/// is not.
+fn is_message(value: &str, header: &[u8]) -> bool {
+    let is_plain = |encoding: Vec<u8>| {
+        let encoding = encoding.trim_ascii();
+        !encoding.eq_ignore_ascii_case(b"base64") && !encoding.eq_ignore_ascii_case(b"quoted-printable")
+    };
+    match value {
+        "message/rfc822" => true,
+        "message/global" => field(header, "content-transfer-encoding").is_none_or(is_plain),
+        _ => false,
+    }
 }
 
 /// Where the header ends: behind its blank line, or at the end of the text.

@@ -70,7 +70,7 @@ pub struct Outline {
 
 impl Outline {
     /// Raised when something else is made of a text than before: what was kept is then not used any more.
-    pub const FORM: u8 = 1;
+    pub const FORM: u8 = 2;
 
     /// The outline of a text.
     pub fn of(text: &[u8]) -> Self {

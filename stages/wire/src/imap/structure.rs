@@ -80,14 +80,19 @@ fn media<'a>(part: &Part, content: Option<&'a Field>) -> (&'a str, &'a str, bool
     let (main, sub) = content.value.split_once('/').unwrap_or(("text", "plain"));
     let (main, sub) = (main.trim(), sub.trim());
     match (main, sub) {
-        // A message that is nested too deep to be looked into has no envelope to be given.
-        _ if main.eq_ignore_ascii_case("message") && sub.eq_ignore_ascii_case("rfc822") && !is_message => {
+        // A message that is nested too deep to be looked into, or is encoded, has no envelope to be given.
+        _ if main.eq_ignore_ascii_case("message") && is_message_type(sub) && !is_message => {
             ("application", "octet-stream", true)
         }
         // Parts were announced and none is there, or none was looked for: what is there is text.
         _ if main.eq_ignore_ascii_case("multipart") => ("text", "plain", false),
         _ => (main, sub, true),
     }
+}
+
+/// RFC 9051 section 7.5.2: both have an envelope, a structure and lines.
+fn is_message_type(sub: &str) -> bool {
+    sub.eq_ignore_ascii_case("rfc822") || sub.eq_ignore_ascii_case("global")
 }
 
 fn leaf(out: &mut BytesMut, text: &[u8], part: &Part, about: &About, form: Form) {
@@ -191,6 +196,24 @@ mod tests {
             "Content-Type: image/png; name*0=\"a \"; name*1=b\r\nContent-Disposition: inline; filename*0*=utf-8''%C3%A4; filename*1=.png\r\n\r\n",
             Form::Extended,
             "(\"image\" \"png\" (\"name\" \"a b\") NIL NIL \"7bit\" 0 NIL (\"inline\" (\"filename*\" \"utf-8''%C3%A4.png\")) NIL NIL)",
+        );
+    }
+
+    /// It was told of as a leaf, where a client of IMAP4rev2 reads an envelope.
+    #[test]
+    fn a_message_in_utf_8() {
+        let inner = "(\"text\" \"plain\" (\"charset\" \"us-ascii\") NIL NIL \"7bit\" 3 1)";
+        check(
+            "Content-Type: message/global\r\n\r\nSubject: s\r\n\r\nt\r\n",
+            Form::Basic,
+            &format!(
+                "(\"message\" \"global\" NIL NIL NIL \"7bit\" 17 (NIL \"s\" NIL NIL NIL NIL NIL NIL NIL NIL) {inner} 3)"
+            ),
+        );
+        check(
+            "Content-Type: message/global\r\nContent-Transfer-Encoding: base64\r\n\r\nU3Vi\r\n",
+            Form::Basic,
+            "(\"application\" \"octet-stream\" NIL NIL NIL \"base64\" 6)",
         );
     }
 
