@@ -63,7 +63,8 @@ pub(super) enum Job {
     },
     /// Messages are where they should be; the view is looked at again, and then the client hears this.
     Placed(String),
-    Quota,
+    /// What the account may take up; and that it holds for this mailbox.
+    Quota(Option<String>),
     /// Changes are told.
     Tell(Box<Telling>),
     /// Room for messages that are not to be is given back; then the client hears this.
@@ -175,7 +176,7 @@ impl ImapSession {
                 listing.take(mailboxes);
                 self.running = Some(running);
             }
-            (Job::List(_) | Job::Status { .. } | Job::Quota, answer) => self.answered_of_names(&running, answer),
+            (Job::List(_) | Job::Status { .. } | Job::Quota(_), answer) => self.answered_of_names(&running, answer),
             (Job::Open { name, mode, known }, Answer::View(view)) => {
                 let (name, mode, known) = (std::mem::take(name), *mode, known.take());
                 self.opened(&running, name, mode, view, known);

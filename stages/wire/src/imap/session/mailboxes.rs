@@ -81,10 +81,7 @@ impl ImapSession {
     /// What mailboxes there are, and what of them was asked.
     pub(super) fn answered_of_names(&mut self, running: &Running, answer: Answer) {
         match (&running.job, answer) {
-            (Job::Quota, Answer::Quota(quota)) => {
-                self.put_quota(&quota);
-                self.finish(running);
-            }
+            (Job::Quota(root_of), Answer::Quota(quota)) => self.tell_quota(running, root_of.as_deref(), &quota),
             (Job::Status { name, items }, Answer::Mailboxes(mailboxes)) => {
                 match mailboxes.iter().find(|mailbox| mailbox.name == *name && mailbox.exists) {
                     Some(mailbox) => {

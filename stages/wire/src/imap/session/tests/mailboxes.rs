@@ -22,6 +22,22 @@ fn quotas_and_the_like() {
     );
 }
 
+/// What has no limits was told of as a root without resources, which is no response.
+#[test]
+fn an_account_without_limits_has_no_quota_root() {
+    for (said, want) in [
+        ("GETQUOTAROOT INBOX", "* QUOTAROOT \"INBOX\"\r\na OK GETQUOTAROOT done\r\n"),
+        ("GETQUOTA \"\"", "a NO [NONEXISTENT] there is no such quota root\r\n"),
+    ] {
+        let (mut session, mut world) = (session(), World::new());
+        run(&mut session, &mut world, b"1 LOGIN alice secret\r\n", usize::MAX);
+        session.input(format!("a {said}\r\n").as_bytes());
+        let Step::Ask(Question::Quota) = session.next() else { panic!("it did not ask") };
+        session.answer(Answer::Quota(Quota { bytes: None, messages: None }));
+        assert_eq!(run(&mut session, &mut world, b"", usize::MAX), want);
+    }
+}
+
 /// Junk is there, and what begins with `no` is not.
 pub(super) fn answer(question: &Question) -> Answer {
     match question {
