@@ -123,6 +123,7 @@ impl Reading {
         let mailbox = self.mailbox;
         match (question, mailbox) {
             (Question::Mailboxes, _) => self.mailboxes(account).await,
+            (Question::MailboxesWithDeleted, _) => self.mailboxes_with_deleted(account).await,
             (Question::Manage(manage), _) => self.manage(account, manage).await,
             (Question::Quota, _) => self.quota(account).await,
             (Question::Room { name, size }, _) => self.make_room(account, name, size).await,

@@ -1,6 +1,6 @@
 //! Mailboxes of the account: which there are, and what becomes of them.
 
-use wire::imap::{Answer, Mailbox, Manage, No};
+use wire::imap::{Answer, Mailbox, Manage, No, flags};
 
 use super::Reading;
 use crate::shard::{self, Change, Refusal, StoreError};
@@ -17,6 +17,18 @@ impl Reading {
             listed(mailbox, recent)
         });
         Ok(Answer::Mailboxes(listed.chain(names.into_iter().map(only_subscribed)).collect()))
+    }
+
+    /// The same, with the bytes of what is marked as deleted. They are not counted: where there is any, all is looked at.
+    pub(super) async fn mailboxes_with_deleted(&self, account: i64) -> anyhow::Result<Answer> {
+        let mut answer = self.mailboxes(account).await?;
+        let Answer::Mailboxes(all) = &mut answer else { return Ok(answer) };
+        for mailbox in all.iter_mut().filter(|mailbox| mailbox.deleted > 0) {
+            let found = self.node.view(account, &mailbox.name).await?;
+            let rows = found.iter().flat_map(|(_, view)| view.messages.iter());
+            mailbox.deleted_bytes = rows.filter(|row| row.flags & flags::DELETED != 0).map(|row| row.size).sum();
+        }
+        Ok(answer)
     }
 
     pub(super) async fn manage(&self, account: i64, manage: Manage) -> anyhow::Result<Answer> {
@@ -63,6 +75,7 @@ fn listed(mailbox: shard::Mailbox, recent: u64) -> Mailbox {
         messages: count(mailbox.messages),
         unseen: count(mailbox.unseen),
         deleted: count(mailbox.deleted),
+        deleted_bytes: 0,
         bytes: count(mailbox.bytes),
         modseq: count(mailbox.modseq),
         recent,
@@ -81,6 +94,7 @@ fn only_subscribed(name: String) -> Mailbox {
         messages: 0,
         unseen: 0,
         deleted: 0,
+        deleted_bytes: 0,
         bytes: 0,
         modseq: 0,
         recent: 0,
@@ -126,6 +140,28 @@ mod tests {
             .await
             .unwrap();
         assert_eq!(look(&mut reading, take).await, (4, 0));
+    }
+
+    #[tokio::test]
+    async fn what_is_deleted_has_its_bytes() {
+        let (_folder, mut reading, _database) = site().await;
+        deliver(&reading, 1, "", "one").await;
+        deliver(&reading, 2, "", "three").await;
+        let mailbox = inbox(&reading).await;
+        let flagging = super::super::changing::Flagging {
+            how: wire::imap::FlagMode::Add,
+            flags: flags::DELETED,
+            keywords: Vec::new(),
+            unchanged_since: None,
+        };
+        let Answer::View(view) = reading.view(1, "INBOX".to_owned(), Claim::Look).await.unwrap() else {
+            panic!("no view")
+        };
+        let size = view.messages.find(2).unwrap().1.size;
+        reading.flag(1, mailbox, vec![2], flagging).await.unwrap();
+        let Answer::Mailboxes(all) = reading.mailboxes_with_deleted(1).await.unwrap() else { panic!("no list") };
+        let told: Vec<u64> = all.iter().map(|mailbox| mailbox.deleted_bytes).filter(|bytes| *bytes > 0).collect();
+        assert_eq!(told, [size]);
     }
 
     /// What was there is recent for nobody.

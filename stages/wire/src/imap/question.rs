@@ -98,6 +98,8 @@ pub struct Mailbox {
     pub unseen: u64,
     /// Those that are to be expunged.
     pub deleted: u64,
+    /// Their bytes, if they were asked for.
+    pub deleted_bytes: u64,
     /// Bytes of all of them.
     pub bytes: u64,
     /// HIGHESTMODSEQ.
@@ -240,6 +242,9 @@ pub enum Question {
     /// until something else than outlines is asked for; 0 gives it back. Answer: done, or refused if no account may have
     /// so much.
     Gather(u64),
+    /// What mailboxes are there, with the bytes of what is marked as deleted, for which it may take longer? Answer: mailboxes,
+    /// or unavailable.
+    MailboxesWithDeleted,
 }
 
 /// What an account takes up and may take up, where it has a limit.

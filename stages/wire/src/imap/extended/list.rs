@@ -91,6 +91,7 @@ fn status_item(reader: &mut Reader<'_>) -> Option<StatusDataItemName> {
         b"UIDVALIDITY" => StatusDataItemName::UidValidity,
         b"UNSEEN" => StatusDataItemName::Unseen,
         b"DELETED" => StatusDataItemName::Deleted,
+        b"DELETED-STORAGE" => StatusDataItemName::DeletedStorage,
         b"SIZE" => StatusDataItemName::Size,
         b"HIGHESTMODSEQ" => StatusDataItemName::HighestModSeq,
         _ => return None,

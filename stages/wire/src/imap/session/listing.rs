@@ -10,10 +10,11 @@ use imap_types::status::StatusDataItemName;
 use super::ImapSession;
 use super::job::{Job, Running};
 use super::levels::{self, Name};
+use super::mailboxes::of_mailboxes;
 use super::naming::wire;
 use crate::imap::extended::list::{self as extended, Listed};
 use crate::imap::names::{self, LONGEST, Pattern};
-use crate::imap::question::{Mailbox, Question};
+use crate::imap::question::Mailbox;
 
 /// Patterns of a command: each name is compared with each of them.
 const PATTERNS: usize = 10;
@@ -112,8 +113,9 @@ impl ImapSession {
             return self.done(&tag, "NO [LIMIT] the patterns are too long");
         }
         self.asked_modseq(what.status.contains(&StatusDataItemName::HighestModSeq));
+        let question = of_mailboxes(&what.status);
         let job = Job::List(Box::new(Listing { patterns, what, command, names: Names::Asked }));
-        self.ask(tag, named, Question::Mailboxes, job);
+        self.ask(tag, named, question, job);
     }
 
     /// Finds the names, or writes the next of them.
@@ -208,6 +210,7 @@ mod tests {
             messages: 3,
             unseen: 1,
             deleted: 1,
+            deleted_bytes: 0,
             bytes: 70,
             modseq: 9,
             recent: 0,

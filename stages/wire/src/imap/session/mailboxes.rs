@@ -10,6 +10,15 @@ use imap_types::command::{CommandBody, SelectParameter};
 use imap_types::mailbox::Mailbox as MailboxName;
 use imap_types::status::StatusDataItemName;
 
+/// The question whose answer tells these items.
+pub(super) fn of_mailboxes(items: &[StatusDataItemName]) -> Question {
+    if items.contains(&StatusDataItemName::DeletedStorage) {
+        Question::MailboxesWithDeleted
+    } else {
+        Question::Mailboxes
+    }
+}
+
 impl ImapSession {
     pub(super) fn after_login(&mut self, tag: String, body: CommandBody<'static>) {
         match body {
@@ -25,7 +34,8 @@ impl ImapSession {
                 let items = once(item_names.to_vec());
                 self.asked_modseq(items.contains(&StatusDataItemName::HighestModSeq));
                 let Some(name) = self.named(&tag, &mailbox) else { return };
-                self.ask(tag, "STATUS", Question::Mailboxes, Job::Status { name, items });
+                let question = of_mailboxes(&items);
+                self.ask(tag, "STATUS", question, Job::Status { name, items });
             }
             CommandBody::Create { .. }
             | CommandBody::Delete { .. }
@@ -100,16 +110,17 @@ impl ImapSession {
         self.write_name(&mut line, &mailbox.name);
         // RFC 9051 has done away with it; whoever asks all the same gets a number.
         let recent = if self.tells.rev2 { 0 } else { mailbox.recent };
-        let items = items.iter().filter_map(|item| match item {
-            StatusDataItemName::Messages => Some(format!("MESSAGES {}", mailbox.messages)),
-            StatusDataItemName::Recent => Some(format!("RECENT {recent}")),
-            StatusDataItemName::UidNext => Some(format!("UIDNEXT {}", mailbox.uidnext)),
-            StatusDataItemName::UidValidity => Some(format!("UIDVALIDITY {}", mailbox.uidvalidity)),
-            StatusDataItemName::Unseen => Some(format!("UNSEEN {}", mailbox.unseen)),
-            StatusDataItemName::Size => Some(format!("SIZE {}", mailbox.bytes)),
-            StatusDataItemName::Deleted => Some(format!("DELETED {}", mailbox.deleted)),
-            StatusDataItemName::HighestModSeq => Some(format!("HIGHESTMODSEQ {}", mailbox.modseq)),
-            _ => None,
+        let items = items.iter().map(|item| match item {
+            StatusDataItemName::Messages => format!("MESSAGES {}", mailbox.messages),
+            StatusDataItemName::Recent => format!("RECENT {recent}"),
+            StatusDataItemName::UidNext => format!("UIDNEXT {}", mailbox.uidnext),
+            StatusDataItemName::UidValidity => format!("UIDVALIDITY {}", mailbox.uidvalidity),
+            StatusDataItemName::Unseen => format!("UNSEEN {}", mailbox.unseen),
+            StatusDataItemName::Size => format!("SIZE {}", mailbox.bytes),
+            StatusDataItemName::Deleted => format!("DELETED {}", mailbox.deleted),
+            // RFC 9208: in bytes.
+            StatusDataItemName::DeletedStorage => format!("DELETED-STORAGE {}", mailbox.deleted_bytes),
+            StatusDataItemName::HighestModSeq => format!("HIGHESTMODSEQ {}", mailbox.modseq),
         });
         line.extend_from_slice(format!(" ({})\r\n", items.collect::<Vec<_>>().join(" ")).as_bytes());
         self.put(line.freeze());

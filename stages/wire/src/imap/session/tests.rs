@@ -76,6 +76,7 @@ impl World {
             messages: 2,
             unseen: 2,
             deleted: 0,
+            deleted_bytes: 0,
             bytes: 60,
             modseq: self.modseq,
             recent: self.rows.iter().filter(|row| row.uid >= self.recent).count() as u64,
@@ -127,6 +128,9 @@ impl World {
             Question::Login { user, password } if user == "alice" && password.reveal() == "secret" => Answer::Done,
             Question::Login { .. } => Answer::Refused,
             Question::Mailboxes => Answer::Mailboxes(self.mailboxes()),
+            Question::MailboxesWithDeleted => Answer::Mailboxes(
+                self.mailboxes().into_iter().map(|one| Mailbox { deleted_bytes: 25, ..one }).collect(),
+            ),
             Question::Select(_) | Question::View(_) => self.open(&question),
             Question::Changes => Answer::View(self.view()),
             Question::Flags { uids, how, flags, keywords, unchanged_since } => {

@@ -22,6 +22,19 @@ fn quotas_and_the_like() {
     );
 }
 
+/// RFC 9208: whoever tells of STORAGE tells this.
+#[test]
+fn what_an_expunge_would_free_is_told() {
+    check(
+        "a STATUS INBOX (DELETED DELETED-STORAGE)\r\n",
+        "* STATUS \"INBOX\" (DELETED 0 DELETED-STORAGE 25)\r\na OK STATUS done\r\n",
+    );
+    check(
+        "a LIST \"\" INBOX RETURN (STATUS (DELETED-STORAGE))\r\n",
+        "* LIST (\\HasNoChildren) \"/\" \"INBOX\"\r\n* STATUS \"INBOX\" (DELETED-STORAGE 25)\r\na OK LIST done\r\n",
+    );
+}
+
 /// What has no limits was told of as a root without resources, which is no response.
 #[test]
 fn an_account_without_limits_has_no_quota_root() {
