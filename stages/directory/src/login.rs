@@ -1,4 +1,5 @@
-//! Logging in: argon2id, on threads of its own, a few at once, in the same time for everybody.
+//! Logging in: argon2id, on threads of its own, a few at once, in the same time for everybody but those
+//! whose hash was imported and costs more or less than ours.
 //!
 //! A password that was right a moment ago is recognised by a keyed digest, so that a client with many connections does not
 //! cost the hash each time. The digest holds the hash, so that another password ends that, and nothing else that changes in
