@@ -52,7 +52,7 @@ fn a_delivered_mail_reaches_who_is_idle() {
     other.say("d NOOP");
     other.hear("* 1 EXISTS");
     other.say("e STORE 1 +FLAGS (\\Flagged \\Deleted)");
-    assert_eq!(idle.hear("* 1 FETCH"), "* 1 FETCH (FLAGS (\\Flagged \\Deleted))\r\n");
+    assert_eq!(idle.hear("* 1 FETCH"), "* 1 FETCH (FLAGS (\\Flagged \\Deleted \\Recent))\r\n");
     other.say("f EXPUNGE");
     idle.hear("* 1 EXPUNGE");
     idle.say("DONE");

@@ -305,7 +305,13 @@ fn a_stage_is_away_for_a_while() {
 #[test]
 fn a_pool_is_doubled_and_halved_under_load() {
     let clamd = Clamd::start();
-    let settings = [("/stages/score/work", json!({"workers": 1})), ("/stages/score/deadline", json!("100ms"))];
+    // Whoever is silent so often is left alone, and the pool with it.
+    let settings = [
+        ("/stages/score/work", json!({"workers": 1})),
+        ("/stages/score/deadline", json!("100ms")),
+        ("/stages/score/silent_after", json!(1000)),
+        ("/stages/score/silent_for", json!("100ms")),
+    ];
     let mut chain = Chain::start_parts_with(&clamd, &settings);
     let load = Load::start(&chain, 24);
     let rate = || {
