@@ -18,7 +18,7 @@ const ATTEMPTS: u32 = 4;
 fn dovecot_bears_the_crowd() {
     for attempt in 1.. {
         let dovecot = Dovecot::start();
-        let place = Place { port: dovecot.imap, user: "crowd@example.org", password: "any" };
+        let place = Place { port: dovecot.imap, user: "crowd@example.org", password: "any", tells_keywords: false };
         let crowd = || run(&place, Duration::from_secs(4), Server::Lives, || {});
         match catch_unwind(AssertUnwindSafe(crowd)) {
             Ok(()) => return,
@@ -33,7 +33,7 @@ fn chain(clamd: &Clamd) -> Chain {
 }
 
 fn alice(chain: &Chain) -> Place<'static> {
-    Place { port: chain.imap, user: "alice@example.org", password: "chainmail" }
+    Place { port: chain.imap, user: "alice@example.org", password: "chainmail", tells_keywords: true }
 }
 
 #[test]

@@ -126,8 +126,16 @@ pub async fn keep(broker: Broker, chain: Vec<String>, tasks: Tasks) -> anyhow::R
         }
         let mut told = String::new();
         loop {
-            let done = ensure(&broker, &chain).await;
-            broker.looked_after(done.as_ref().copied()).await;
+            let look = async {
+                let done = ensure(&broker, &chain).await;
+                broker.looked_after(done.as_ref().copied()).await;
+                done
+            };
+            // A broker that says nothing holds up nobody's end.
+            let done = tokio::select! {
+                () = tasks.stopping() => return Ok(()),
+                done = look => done,
+            };
             let Err(error) = done else { break };
             if is_news(&mut told, &error) {
                 tracing::warn!(error = told, "the streams are not in order");
