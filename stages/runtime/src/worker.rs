@@ -372,7 +372,7 @@ async fn within<T>(limit: Duration, waited: impl Fn() -> Duration, work: impl Fu
 fn attempt(in_hand: &InHand) -> Attempt {
     let Ok(info) = in_hand.message.info() else { return Attempt { delivered: 1, crashes: 0, age: Duration::ZERO } };
     let published = u64::try_from(info.published.unix_timestamp_nanos() / 1_000_000).unwrap_or(0);
-    let age = clock::now().since(Millis(published));
+    let age = clock::patient().since(Millis(published));
     Attempt { delivered: u64::try_from(info.delivered).unwrap_or(1), crashes: 0, age }
 }
 

@@ -365,7 +365,7 @@ impl Writer {
         if numbers.is_empty() {
             return;
         }
-        let ledger = self.index().folded(&numbers, runtime::clock::now());
+        let ledger = self.index().folded(&numbers, runtime::clock::patient());
         if let Err(error) = books::write(&self.config.folder, &ledger) {
             tracing::warn!(%error, "the books cannot be written; segments stay a while longer");
             return;

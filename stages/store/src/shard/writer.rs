@@ -115,7 +115,7 @@ impl Writer {
         self.forget_at = now + FORGET_EVERY;
         self.has_doomed = true;
         let shard = self.settings.number;
-        match delivered::forget(&self.database, clock::now(), self.settings.delivered_for) {
+        match delivered::forget(&self.database, clock::patient(), self.settings.delivered_for) {
             Ok(0) => {}
             Ok(count) => {
                 tracing::debug!(shard, count, "forgot old delivered ids");
