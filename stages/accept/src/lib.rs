@@ -83,6 +83,8 @@ pub fn start(config: Config, around: Surroundings) -> anyhow::Result<(Journal, H
     let terms = Terms {
         idle: config.idle,
         stalled: config.idle,
+        // A mail may be slow: its room is its size on the disk.
+        slowest: 0,
         login: config.idle,
         life: config.life,
         tls: around.tls,

@@ -43,7 +43,7 @@ fn memory(config: &Config, part: Part) -> [(&'static str, u64); 9] {
         ("journal", if_runs(part, Part::Accept, accept.journal.max_mails.saturating_mul(300))),
         ("readers", if_runs(part, Part::Store, connections(store.connections, READER_CONNECTION))),
         ("views", if_runs(part, Part::Store, store.views.0)),
-        ("texts", if_runs(part, Part::Store, store.texts.0)),
+        ("texts", if_runs(part, Part::Store, store.most_of_texts())),
     ]
 }
 

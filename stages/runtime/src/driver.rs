@@ -64,6 +64,9 @@ pub struct Terms {
     pub idle: Duration,
     /// How long the peer may take none of what we write.
     pub stalled: Duration,
+    /// Bytes a second that content which it sends, and large content which it takes, has to move at in all, once it has
+    /// taken longer than the peer may stall; 0 if it may be as slow as it likes. Room is held for it all the while.
+    pub slowest: u64,
     /// How long the peer may take to say who it is, a TLS handshake included, where it has to.
     pub login: Duration,
     /// How long the whole connection may last.
@@ -176,7 +179,8 @@ pub async fn drive<S: Session, B: Backend<S>>(
 ) -> io::Result<()> {
     let mut line = Line::new(socket);
     let mut output = BytesMut::new();
-    let mut waits = Waits { began: Instant::now(), may_say_farewell: true, last_words: None, quiet_since: None };
+    let mut waits =
+        Waits { began: Instant::now(), may_say_farewell: true, last_words: None, content: None, quiet_since: None };
     if !first.is_empty() {
         session.input(&first);
     }
@@ -215,6 +219,8 @@ struct Waits {
     began: Instant,
     may_say_farewell: bool,
     last_words: Option<Instant>,
+    /// Since when content has been coming, and how much has.
+    content: Option<(Instant, u64)>,
     quiet_since: Option<Instant>,
 }
 
@@ -230,8 +236,9 @@ impl Waits {
     ) -> io::Result<()> {
         // Whoever sent this cannot have read what is only now written.
         if !output.is_empty()
-            && let Some(Ok(1..)) = line.read_at_once(most_of(session), |bytes| session.early_input(bytes))
+            && let Some(Ok(count @ 1..)) = line.read_at_once(most_of(session), |bytes| session.early_input(bytes))
         {
+            self.has_come(count);
             return Ok(());
         }
         flush(line, output, terms).await?;
@@ -240,9 +247,13 @@ impl Waits {
         backend.sent();
         let most = if session.is_established() { terms.life } else { terms.login };
         let deadline = (self.began + most).min(*self.quiet_since.get_or_insert_with(Instant::now) + terms.idle);
+        let deadline = self.content_until(session, terms).map_or(deadline, |until| until.min(deadline));
         let ear = Ear { deadline, may_say_farewell: self.may_say_farewell, last_words: &mut self.last_words };
         match ear.listen(line, session, backend, terms).await? {
-            Heard::Bytes => self.quiet_since = None,
+            Heard::Bytes(count) => {
+                self.quiet_since = None;
+                self.has_come(count);
+            }
             Heard::News => session.news(),
             Heard::End => session.end_of_input(),
             Heard::Farewell(why) => {
@@ -252,6 +263,22 @@ impl Waits {
         }
         Ok(())
     }
+
+    /// Until when the next of content has to come; none if none is waited for, or it may come slowly.
+    fn content_until(&mut self, session: &impl Session, terms: &Terms) -> Option<Instant> {
+        if !session.takes_much() || terms.slowest == 0 {
+            self.content = None;
+            return None;
+        }
+        let (since, bytes) = *self.content.get_or_insert_with(|| (Instant::now(), 0));
+        Some(since + terms.stalled + Duration::from_secs(bytes / terms.slowest))
+    }
+
+    fn has_come(&mut self, count: usize) {
+        if let Some((_, bytes)) = &mut self.content {
+            *bytes += count as u64;
+        }
+    }
 }
 
 /// What is small is gathered, to be sent together.
@@ -260,14 +287,17 @@ async fn gather(line: &mut Line<'_>, output: &mut BytesMut, bytes: &[u8], terms:
         flush(line, output, terms).await?;
     }
     if bytes.len() > WRITE {
-        return line.write(bytes, terms.stalled).await;
+        let all = line.write(bytes, terms.stalled);
+        let Some(seconds) = (bytes.len() as u64).checked_div(terms.slowest) else { return all.await };
+        let most = terms.stalled + Duration::from_secs(seconds);
+        return tokio::time::timeout(most, all).await.map_err(|_| timed_out())?;
     }
     output.extend_from_slice(bytes);
     Ok(())
 }
 
 enum Heard {
-    Bytes,
+    Bytes(usize),
     News,
     End,
     Farewell(Farewell),
@@ -310,7 +340,10 @@ impl Ear<'_> {
         loop {
             // What the peer has sent already is heard before a shutdown is.
             if let Some(read) = line.read_at_once(most_of(session), |bytes| session.input(bytes)) {
-                return Ok(if read? == 0 { Heard::End } else { Heard::Bytes });
+                return Ok(match read? {
+                    0 => Heard::End,
+                    count => Heard::Bytes(count),
+                });
             }
             tokio::select! {
                 biased;
@@ -370,6 +403,8 @@ mod tests {
         closing: bool,
         /// It packs behind `z`.
         packs: bool,
+        /// All that comes is content.
+        content: bool,
     }
 
     impl Session for Echo {
@@ -416,6 +451,10 @@ mod tests {
             self.curious
         }
 
+        fn takes_much(&self) -> bool {
+            self.content
+        }
+
         fn news(&mut self) {
             self.input.push(b'n');
         }
@@ -456,6 +495,7 @@ mod tests {
         Terms {
             idle,
             stalled: Duration::from_secs(5),
+            slowest: 0,
             login: idle,
             life: Duration::from_secs(60),
             tls: None,
@@ -803,5 +843,50 @@ mod tests {
         };
         let ((), heard) = tokio::join!(serve, flood(client, b'q'));
         assert_eq!(heard.first(), Some(&21));
+    }
+
+    /// A byte now and then kept the room of what was announced for as long as the peer liked.
+    #[tokio::test(start_paused = true)]
+    async fn content_may_not_come_too_slowly() {
+        let slow = Terms { stalled: Duration::from_secs(60), slowest: 1000, ..terms(1_800_000) };
+        let mut waits =
+            Waits { began: Instant::now(), may_say_farewell: true, last_words: None, content: None, quiet_since: None };
+        let until = |waits: &mut Waits, content: bool| {
+            let session = Echo { content, ..Echo::default() };
+            waits.content_until(&session, &slow).map(|until| until.duration_since(waits.began).as_secs())
+        };
+        assert_eq!(until(&mut waits, false), None);
+        assert_eq!(until(&mut waits, true), Some(60));
+        tokio::time::advance(Duration::from_secs(50)).await;
+        waits.has_come(1);
+        assert_eq!(until(&mut waits, true), Some(60), "a byte is not enough");
+        waits.has_come(100_000);
+        assert_eq!(until(&mut waits, true), Some(160));
+        assert_eq!(until(&mut waits, false), None, "it is there");
+        assert_eq!(until(&mut waits, true), Some(110), "the next has its own time");
+    }
+
+    /// One that took a piece now and then held its text for half a day.
+    #[tokio::test(start_paused = true)]
+    async fn large_content_may_not_be_taken_too_slowly() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let mut socket = Conversation::Clear(listener.accept().await.unwrap().0);
+        let slow = Terms { stalled: Duration::from_secs(60), slowest: 1 << 20, ..terms(1_800_000) };
+        let large = vec![b'x'; 64 << 20];
+        let (mut line, mut output) = (Line::new(&mut socket), BytesMut::new());
+        let begin = Instant::now();
+        let take = async {
+            let mut piece = vec![0; 256 * 1024];
+            while client.read_exact(&mut piece).await.is_ok() {
+                tokio::time::sleep(Duration::from_secs(30)).await;
+            }
+        };
+        let ended = tokio::select! {
+            ended = gather(&mut line, &mut output, &large, &slow) => ended,
+            () = take => panic!("nothing came any more"),
+        };
+        assert_eq!(ended.unwrap_err().kind(), io::ErrorKind::TimedOut);
+        assert!(begin.elapsed() <= Duration::from_secs(130), "{:?}", begin.elapsed());
     }
 }

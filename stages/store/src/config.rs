@@ -73,6 +73,11 @@ pub struct Logins {
 }
 
 impl Config {
+    /// What all texts and what is put in order may take in memory, in bytes.
+    pub fn most_of_texts(&self) -> u64 {
+        crate::texts::most(self.texts)
+    }
+
     /// Reads the section; the folder's default lies in `var`.
     pub fn read(mut section: Section, var: &Path) -> Self {
         let count = |number: u64| usize::try_from(number).unwrap_or(usize::MAX);
@@ -144,7 +149,7 @@ fn texts(section: &mut Section) -> ByteSize {
                 "texts",
                 "256MiB",
                 "1MiB"..="64GiB",
-                "Room for the texts that readers are being sent; an account has a quarter at most, so that one cannot keep the others waiting. Beside it there is as much for what SORT and THREAD put in order, of which an account has half.",
+                "Room for the texts that readers are being sent; an account has a quarter at most, so that one cannot keep the others waiting. Beside it there is as much for the messages that readers append, half as much for texts of at most 1 MiB, which large ones so never keep waiting, and as much for what SORT and THREAD put in order.",
     )
 }
 

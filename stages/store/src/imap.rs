@@ -12,7 +12,6 @@ use std::net::IpAddr;
 use runtime::driver::Backend;
 use wire::imap::{Answer, ImapSession, Question, View};
 
-use self::append::Receiving;
 use self::changing::Flagging;
 use self::fetching::Ahead;
 use crate::logins::{Attempt, Login, Logins};
@@ -35,7 +34,7 @@ pub(crate) struct Reading {
     /// Texts that are read meanwhile.
     ahead: Option<Ahead>,
     /// Room for the messages that are being received.
-    receiving: Receiving,
+    receiving: Gathered,
     /// Its place among the account's sessions.
     seat: Option<Seat>,
     mailbox: Option<i64>,
@@ -62,7 +61,7 @@ impl Reading {
             held: None,
             gathered: Gathered::default(),
             ahead: None,
-            receiving: Receiving::default(),
+            receiving: Gathered::default(),
             seat: None,
             mailbox: None,
             open: None,
@@ -123,6 +122,7 @@ impl Reading {
         let mailbox = self.mailbox;
         match (question, mailbox) {
             (Question::Mailboxes, _) => self.mailboxes(account).await,
+            (Question::Mailbox(name), _) => self.mailbox(account, name).await,
             (Question::MailboxesWithDeleted, _) => self.mailboxes_with_deleted(account).await,
             (Question::Manage(manage), _) => self.manage(account, manage).await,
             (Question::Quota, _) => self.quota(account).await,
@@ -140,6 +140,7 @@ impl Reading {
                 self.search(account, mailbox, criteria, asked).await
             }
             (Question::Gather(bytes), _) => self.gather(account, bytes),
+            (Question::Receive(bytes), _) => self.receive(account, bytes).await,
             (Question::Outlines(uids), Some(mailbox)) => self.outlines(account, mailbox, uids).await,
             (Question::Texts { now, ahead }, Some(mailbox)) => self.texts(account, mailbox, now, ahead).await,
             (Question::Changes, Some(mailbox)) => self.view_again(account, mailbox).await,

@@ -1,5 +1,5 @@
-//! Room in memory for what readers are sent, and for what of theirs is put in order: each with one bound for all, of which each
-//! account has a share.
+//! Room in memory for what readers are sent, for what they bring in, and for what of theirs is put in order: each with one
+//! bound for all, of which each account has a share.
 //!
 //! A slow reader holds its text until it has taken it, so without a bound one account with many connections could fill the
 //! memory. Who finds no room in time is told to come again.
@@ -13,10 +13,18 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// A text is there as it was read, and as it is sent.
 const COPIES: u64 = 2;
-/// An account may have so much of all the room for texts.
+/// An account may have so much of all the room for large texts, and of that for what it brings in.
 const SHARE: u64 = 4;
+/// Texts up to this size have half as much room of their own, so that a few accounts whose clients take large ones slowly
+/// keep nobody from reading ordinary mail: a load of a FETCH has so much.
+const SMALL: u64 = 1 << 20;
+/// And so much of that an account may have: some loads, or some hundreds of ordinary texts.
+const SMALL_SHARE: u64 = 8;
 /// And so much of that for putting in order, where the default has room for half a million messages of one account.
 const ORDERED: u64 = 2;
+/// Small texts, large ones, what is brought in, what is put in order: the part of the configured size that each has, and the
+/// part of it that an account may have.
+const POOLS: [(u64, u64); 4] = [(2, SMALL_SHARE), (1, SHARE), (1, SHARE), (1, ORDERED)];
 /// How long a reader waits for room: less than its client does.
 const WAIT: Duration = Duration::from_secs(20);
 /// Accounts that are remembered before those without readers are forgotten.
@@ -25,7 +33,9 @@ const ACCOUNTS: usize = 10_000;
 /// The room.
 #[derive(Clone)]
 pub(crate) struct Texts {
-    reading: Pool,
+    small: Pool,
+    large: Pool,
+    receiving: Pool,
     ordering: Pool,
     searches: Arc<Semaphore>,
 }
@@ -55,21 +65,23 @@ pub(crate) struct Held {
     _semaphore: Arc<Semaphore>,
 }
 
-/// Room for what is put in order, which grows.
+/// Room for what is put in order or received, which grows.
 #[derive(Default)]
 pub(crate) struct Gathered {
     held: Vec<Held>,
     bytes: u64,
 }
 
+/// What all of it may take, in bytes, where the configured size is this.
+pub(crate) fn most(size: ByteSize) -> u64 {
+    POOLS.iter().fold(0, |sum, (part, _)| sum.saturating_add(size.0 / part))
+}
+
 impl Texts {
     pub(crate) fn new(size: ByteSize) -> Self {
         let searches = std::thread::available_parallelism().map_or(1, usize::from);
-        Self {
-            reading: Pool::new(size.0, SHARE),
-            ordering: Pool::new(size.0, ORDERED),
-            searches: Arc::new(Semaphore::new(searches)),
-        }
+        let [small, large, receiving, ordering] = POOLS.map(|(part, share)| Pool::new(size.0 / part, share));
+        Self { small, large, receiving, ordering, searches: Arc::new(Semaphore::new(searches)) }
     }
 
     /// Room for a text of this size. One that is larger than an account's share takes all of that.
@@ -77,7 +89,7 @@ impl Texts {
     /// # Errors
     /// When there was none for a while.
     pub(crate) async fn take(&self, account: i64, size: u64) -> anyhow::Result<Held> {
-        self.reading.take(account, size.saturating_mul(COPIES)).await
+        self.reading(size).take(account, size.saturating_mul(COPIES)).await
     }
 
     /// A turn at searching through texts, of which the largest has this size: each search keeps a core busy, and more of
@@ -94,13 +106,29 @@ impl Texts {
     /// Room for what is wanted early, or more than one text: only while half of all and of the share stays free, so that
     /// whoever needs room for one text finds it.
     pub(crate) fn try_take(&self, account: i64, size: u64) -> Option<Held> {
-        self.reading.take_at_once(account, size.saturating_mul(COPIES), Leaving::Half)
+        self.reading(size).take_at_once(account, size.saturating_mul(COPIES), Leaving::Half)
     }
 
-    /// Room for more of what has some already, if there is any: whoever has some must not wait, or all of them might wait for
-    /// each other.
-    pub(crate) fn take_more(&self, account: i64, size: u64) -> Option<Held> {
-        self.reading.take_at_once(account, size.saturating_mul(COPIES), Leaving::Nothing)
+    fn reading(&self, size: u64) -> &Pool {
+        if size <= SMALL { &self.small } else { &self.large }
+    }
+
+    /// Makes room for so many bytes of what is received. Says whether there is some: whoever has some already must not wait
+    /// for more, or all of them might wait for each other.
+    ///
+    /// # Errors
+    /// When there was none for a while.
+    pub(crate) async fn receive(&self, account: i64, gathered: &mut Gathered, bytes: u64) -> anyhow::Result<bool> {
+        let more = bytes.saturating_sub(gathered.bytes);
+        let wanted = more.saturating_mul(COPIES);
+        gathered.held.push(if gathered.held.is_empty() {
+            self.receiving.take(account, wanted).await?
+        } else {
+            let Some(held) = self.receiving.take_at_once(account, wanted, Leaving::Nothing) else { return Ok(false) };
+            held
+        });
+        gathered.bytes += more;
+        Ok(true)
     }
 
     /// Makes room for so many bytes of what is put in order. Says whether an account may have so much.
@@ -178,12 +206,12 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn an_account_has_its_share_and_all_have_the_room() {
-        let texts = Texts::new(ByteSize::mib(4));
+        let texts = Texts::new(ByteSize::mib(16));
         let whole_share = texts.take(1, 1 << 30).await.unwrap();
-        assert!(texts.take(1, 1024).await.is_err(), "the share is taken");
-        let other = texts.take(2, 256 << 10).await.unwrap();
+        assert!(texts.take(1, SMALL + 1).await.is_err(), "the share is taken");
+        let other = texts.take(2, SMALL + 1).await.unwrap();
         drop(whole_share);
-        let _again = texts.take(1, 1024).await.unwrap();
+        let _again = texts.take(1, SMALL + 1).await.unwrap();
         drop(other);
         let mut held = Vec::new();
         for account in 10..13 {
@@ -191,17 +219,34 @@ mod tests {
         }
         assert!(texts.take(13, 1 << 30).await.is_err(), "all the room is taken");
         held.pop();
-        assert!(texts.take(13, 512 << 10).await.is_ok());
+        assert!(texts.take(13, 2 << 20).await.is_ok());
+    }
+
+    /// Four accounts that announced large messages, or took large texts as slowly as they could, stopped all reading.
+    #[tokio::test(start_paused = true)]
+    async fn large_texts_and_what_is_received_keep_no_ordinary_text_waiting() {
+        let texts = Texts::new(ByteSize::mib(64));
+        let mut held = Vec::new();
+        let mut receiving = [const { Gathered { held: Vec::new(), bytes: 0 } }; 4];
+        for (account, receiving) in (1..).zip(&mut receiving) {
+            held.push(texts.take(account, 25 << 20).await.unwrap());
+            for mib in 1..=8 {
+                assert!(texts.receive(account, receiving, mib << 20).await.unwrap());
+            }
+        }
+        assert!(texts.take(9, 2 << 20).await.is_err(), "large ones wait");
+        assert!(!texts.receive(1, &mut receiving[0], 9 << 20).await.unwrap(), "the share is taken");
+        assert!(texts.take(1, SMALL).await.is_ok() && texts.take(9, 4096).await.is_ok());
     }
 
     #[tokio::test]
     async fn what_is_early_leaves_half_of_the_room() {
-        let texts = Texts::new(ByteSize::mib(8));
+        let texts = Texts::new(ByteSize::mib(32));
         let early: Vec<_> = (0..9).map(|_| texts.try_take(1, 256 << 10)).collect();
         assert_eq!(early.iter().flatten().count(), 2, "half of the share of 2 MiB");
         let others: Vec<_> = (2..20).map(|account| texts.try_take(account, 512 << 10)).collect();
-        assert_eq!(others.iter().flatten().count(), 3, "half of all");
-        assert!(texts.take(1, 512 << 10).await.is_ok() && texts.take(30, 1 << 30).await.is_ok());
+        assert_eq!(others.iter().flatten().count(), 7, "half of all 16 MiB");
+        assert!(texts.take(1, 512 << 10).await.is_ok() && texts.take(30, SMALL).await.is_ok());
     }
 
     #[tokio::test]

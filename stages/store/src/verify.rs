@@ -11,7 +11,7 @@ use rusqlite::{Connection, OptionalExtension as _, Row, params};
 
 use crate::node::shard_folders;
 use crate::pack::{self, Place};
-use crate::shard::{DELETED, SEEN, marks, reader, redo, schema};
+use crate::shard::{DELETED, SEEN, Words, marks, reader, redo, schema};
 
 /// Rows of bodies that are asked for at once.
 const ROWS: u32 = 1000;
@@ -153,9 +153,10 @@ fn counts(snapshot: &Connection, tell: &mut dyn FnMut(&str)) -> anyhow::Result<(
     while let Some(row) = mailboxes.next()? {
         let (id, name, account): (i64, String, i64) = (row.get(0)?, row.get(1)?, row.get(2)?);
         let counted: [i64; 4] = [row.get(3)?, row.get(4)?, row.get(5)?, row.get(6)?];
-        let mut marks = marks::since(snapshot, id, 0)?.into_iter().collect();
+        let mut words = Words::default();
+        let mut marks = marks::since(snapshot, id, 0, &mut words)?.into_iter().collect();
         let mut here = [0; 4];
-        for message in reader::messages(snapshot, id, 0, &mut marks)? {
+        for message in reader::messages(snapshot, id, 0, &mut marks, &mut words)? {
             here[0] += 1;
             here[1] += i64::from(message.flags & SEEN == 0);
             here[2] += i64::from(message.flags & DELETED != 0);

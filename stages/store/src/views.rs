@@ -14,7 +14,7 @@ use runtime::config::ByteSize;
 use rusqlite::Connection;
 use wire::imap::{MessageRow, Rows, View, WeakRows};
 
-use crate::shard::{self, Mailbox, REMEMBERED, Shard, marks, reader};
+use crate::shard::{self, Mailbox, REMEMBERED, Shard, Words, marks, reader};
 
 /// Bytes of a view beside its messages.
 const OVERHEAD: u64 = 200;
@@ -161,21 +161,24 @@ impl Views {
 
 /// The messages of a mailbox, by what has changed in a view that is known, or all of them.
 fn messages(snapshot: &Connection, mailbox: &Mailbox, known: Option<&View>) -> rusqlite::Result<Rows> {
+    let mut words = Words::default();
     let Some(known) = known else {
-        let mut marks = marks::since(snapshot, mailbox.id, 0)?.into_iter().collect();
-        return Ok(reader::messages(snapshot, mailbox.id, 0, &mut marks)?.into_iter().map(row).collect());
+        let mut marks = marks::since(snapshot, mailbox.id, 0, &mut words)?.into_iter().collect();
+        return Ok(reader::messages(snapshot, mailbox.id, 0, &mut marks, &mut words)?.into_iter().map(row).collect());
     };
     let since = i64::try_from(known.modseq).unwrap_or(i64::MAX);
-    let mut marks = marks::since(snapshot, mailbox.id, since)?;
+    let mut marks = marks::since(snapshot, mailbox.id, since, &mut words)?;
     let new = marks.partition_point(|(uid, _)| number(*uid) < known.uidnext);
     let mut new = marks.split_off(new).into_iter().collect();
-    let new = reader::messages(snapshot, mailbox.id, known.uidnext.into(), &mut new)?;
+    let new = reader::messages(snapshot, mailbox.id, known.uidnext.into(), &mut new, &mut words)?;
     let gone: Vec<u32> = reader::gone(snapshot, mailbox.id, since)?.into_iter().map(number).collect();
     let changed = known.messages.changed(
         &marks,
         |(uid, _)| number(*uid),
         |row, (_, mark)| {
-            let keywords = shared(&mark.keywords, &row.keywords);
+            // Those that lie in memory already.
+            let keywords = if mark.keywords == row.keywords { &row.keywords } else { &mark.keywords };
+            let keywords = Arc::clone(keywords);
             MessageRow { flags: mark.flags, keywords, modseq: mark.modseq.unsigned_abs(), ..*row }
         },
     );
@@ -205,22 +208,11 @@ pub(crate) fn number(value: i64) -> u32 {
     u32::try_from(value).unwrap_or(u32::MAX)
 }
 
-/// The same as are known, if they are. Those of a message that has none are not compared: an empty `String` points nowhere,
-/// and processors take a hundred times as long over no bytes there as over some elsewhere.
-fn shared(keywords: &str, known: &Arc<str>) -> Arc<str> {
-    if !keywords.is_empty() && *keywords == **known { Arc::clone(known) } else { words(keywords) }
-}
-
-/// Nothing is set aside for the messages that have none.
-fn words(keywords: &str) -> Arc<str> {
-    if keywords.is_empty() { Arc::default() } else { keywords.into() }
-}
-
 fn row(message: shard::Message) -> MessageRow {
     MessageRow {
         uid: number(message.uid),
         flags: message.flags,
-        keywords: words(&message.keywords),
+        keywords: message.keywords,
         size: u64::try_from(message.size).unwrap_or(0),
         received: message.received,
         modseq: message.modseq.unsigned_abs(),

@@ -10,7 +10,7 @@ use crate::shard::{
     Appended, Appending, Change, CopyMode, Copying, Limits, Mailbox, Outlined, PORTION, Placed, Placing, Refusal,
     StoreError,
 };
-use crate::texts::Held;
+use crate::texts::Gathered;
 use crate::views::number;
 
 /// A message of so many bytes is asked about before it is sent: a smaller one costs less than the question.
@@ -21,18 +21,11 @@ const LONG: usize = 1 << 20;
 /// nearly nothing, and each of them lies in memory while its mailbox is open. For mail that is delivered this is no limit.
 const MESSAGES: u64 = 1_000_000;
 
-/// Room for the messages of an APPEND, so many bytes of it.
-#[derive(Default)]
-pub(super) struct Receiving {
-    held: Vec<Held>,
-    bytes: u32,
-}
-
 impl Reading {
-    /// Room for messages that are about to be sent, or have been.
+    /// Whether messages may be put in that are about to be sent, or have been.
     pub(super) async fn make_room(&mut self, account: i64, name: String, size: u32) -> anyhow::Result<Answer> {
-        let Receiving { mut held, bytes } = std::mem::take(&mut self.receiving);
         if size == 0 {
+            self.receiving = Gathered::default();
             return Ok(Answer::Done);
         }
         if size >= LOOKED_AT {
@@ -46,15 +39,13 @@ impl Reading {
                 return Ok(Answer::No(No::Full));
             }
         }
-        held.push(if held.is_empty() {
-            self.room.take(account, size.into()).await?
-        } else {
-            let more = self.room.take_more(account, size.saturating_sub(bytes).into());
-            let Some(more) = more else { return Ok(Answer::Unavailable) };
-            more
-        });
-        self.receiving = Receiving { held, bytes: size };
         Ok(Answer::Done)
+    }
+
+    /// Room for what is being received.
+    pub(super) async fn receive(&mut self, account: i64, bytes: u64) -> anyhow::Result<Answer> {
+        let is_there = self.room.receive(account, &mut self.receiving, bytes).await?;
+        Ok(if is_there { Answer::Done } else { Answer::Unavailable })
     }
 
     pub(super) async fn append(&mut self, account: i64, appended: imap::Appended) -> anyhow::Result<Answer> {
@@ -212,23 +203,26 @@ mod tests {
         assert_eq!(view.messages.len(), 3, "what is delivered is stored");
     }
 
-    /// What has come is kept while room is asked for what comes next.
+    /// What has come is counted while room is asked for what comes next; what is only announced is not.
     #[tokio::test]
     async fn messages_of_one_command_take_their_room_together() {
-        const MIB: u32 = 1 << 20;
+        const MIB: u64 = 1 << 20;
         let (_folder, mut reading, _database) = site().await;
         deliver(&reading, 1, "", "one").await;
-        let room = async |reading: &mut Reading, size| reading.make_room(1, "INBOX".to_owned(), size).await.unwrap();
-        assert_eq!(room(&mut reading, 4 * MIB).await, Answer::Done);
-        assert_eq!(room(&mut reading, 6 * MIB).await, Answer::Done);
+        let inbox = || "INBOX".to_owned();
+        assert_eq!(reading.make_room(1, inbox(), 25 << 20).await.unwrap(), Answer::Done);
         // The account may have 16 MiB, which is 8 of messages.
-        assert!(reading.room.take_more(1, 3 << 20).is_none(), "what has come is counted");
-        let other = reading.room.take_more(1, 2 << 20).unwrap();
-        assert_eq!(room(&mut reading, 7 * MIB).await, Answer::Unavailable, "at once");
-        assert_eq!(room(&mut reading, 6 * MIB).await, Answer::Done, "what was kept was given back");
-        assert_eq!(room(&mut reading, 0).await, Answer::Done);
+        let mut other = Gathered::default();
+        assert!(reading.room.receive(1, &mut other, 8 * MIB).await.unwrap(), "nothing has come");
         drop(other);
-        assert!(reading.room.take_more(1, 8 << 20).is_some());
+        assert_eq!(reading.receive(1, 4 * MIB).await.unwrap(), Answer::Done);
+        assert_eq!(reading.make_room(1, inbox(), 2 << 20).await.unwrap(), Answer::Done);
+        assert_eq!(reading.receive(1, 6 * MIB).await.unwrap(), Answer::Done);
+        let mut other = Gathered::default();
+        assert!(reading.room.receive(1, &mut other, 2 * MIB).await.unwrap());
+        assert_eq!(reading.receive(1, 7 * MIB).await.unwrap(), Answer::Unavailable, "at once");
+        assert_eq!(reading.make_room(1, inbox(), 0).await.unwrap(), Answer::Done);
+        assert!(reading.room.receive(1, &mut other, 8 * MIB).await.unwrap(), "it was given back");
     }
 
     #[tokio::test]

@@ -268,7 +268,8 @@ pub(super) mod tests {
         let (_folder, mut reading, database) = site().await;
         deliver(&reading, 1, "", "Subject: one\r\n\r\n").await;
         database.execute_batch("DELETE FROM outlines").unwrap();
-        reading.held = Some(reading.room.take(1, 1 << 30).await.unwrap());
+        reading.room = crate::texts::Texts::new(ByteSize::mib(16));
+        reading.held = Some(reading.room.take(1, 1 << 20).await.unwrap());
         assert_eq!(fields(&mut reading, &[1]).await.0, 1);
     }
 
@@ -362,7 +363,8 @@ pub(super) mod tests {
         let (_folder, mut reading, _) = site().await;
         deliver(&reading, 1, "", "1").await;
         deliver(&reading, 2, "", "2").await;
-        let _most = reading.room.take(1, 5 << 20).await.unwrap();
+        reading.room = crate::texts::Texts::new(ByteSize::mib(16));
+        let _most = reading.room.take(1, 400 << 10).await.unwrap();
         assert_eq!(load(&mut reading, &[1, 2], &[2]).await.unwrap(), [(1, "1".to_owned())]);
         assert!(reading.ahead.is_none());
     }

@@ -1,9 +1,13 @@
 //! Mailboxes of the account: which there are, and what becomes of them.
 
+use std::collections::HashMap;
+use std::path::Path;
+
+use rusqlite::Connection;
 use wire::imap::{Answer, Mailbox, Manage, No, flags};
 
 use super::Reading;
-use crate::shard::{self, Change, Refusal, StoreError};
+use crate::shard::{self, Change, Refusal, StoreError, reader};
 use crate::views::number;
 
 impl Reading {
@@ -19,7 +23,17 @@ impl Reading {
         Ok(Answer::Mailboxes(listed.chain(names.into_iter().map(only_subscribed)).collect()))
     }
 
-    /// The same, with the bytes of what is marked as deleted. They are not counted: where there is any, all is looked at.
+    /// One of them, if it is there.
+    pub(super) async fn mailbox(&self, account: i64, name: String) -> anyhow::Result<Answer> {
+        let shard = self.node.shard(account);
+        let find = move |connection: &Connection, _: &Path| Ok(reader::named(connection, account, &name)?);
+        let Some(found) = shard.reader.ask(find).await? else { return Ok(Answer::Mailboxes(Vec::new())) };
+        let numbers = HashMap::from([(found.id, found.uidnext)]);
+        let recent = shard.reader.recent(&shard.notices.recent, numbers).await?.values().sum();
+        Ok(Answer::Mailboxes(vec![listed(found, recent)]))
+    }
+
+    /// All, with the bytes of what is marked as deleted. They are not counted: where there is any, all is looked at.
     pub(super) async fn mailboxes_with_deleted(&self, account: i64) -> anyhow::Result<Answer> {
         let mut answer = self.mailboxes(account).await?;
         let Answer::Mailboxes(all) = &mut answer else { return Ok(answer) };

@@ -171,7 +171,7 @@ mod tests {
     async fn without_room_texts_come_one_by_one() {
         let (_folder, node, open) = site(&[100; 4]).await;
         let (mut early, room) = (Early::default(), Texts::new(ByteSize::mib(8)));
-        let _most = room.take(1, 512 << 10).await.unwrap();
+        let _most = room.take(1, 200 << 10).await.unwrap();
         for index in 0..4 {
             assert_eq!(take(&mut early, (&node, &open, &room), index).await, 0);
         }

@@ -5,7 +5,7 @@ use rusqlite::{OptionalExtension as _, Row, Statement};
 use super::mailboxes::Done;
 use super::marks::{self, Mark, Marks};
 use super::writer::Gathering;
-use super::{Change, FlagChange, StoreError};
+use super::{Change, StoreError};
 
 /// What was expunged is remembered for so many changes of its mailbox: some MB at most, where each mail that comes goes
 /// again. A client that was away for longer is told of all UIDs that are not there.
@@ -14,12 +14,71 @@ pub(crate) const REMEMBERED: i64 = 100_000;
 pub(crate) const SEEN: i64 = 1;
 /// The flag by which a reader says what is to be expunged.
 pub(crate) const DELETED: i64 = 8;
+/// Keywords of one message: they lie in its row, which every look at the mailbox reads.
+pub(super) const MOST_KEYWORDS: usize = 50;
+/// And their bytes, together with the spaces between: as long as a mailbox is open, those of all its messages lie in memory.
+pub(super) const KEYWORD_BYTES: usize = 1000;
 
 const AS_IT_CAME: &str = "SELECT flags, keywords, modseq FROM messages WHERE mailbox = ? AND uid = ?";
 
+/// Flags to be set, added or taken away.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FlagChange {
+    /// How they change.
+    pub how: FlagMode,
+    /// Bits of the system flags.
+    pub flags: i64,
+    /// Keywords.
+    pub keywords: Vec<String>,
+}
+
+/// How flags change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FlagMode {
+    /// These and no others.
+    Set,
+    /// These too.
+    Add,
+    /// Not these.
+    Remove,
+}
+
+impl FlagChange {
+    /// The flags and keywords after the change; keywords are kept apart by spaces. None if there would be too
+    /// many, or too long ones.
+    fn apply(&self, flags: i64, keywords: &str) -> Option<(i64, String)> {
+        let flags = match self.how {
+            FlagMode::Set => self.flags,
+            FlagMode::Add => flags | self.flags,
+            FlagMode::Remove => flags & !self.flags,
+        };
+        if self.keywords.is_empty() && self.how != FlagMode::Set {
+            return Some((flags, keywords.to_owned()));
+        }
+        let mut words: Vec<&str> = keywords.split(' ').filter(|word| !word.is_empty()).collect();
+        let named = |word: &str| self.keywords.iter().any(|keyword| keyword.eq_ignore_ascii_case(word));
+        match self.how {
+            FlagMode::Set => words = self.keywords.iter().map(String::as_str).collect(),
+            FlagMode::Add => {
+                let known = words.clone();
+                let is_new = |word: &&str| !known.iter().any(|known| known.eq_ignore_ascii_case(word));
+                words.extend(self.keywords.iter().map(String::as_str).filter(is_new));
+            }
+            FlagMode::Remove => words.retain(|word| !named(word)),
+        }
+        let joined = words.join(" ");
+        // What has been more is not kept from becoming less.
+        let may_be = words.len() <= MOST_KEYWORDS && joined.len() <= KEYWORD_BYTES || joined.len() <= keywords.len();
+        may_be.then_some((flags, joined))
+    }
+}
+
 /// The flags with which a message came; none if it is not there.
 fn as_it_came(read: &mut Statement<'_>, mailbox: i64, uid: i64) -> rusqlite::Result<Option<Mark>> {
-    let mark = |row: &Row<'_>| Ok(Mark { flags: row.get(0)?, keywords: row.get(1)?, modseq: row.get(2)? });
+    let mark = |row: &Row<'_>| {
+        let keywords = row.get_ref(1)?.as_str()?.into();
+        Ok(Mark { flags: row.get(0)?, keywords, modseq: row.get(2)? })
+    };
     read.query_row([mailbox, uid], mark).optional()
 }
 
@@ -53,13 +112,13 @@ impl<'a> Flagging<'a> {
             self.result = Err(StoreError::TooManyKeywords);
             return false;
         };
-        if (flags, &keywords) == (mark.flags, &mark.keywords) {
+        if (flags, &*keywords) == (mark.flags, &*mark.keywords) {
             return false;
         }
         self.unseen += (mark.flags & SEEN) - (flags & SEEN);
         self.deleted += (flags & DELETED) / DELETED - (mark.flags & DELETED) / DELETED;
         self.count += 1;
-        *mark = Mark { flags, keywords, modseq: self.modseq };
+        *mark = Mark { flags, keywords: keywords.into(), modseq: self.modseq };
         true
     }
 }
@@ -186,5 +245,50 @@ impl Gathering<'_> {
         self.transaction.prepare_cached(tombstone)?.execute([mailbox, modseq, uid])?;
         self.transaction.prepare_cached("UPDATE bodies SET refs = refs - 1 WHERE id = ?")?.execute([body])?;
         Ok(Some(size))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[track_caller]
+    fn check(how: FlagMode, change: (i64, &[&str]), before: (i64, &str), want: (i64, &str)) {
+        let keywords = change.1.iter().map(|&word| word.to_owned()).collect();
+        let (flags, words) = FlagChange { how, flags: change.0, keywords }.apply(before.0, before.1).unwrap();
+        assert_eq!((flags, words.as_str()), want);
+    }
+
+    #[test]
+    fn flags_change() {
+        check(FlagMode::Set, (2, &["a"]), (1, "b c"), (2, "a"));
+        check(FlagMode::Add, (2, &["A", "b"]), (1, "a"), (3, "a b"));
+        check(FlagMode::Remove, (1, &["A"]), (3, "a b"), (2, "b"));
+        check(FlagMode::Remove, (4, &["x"]), (3, ""), (3, ""));
+    }
+
+    #[test]
+    fn keywords_have_a_bound() {
+        let named = |range: std::ops::Range<usize>| range.map(|at| format!("k{at}")).collect::<Vec<_>>();
+        let add = |keywords| FlagChange { how: FlagMode::Add, flags: 0, keywords }.apply(0, &named(0..40).join(" "));
+        assert!(add(named(0..50)).is_some());
+        assert_eq!(add(named(30..51)), None);
+    }
+
+    /// Fifty of 64 bytes each, in every message, were more than three KB of memory a message.
+    #[test]
+    fn keywords_of_a_message_have_a_bound_together() {
+        let change = |how, word: &str, before: &str| {
+            let change = FlagChange { how, flags: 0, keywords: vec![word.to_owned()] };
+            change.apply(0, before).map(|(_, keywords)| keywords)
+        };
+        let (long, other) = ("x".repeat(499), "z".repeat(498));
+        assert_eq!(change(FlagMode::Add, "y", &format!("{long} {other}")), Some(format!("{long} {other} y")));
+        assert_eq!(change(FlagMode::Add, "y", &format!("{long} {other}z")), None);
+        // What came before there was such a bound.
+        let more = format!("{long} {long} {long} y");
+        assert_eq!(change(FlagMode::Add, "Y", &more).as_deref(), Some(&*more));
+        assert_eq!(change(FlagMode::Remove, "y", &more), Some(format!("{long} {long} {long}")));
     }
 }

@@ -5,9 +5,12 @@
 //! A message that has a mark is there: whoever removes it removes its mark with it.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use rusqlite::types::Type;
 use rusqlite::{Connection, OptionalExtension as _, params};
+
+use super::Words;
 
 /// The UIDs of a block differ in so many bits at most.
 const BITS: u32 = 8;
@@ -17,7 +20,7 @@ const BITS: u32 = 8;
 pub(crate) struct Mark {
     pub(crate) flags: i64,
     /// With spaces between.
-    pub(crate) keywords: String,
+    pub(crate) keywords: Arc<str>,
     pub(crate) modseq: i64,
 }
 
@@ -41,19 +44,24 @@ pub(super) fn block(connection: &Connection, mailbox: i64, uid: i64) -> rusqlite
     let found: Option<Vec<u8>> =
         connection.prepare_cached(sql)?.query_row(params![mailbox, block], |row| row.get(0)).optional()?;
     let mut marks = Vec::with_capacity(1 << BITS);
-    decode(block, &found.unwrap_or_default(), |uid, mark| marks.push((uid, mark)))?;
+    decode(block, &found.unwrap_or_default(), &mut Words::default(), |uid, mark| marks.push((uid, mark)))?;
     Ok(marks)
 }
 
 /// What was marked after this MODSEQ, by UID.
-pub(crate) fn since(connection: &Connection, mailbox: i64, modseq: i64) -> rusqlite::Result<Vec<(i64, Mark)>> {
+pub(crate) fn since(
+    connection: &Connection,
+    mailbox: i64,
+    modseq: i64,
+    words: &mut Words,
+) -> rusqlite::Result<Vec<(i64, Mark)>> {
     let sql = "SELECT block, marks FROM marks WHERE mailbox = ? AND modseq > ?";
     let mut statement = connection.prepare_cached(sql)?;
     let mut rows = statement.query([mailbox, modseq])?;
     let mut marks = Vec::new();
     while let Some(row) = rows.next()? {
         let later = |uid, mark: Mark| marks.extend((mark.modseq > modseq).then_some((uid, mark)));
-        decode(row.get(0)?, row.get_ref(1)?.as_blob()?, later)?;
+        decode(row.get(0)?, row.get_ref(1)?.as_blob()?, words, later)?;
     }
     marks.sort_by_key(|(uid, _)| *uid);
     Ok(marks)
@@ -90,9 +98,9 @@ fn encode<'a>(marks: impl Iterator<Item = (&'a i64, &'a Mark)>) -> Vec<u8> {
     block
 }
 
-fn decode(block: i64, mut bytes: &[u8], mut found: impl FnMut(i64, Mark)) -> rusqlite::Result<()> {
+fn decode(block: i64, mut bytes: &[u8], words: &mut Words, mut found: impl FnMut(i64, Mark)) -> rusqlite::Result<()> {
     while !bytes.is_empty() {
-        let (uid, mark) = take(block, &mut bytes).ok_or_else(|| {
+        let (uid, mark) = take(block, &mut bytes, words).ok_or_else(|| {
             rusqlite::Error::FromSqlConversionFailure(1, Type::Blob, "a block of marks breaks off".into())
         })?;
         found(uid, mark);
@@ -100,12 +108,12 @@ fn decode(block: i64, mut bytes: &[u8], mut found: impl FnMut(i64, Mark)) -> rus
     Ok(())
 }
 
-fn take(block: i64, bytes: &mut &[u8]) -> Option<(i64, Mark)> {
+fn take(block: i64, bytes: &mut &[u8], words: &mut Words) -> Option<(i64, Mark)> {
     let uid = (block << BITS) + i64::from(*bytes.split_off_first()?);
     let flags = i64::from(*bytes.split_off_first()?);
     let modseq = i64::try_from(take_number(bytes)?).ok()?;
     let length = usize::try_from(take_number(bytes)?).ok()?;
-    let keywords = str::from_utf8(bytes.split_off(..length)?).ok()?.to_owned();
+    let keywords = words.share(str::from_utf8(bytes.split_off(..length)?).ok()?);
     Some((uid, Mark { flags, keywords, modseq }))
 }
 
@@ -139,16 +147,16 @@ mod tests {
     proptest! {
         #[test]
         fn a_block_is_read_as_it_was_written(marks in proptest::collection::btree_map(512i64..768, (0i64..256, "[a-z ]{0,9}", 0i64..i64::MAX), 0..256)) {
-            let mark = |(flags, keywords, modseq)| Mark { flags, keywords, modseq };
+            let mark = |(flags, keywords, modseq): (i64, String, i64)| Mark { flags, keywords: keywords.into(), modseq };
             let marks: Marks = marks.into_iter().map(|(uid, what)| (uid, mark(what))).collect();
             let mut again = Marks::new();
-            decode(2, &encode(marks.iter()), |uid, mark| drop(again.insert(uid, mark))).unwrap();
+            decode(2, &encode(marks.iter()), &mut Words::default(), |uid, mark| drop(again.insert(uid, mark))).unwrap();
             prop_assert_eq!(again, marks);
         }
 
         #[test]
         fn no_bytes_make_it_panic(bytes: Vec<u8>) {
-            let _ = decode(0, &bytes, |_, _| {});
+            let _ = decode(0, &bytes, &mut Words::default(), |_, _| {});
         }
     }
 }

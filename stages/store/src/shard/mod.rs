@@ -19,6 +19,7 @@ pub(crate) mod schema;
 mod search;
 mod sound;
 mod sweep;
+mod words;
 mod writer;
 
 use std::fs::File;
@@ -32,6 +33,8 @@ use runtime::aside;
 use tokio::sync::{mpsc, oneshot};
 
 pub(crate) use changes::{DELETED, REMEMBERED, SEEN};
+pub use changes::{FlagChange, FlagMode};
+use changes::{KEYWORD_BYTES, MOST_KEYWORDS};
 pub(crate) use index::Index;
 pub(crate) use indexed::Indexed;
 pub use mailboxes::{Manage, Refusal};
@@ -45,13 +48,11 @@ pub(crate) use reader::{Held, Mailbox, Message, Reader};
 pub(crate) use recent::Claim;
 pub(crate) use search::Search;
 pub(crate) use sweep::{Carried, Sweep, remove};
+pub(crate) use words::Words;
 use writer::{Command, Work, Writer};
 
 /// Deliveries and changes that may wait for a shard's writer; whoever comes then waits before that.
 const QUEUE: usize = 4096;
-
-/// Keywords of one message: they lie in its row, which every look at the mailbox reads.
-pub(crate) const MOST_KEYWORDS: usize = 50;
 
 /// One mail for one mailbox.
 #[derive(Debug, Clone)]
@@ -125,7 +126,7 @@ pub enum StoreError {
     #[error("turned away: {0}")]
     TurnedAway(Why),
     /// Messages that would have more keywords than a message may have are left as they were.
-    #[error("a message has at most {MOST_KEYWORDS} keywords")]
+    #[error("a message has at most {MOST_KEYWORDS} keywords, of {KEYWORD_BYTES} bytes together")]
     TooManyKeywords,
     /// These were left as they were: they had changed. The others were changed.
     #[error("some messages had changed")]
@@ -136,54 +137,6 @@ pub enum StoreError {
     /// The disk or the database failed; nothing of it is kept.
     #[error("it cannot be stored: {0}")]
     Failed(String),
-}
-
-/// Flags to be set, added or taken away.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct FlagChange {
-    /// How they change.
-    pub how: FlagMode,
-    /// Bits of the system flags.
-    pub flags: i64,
-    /// Keywords.
-    pub keywords: Vec<String>,
-}
-
-/// How flags change.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum FlagMode {
-    /// These and no others.
-    Set,
-    /// These too.
-    Add,
-    /// Not these.
-    Remove,
-}
-
-impl FlagChange {
-    /// The flags and keywords after the change; keywords are kept apart by spaces. None if there would be too many.
-    fn apply(&self, flags: i64, keywords: &str) -> Option<(i64, String)> {
-        let flags = match self.how {
-            FlagMode::Set => self.flags,
-            FlagMode::Add => flags | self.flags,
-            FlagMode::Remove => flags & !self.flags,
-        };
-        if self.keywords.is_empty() && self.how != FlagMode::Set {
-            return Some((flags, keywords.to_owned()));
-        }
-        let mut words: Vec<&str> = keywords.split(' ').filter(|word| !word.is_empty()).collect();
-        let named = |word: &str| self.keywords.iter().any(|keyword| keyword.eq_ignore_ascii_case(word));
-        match self.how {
-            FlagMode::Set => words = self.keywords.iter().map(String::as_str).collect(),
-            FlagMode::Add => {
-                let known = words.clone();
-                let is_new = |word: &&str| !known.iter().any(|known| known.eq_ignore_ascii_case(word));
-                words.extend(self.keywords.iter().map(String::as_str).filter(is_new));
-            }
-            FlagMode::Remove => words.retain(|word| !named(word)),
-        }
-        (words.len() <= MOST_KEYWORDS).then(|| (flags, words.join(" ")))
-    }
 }
 
 /// A change that a reader asks for.
@@ -361,33 +314,4 @@ impl Shard {
 
 fn gone() -> StoreError {
     StoreError::Failed("the shard's writer has ended".to_owned())
-}
-
-#[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used)]
-    use super::*;
-
-    #[track_caller]
-    fn check(how: FlagMode, change: (i64, &[&str]), before: (i64, &str), want: (i64, &str)) {
-        let keywords = change.1.iter().map(|&word| word.to_owned()).collect();
-        let (flags, words) = FlagChange { how, flags: change.0, keywords }.apply(before.0, before.1).unwrap();
-        assert_eq!((flags, words.as_str()), want);
-    }
-
-    #[test]
-    fn flags_change() {
-        check(FlagMode::Set, (2, &["a"]), (1, "b c"), (2, "a"));
-        check(FlagMode::Add, (2, &["A", "b"]), (1, "a"), (3, "a b"));
-        check(FlagMode::Remove, (1, &["A"]), (3, "a b"), (2, "b"));
-        check(FlagMode::Remove, (4, &["x"]), (3, ""), (3, ""));
-    }
-
-    #[test]
-    fn keywords_have_a_bound() {
-        let named = |range: std::ops::Range<usize>| range.map(|at| format!("k{at}")).collect::<Vec<_>>();
-        let add = |keywords| FlagChange { how: FlagMode::Add, flags: 0, keywords }.apply(0, &named(0..40).join(" "));
-        assert!(add(named(0..50)).is_some());
-        assert_eq!(add(named(30..51)), None);
-    }
 }

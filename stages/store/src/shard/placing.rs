@@ -3,6 +3,8 @@
 //! A copy refers to the body that is there. A message that is moved within an account stays in its usage, and the mailbox
 //! that it leaves keeps a tombstone, as for one that was expunged.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use rusqlite::{OptionalExtension as _, params};
 
@@ -123,7 +125,7 @@ struct Source {
     body: i64,
     size: i64,
     flags: i64,
-    keywords: String,
+    keywords: Arc<str>,
 }
 
 type Result<T> = rusqlite::Result<std::result::Result<T, StoreError>>;

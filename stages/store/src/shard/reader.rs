@@ -15,7 +15,7 @@ use super::index::Index;
 #[cfg(test)]
 use super::marks;
 use super::marks::{Mark, Marks};
-use super::{Carried, Settings, schema};
+use super::{Carried, Settings, Words, schema};
 use crate::pack::{self, Place};
 
 /// Connections that are kept for the next question.
@@ -54,7 +54,7 @@ pub(crate) struct Message {
     pub(crate) size: i64,
     pub(crate) received: i64,
     pub(crate) flags: i64,
-    pub(crate) keywords: String,
+    pub(crate) keywords: Arc<str>,
 }
 
 /// A message in the quarantine.
@@ -152,8 +152,9 @@ impl Reader {
     #[cfg(test)]
     pub(crate) async fn messages(&self, mailbox: i64) -> anyhow::Result<Vec<Message>> {
         self.ask(move |connection, _| {
-            let mut marks = marks::since(connection, mailbox, 0)?.into_iter().collect();
-            Ok(messages(connection, mailbox, 0, &mut marks)?)
+            let mut words = Words::default();
+            let mut marks = marks::since(connection, mailbox, 0, &mut words)?.into_iter().collect();
+            Ok(messages(connection, mailbox, 0, &mut marks, &mut words)?)
         })
         .await
     }
@@ -302,6 +303,7 @@ pub(crate) fn messages(
     mailbox: i64,
     from: i64,
     marks: &mut Marks,
+    words: &mut Words,
 ) -> rusqlite::Result<Vec<Message>> {
     let sql = "SELECT uid, modseq, size, received, flags, keywords FROM messages
          WHERE mailbox = ? AND uid >= ? ORDER BY uid";
@@ -310,7 +312,10 @@ pub(crate) fn messages(
         let (uid, size, received) = (row.get(0)?, row.get(2)?, row.get(3)?);
         let mark = match marks.remove(&uid) {
             Some(mark) => mark,
-            None => Mark { modseq: row.get(1)?, flags: row.get(4)?, keywords: row.get(5)? },
+            None => {
+                let keywords = words.share(row.get_ref(5)?.as_str()?);
+                Mark { modseq: row.get(1)?, flags: row.get(4)?, keywords }
+            }
         };
         Ok(Message { uid, modseq: mark.modseq, size, received, flags: mark.flags, keywords: mark.keywords })
     })?;

@@ -32,8 +32,8 @@ pub use names::is_mailbox_name;
 pub use needle::Needle;
 pub use outline::{Outline, is_kept, is_neutral};
 pub use question::{
-    Answer, Appended, CopyMode, FlagMode, Incoming, Limits, Load, Mailbox, Manage, MessageRow, No, Placed, Question,
-    Quota, View, flags,
+    Answer, Appended, CopyMode, FlagMode, Incoming, Keywords, Limits, Load, Mailbox, Manage, MessageRow, No, Placed,
+    Question, Quota, View, flags,
 };
 pub use readable::Readable;
 pub use rows::{Rows, WeakRows};

@@ -56,8 +56,8 @@ pub struct Limits {
     /// Messages of a mailbox that can be sorted or put into threads: each takes some 200 bytes while that is done. How much
     /// room there is for them is asked.
     pub sorted: usize,
-    /// Keywords named in one STORE, and bytes of each.
-    pub keywords: (usize, usize),
+    /// Keywords named in one command.
+    pub keywords: Keywords,
 }
 
 impl Default for Limits {
@@ -72,9 +72,20 @@ impl Default for Limits {
             fetch_fields: 100,
             search_texts: 50,
             sorted: 500_000,
-            keywords: (50, 64),
+            keywords: Keywords { most: 50, longest: 64, together: 1000 },
         }
     }
+}
+
+/// Bounds of the keywords that one command gives a message.
+#[derive(Debug, Clone, Copy)]
+pub struct Keywords {
+    /// How many.
+    pub most: usize,
+    /// Bytes of each.
+    pub longest: usize,
+    /// Bytes of all, with a space between each two.
+    pub together: usize,
 }
 
 /// A mailbox of the account.
@@ -216,8 +227,8 @@ pub enum Question {
     Quota,
     /// Make, rename, delete or subscribe to a mailbox. Answer: done, or no.
     Manage(Manage),
-    /// Is there room for messages of this size on their way into this mailbox? It is kept until they are appended, or the
-    /// question comes again; 0 bytes need none. Answer: done, or no.
+    /// May messages of this size be put into this mailbox? They are asked about before they come; with 0 bytes they do not,
+    /// and what room there is in memory for them is given back, as it is when they are appended. Answer: done, or no.
     Room {
         /// The mailbox.
         name: String,
@@ -245,6 +256,11 @@ pub enum Question {
     /// What mailboxes are there, with the bytes of what is marked as deleted, for which it may take longer? Answer: mailboxes,
     /// or unavailable.
     MailboxesWithDeleted,
+    /// Is there room in memory for so many bytes of messages that are being received, together with what there was before? It
+    /// is kept until they are appended or given up. Answer: done, or unavailable.
+    Receive(u64),
+    /// How is the mailbox of this name? Answer: mailboxes, which is this one, or none.
+    Mailbox(String),
 }
 
 /// What an account takes up and may take up, where it has a limit.

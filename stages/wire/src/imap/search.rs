@@ -13,6 +13,8 @@ use super::set::Set;
 
 /// Criteria within criteria are followed so deep.
 pub(super) const DEPTH: usize = 50;
+/// Bytes of a message's keywords that are gone through in the time that another criterion takes.
+const KEYWORD_BYTES: usize = 16;
 /// Milliseconds in a day.
 const DAY: i64 = 86_400_000;
 
@@ -162,9 +164,11 @@ impl Criteria {
         self.0.any(&|rule| matches!(rule, Rule::Told(wanted) if is_meant(wanted)))
     }
 
-    /// How many there are.
-    pub(super) fn count(&self) -> usize {
-        self.0.count()
+    /// What it takes to judge a message by them.
+    pub(super) fn weight(&self) -> Weight {
+        let mut weight = Weight { all: 0, keywords: 0 };
+        self.0.weigh(&mut weight);
+        weight
     }
 
     /// Whether they ask for changes: then the answer has the highest MODSEQ of what is found.
@@ -179,13 +183,30 @@ impl Criteria {
     }
 }
 
+/// How many criteria there are, and how many of them ask for keywords: these go through all that a message has.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Weight {
+    all: usize,
+    keywords: usize,
+}
+
+impl Weight {
+    /// The steps of judging these messages.
+    pub(super) fn steps<'a>(self, rows: impl Iterator<Item = &'a MessageRow>) -> usize {
+        let (count, bytes) = rows.fold((0_usize, 0), |(count, bytes), row| (count + 1, bytes + row.keywords.len()));
+        self.all.saturating_mul(count).saturating_add(self.keywords.saturating_mul(bytes / KEYWORD_BYTES))
+    }
+}
+
 impl Rule {
-    fn count(&self) -> usize {
+    fn weigh(&self, weight: &mut Weight) {
+        weight.all += 1;
         match self {
-            Self::All(all) => 1 + all.iter().map(Self::count).sum::<usize>(),
-            Self::Either(one, other) => 1 + one.count() + other.count(),
-            Self::Not(rule) => 1 + rule.count(),
-            _ => 1,
+            Self::All(all) => all.iter().for_each(|rule| rule.weigh(weight)),
+            Self::Either(one, other) => [one, other].into_iter().for_each(|rule| rule.weigh(weight)),
+            Self::Not(rule) => rule.weigh(weight),
+            Self::Keyword(_) => weight.keywords += 1,
+            _ => {}
         }
     }
 

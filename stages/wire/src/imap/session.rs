@@ -323,6 +323,10 @@ impl Session for ImapSession {
         self.answered(answer);
     }
 
+    fn takes_much(&self) -> bool {
+        self.is_receiving()
+    }
+
     fn is_established(&self) -> bool {
         self.logged_in
     }

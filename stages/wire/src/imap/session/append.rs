@@ -18,6 +18,10 @@ use imap_types::core::LiteralMode;
 
 /// What is received before it is known how much will come.
 const FIRST: usize = 16 * 1024;
+/// Bytes of one command that are received without asking for room: what a connection takes anyhow.
+const FREE: usize = FIRST;
+/// Bytes for which room is asked at once, when those before have come: what is only announced takes none.
+const STEP: usize = 1 << 20;
 /// Messages of one command: a tenth of a second of the shard's writer, for which deliveries wait.
 const MOST: usize = 1000;
 /// Begins a message with names in UTF-8 (RFC 6855 section 4).
@@ -34,8 +38,10 @@ pub(super) struct Append {
     /// Their bytes.
     bytes: u32,
     now: Receiving,
-    /// There is room for all that has come and for the message that comes.
+    /// It was asked for room.
     has_room: bool,
+    /// Bytes of all messages for which there is room in memory.
+    room: usize,
     /// What the client hears in the end, if nothing becomes of it.
     refused: Option<String>,
 }
@@ -86,7 +92,7 @@ impl ImapSession {
             return false;
         };
         let refused = if name.is_empty() { Some(NO_NAME.to_owned()) } else { None };
-        let append = Append { tag, name, before: Vec::new(), bytes: 0, now, has_room: false, refused };
+        let append = Append { tag, name, before: Vec::new(), bytes: 0, now, has_room: false, room: FREE, refused };
         self.expect(append);
         true
     }
@@ -165,12 +171,27 @@ impl ImapSession {
             Answer::Done => {}
             Answer::No(No::NoSuch) => append.refuse(TRY_CREATE.to_owned()),
             Answer::No(why) => append.refuse(format!("NO {}", why.words())),
-            _ => append.refuse("NO [UNAVAILABLE] not at the moment; try again".to_owned()),
+            _ => append.refuse(NO_ROOM.to_owned()),
         }
         match (&append.refused, append.now.mode) {
             (Some(_), LiteralMode::Sync) => self.give_up(),
             (None, LiteralMode::Sync) => self.put("+ go on\r\n"),
             (_, LiteralMode::NonSync) => {}
+        }
+    }
+
+    /// Whether a message is awaited.
+    pub(super) fn is_receiving(&self) -> bool {
+        self.append.as_ref().is_some_and(|append| append.now.missing > 0)
+    }
+
+    /// Whether there is room for more of the message. If not, the rest is read over.
+    pub(super) fn may_receive(&mut self, answer: &Answer) {
+        let Some(append) = &mut self.append else { return };
+        if *answer == Answer::Done {
+            append.room += STEP;
+        } else {
+            append.refuse(NO_ROOM.to_owned());
         }
     }
 
@@ -181,7 +202,16 @@ impl ImapSession {
         if now.missing == 0 {
             return self.receive_end();
         }
-        let count = now.missing.min(self.incoming.len());
+        let mut count = now.missing.min(self.incoming.len());
+        if append.refused.is_none() {
+            let free = append.room.saturating_sub(append.bytes as usize + now.text.len());
+            if free == 0 && count > 0 {
+                let (tag, bytes) = (append.tag.clone(), append.room + STEP);
+                self.ask(tag, "APPEND", Question::Receive(bytes as u64), Job::Receive);
+                return true;
+            }
+            count = count.min(free);
+        }
         let text = self.incoming.split_to(count);
         now.missing -= count;
         if append.refused.is_none() {
@@ -252,6 +282,7 @@ impl ImapSession {
 }
 
 const NO_END: &str = "BAD the command does not end behind the message";
+const NO_ROOM: &str = "NO [UNAVAILABLE] not at the moment; try again";
 const TRY_CREATE: &str = "NO [TRYCREATE] there is no such mailbox";
 
 /// Reads an APPEND up to its message: its tag and the mailbox's name. None if that is something else, or the literal is not

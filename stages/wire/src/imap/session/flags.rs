@@ -1,6 +1,6 @@
 //! The flags and keywords that a client gives, in STORE and APPEND alike.
 
-use crate::imap::question::flags;
+use crate::imap::question::{Keywords, flags};
 use imap_types::flag::Flag;
 
 /// What a list of flags says.
@@ -29,10 +29,12 @@ pub(super) fn given(list: &[Flag<'_>]) -> Given {
     given
 }
 
-/// What the client hears of more keywords than so many, or of one that is longer than so many bytes.
-pub(super) fn too_much(keywords: &[String], (most, longest): (usize, usize)) -> Option<String> {
-    let is_too_much = keywords.len() > most || keywords.iter().any(|word| word.len() > longest);
-    is_too_much.then(|| format!("NO [LIMIT] at most {most} keywords of at most {longest} bytes"))
+/// What the client hears of keywords beyond these bounds.
+pub(super) fn too_much(keywords: &[String], bounds: Keywords) -> Option<String> {
+    let Keywords { most, longest, together } = bounds;
+    let bytes = keywords.iter().map(|word| word.len() + 1).sum::<usize>().saturating_sub(1);
+    let is_too_much = keywords.len() > most || keywords.iter().any(|word| word.len() > longest) || bytes > together;
+    is_too_much.then(|| format!("NO [LIMIT] at most {most} keywords of at most {longest} bytes, {together} in all"))
 }
 
 #[cfg(test)]
@@ -55,10 +57,20 @@ mod tests {
 
     #[test]
     fn keywords_have_bounds() {
-        for (keywords, good) in [(&["a", "bcd"][..], true), (&["a", "b", "c"], false), (&["bcde"], false), (&[], true)]
-        {
+        for (keywords, good) in [
+            (&["a", "bcd"][..], true),
+            (&["a", "b", "c"], false),
+            (&["bcde"], false),
+            (&["abc", "de"], true),
+            (&["abc", "def"], false),
+            (&[], true),
+        ] {
             let keywords: Vec<String> = keywords.iter().map(|&word| word.to_owned()).collect();
-            assert_eq!(too_much(&keywords, (2, 3)).is_none(), good, "{keywords:?}");
+            assert_eq!(
+                too_much(&keywords, Keywords { most: 2, longest: 3, together: 6 }).is_none(),
+                good,
+                "{keywords:?}"
+            );
         }
     }
 }

@@ -54,6 +54,8 @@ pub(super) enum Job {
     Manage(Manage),
     /// Room for the message of an APPEND.
     Room,
+    /// Room for more of it.
+    Receive,
     Append {
         name: String,
     },
@@ -153,6 +155,7 @@ impl ImapSession {
         let Some(mut running) = self.running.take() else { return };
         match &running.job {
             Job::Room => return self.room_answered(answer),
+            Job::Receive => return self.may_receive(&answer),
             Job::GiveUp(why) => return self.given_up(&running.tag, why),
             _ => {}
         }

@@ -34,7 +34,10 @@ impl ImapSession {
                 let items = once(item_names.to_vec());
                 self.asked_modseq(items.contains(&StatusDataItemName::HighestModSeq));
                 let Some(name) = self.named(&tag, &mailbox) else { return };
-                let question = of_mailboxes(&items);
+                let question = match of_mailboxes(&items) {
+                    Question::Mailboxes => Question::Mailbox(name.clone()),
+                    all => all,
+                };
                 self.ask(tag, "STATUS", question, Job::Status { name, items });
             }
             CommandBody::Create { .. }

@@ -3,7 +3,7 @@
 use super::ImapSession;
 use super::flags::{Given, given, too_much};
 use super::job::{Job, Mode, Running, UidForm};
-use crate::imap::question::{Answer, CopyMode, FlagMode, Question, flags};
+use crate::imap::question::{Answer, CopyMode, FlagMode, Keywords, Question, flags};
 use crate::imap::rows::Rows;
 use crate::imap::{fetch, set::Set};
 use imap_types::command::{CommandBody, StoreModifier};
@@ -132,8 +132,9 @@ impl ImapSession {
             (Job::Search(_), answer) => self.answered_of_search(running, answer),
             (Job::Fetch(_), answer) => self.fetched(running, answer),
             (Job::Store { .. }, Answer::Refused) => {
-                let (most, _) = self.limits.keywords;
-                self.done(&running.tag, &format!("NO [LIMIT] a message has at most {most} keywords"));
+                let Keywords { most, together, .. } = self.limits.keywords;
+                let why = format!("NO [LIMIT] a message has at most {most} keywords, of {together} bytes together");
+                self.done(&running.tag, &why);
             }
             (Job::Store { told, modified, .. }, Answer::Modified(uids)) => {
                 // They come in order. Of a whole mailbox there are very many.

@@ -23,7 +23,7 @@ pub(super) const BATCH: usize = 1000;
 /// And bytes of text, unless it is one message.
 const BATCH_BYTES: u64 = 32 << 20;
 /// Criteria, times messages, that are judged at once where other sessions wait for it: some hundredths of a second of work.
-/// The world is asked about all messages where there is more to do.
+/// The world is asked about all messages where there is more to do, and about no more with one question, for the same reason.
 const AT_ONCE: usize = 5_000_000;
 /// What stands for a set without members: no message has this number.
 const NOBODY: u32 = u32::MAX;
@@ -137,8 +137,9 @@ impl ImapSession {
     /// Says whether it is known what is to be told; else a question has been put.
     pub(super) fn search_next(&mut self, searching: &mut Searching) -> bool {
         let Searching { criteria, open, found, .. } = searching;
+        let weight = criteria.weight();
         let open = open.get_or_insert_with(|| {
-            if criteria.count().saturating_mul(self.messages().len()) > AT_ONCE {
+            if weight.steps(self.messages().iter()) > AT_ONCE {
                 return self.messages().iter().map(|row| row.uid).collect();
             }
             let mut open = VecDeque::new();
@@ -151,13 +152,14 @@ impl ImapSession {
             }
             open
         });
-        let (mut asked, mut bytes): (Vec<(u32, MessageRow)>, u64) = (Vec::new(), 0);
+        let (mut asked, mut bytes, mut steps): (Vec<(u32, MessageRow)>, u64, usize) = (Vec::new(), 0, 0);
         while let Some(uid) = open.front()
             && asked.len() < BATCH
         {
             if let Some((index, row)) = self.messages().find(*uid) {
                 bytes = bytes.saturating_add(row.size);
-                if bytes > BATCH_BYTES && !asked.is_empty() {
+                steps = steps.saturating_add(weight.steps(std::iter::once(row)));
+                if (bytes > BATCH_BYTES || steps > AT_ONCE) && !asked.is_empty() {
                     break;
                 }
                 asked.push((u32::try_from(index + 1).unwrap_or(u32::MAX), self.shown(row).into_owned()));

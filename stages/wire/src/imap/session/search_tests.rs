@@ -152,3 +152,22 @@ fn what_is_put_in_order_asks_for_room() {
     let (asked, said) = hear(1 << 20);
     assert_eq!((asked.len(), said.as_str()), (1, "a NO [LIMIT] this takes too much memory to be put in order\r\n"));
 }
+
+/// Each of a thousand criteria went through all keywords of each message, while other sessions waited.
+#[test]
+fn many_keywords_are_not_searched_at_once() {
+    let asked = |keywords: &str| {
+        let (mut session, mut world) = (session(), World::new());
+        let row = MessageRow { keywords: keywords.into(), ..world.rows[0].clone() };
+        world.rows = (1..=500).map(|uid| MessageRow { uid, ..row.clone() }).collect();
+        run(&mut session, &mut world, b"1 LOGIN alice secret\r\n2 SELECT INBOX\r\n", usize::MAX);
+        session.input(format!("a SEARCH{}\r\n", " UNKEYWORD x".repeat(1000)).as_bytes());
+        match session.next() {
+            Step::Ask(Question::Search { asked, .. }) => Some(asked.len()),
+            _ => None,
+        }
+    };
+    assert_eq!(asked("work"), None, "that is quick");
+    let many = "a-word-of-a-keyword ".repeat(50);
+    assert!(asked(many.trim_end()).is_some_and(|count| (1..=100).contains(&count)));
+}

@@ -128,6 +128,9 @@ impl World {
             Question::Login { user, password } if user == "alice" && password.reveal() == "secret" => Answer::Done,
             Question::Login { .. } => Answer::Refused,
             Question::Mailboxes => Answer::Mailboxes(self.mailboxes()),
+            Question::Mailbox(name) => {
+                Answer::Mailboxes(self.mailboxes().into_iter().filter(|mailbox| mailbox.name == name).collect())
+            }
             Question::MailboxesWithDeleted => Answer::Mailboxes(
                 self.mailboxes().into_iter().map(|one| Mailbox { deleted_bytes: 25, ..one }).collect(),
             ),

@@ -25,7 +25,10 @@ fn what_would_take_too_much_is_refused() {
     let fields = format!("BODY.PEEK[HEADER.FIELDS (b{names})] BODY.PEEK[2.HEADER.FIELDS.NOT (c{names})]");
     check(&format!("a FETCH 1 ({fields})\r\n"), "a NO [LIMIT] at most 100 names of fields\r\n");
     let keywords: String = (0..51).map(|at| format!(" k{at}")).collect();
-    check(&format!("a STORE 1 +FLAGS (x{keywords})\r\n"), "a NO [LIMIT] at most 50 keywords of at most 64 bytes\r\n");
+    check(
+        &format!("a STORE 1 +FLAGS (x{keywords})\r\n"),
+        "a NO [LIMIT] at most 50 keywords of at most 64 bytes, 1000 in all\r\n",
+    );
 }
 
 #[test]

@@ -307,3 +307,53 @@ fn patterns_have_a_bound() {
     check(&format!("a LIST \"\" ({})\r\n", many.trim_end()), "a NO [LIMIT] these are too many patterns\r\n");
     check(&format!("a LIST \"\" {}x\r\n", "%".repeat(30_000)), "a OK LIST done\r\n");
 }
+
+/// What was only announced took all its room.
+#[test]
+fn what_is_appended_takes_room_as_it_comes() {
+    let hear = |most: u64| {
+        let (mut session, mut world) = (session(), World::new());
+        run(&mut session, &mut world, b"1 LOGIN alice secret\r\n", usize::MAX);
+        let (mut asked, mut said, mut sent) = (Vec::new(), String::new(), 0);
+        session.input(b"a APPEND INBOX {3000000}\r\n");
+        loop {
+            match session.next() {
+                Step::Output(bytes) => said.push_str(std::str::from_utf8(&bytes).unwrap()),
+                Step::Ask(Question::Receive(bytes)) => {
+                    asked.push((sent, bytes));
+                    session.answer(if bytes > most { Answer::Unavailable } else { Answer::Done });
+                }
+                Step::Ask(question) => session.answer(answer(&question)),
+                Step::NeedInput if sent < 3_000_000 => {
+                    assert!(session.takes_much());
+                    session.input(&[b'x'; 50_000]);
+                    sent += 50_000;
+                }
+                Step::NeedInput if sent == 3_000_000 => {
+                    session.input(b"\r\n");
+                    sent += 2;
+                }
+                _ => return (asked, said),
+            }
+        }
+    };
+    let mib = |count: u64| 16_384 + (count << 20);
+    let (asked, said) = hear(u64::MAX);
+    assert_eq!(asked, [(50_000, mib(1)), (1_100_000, mib(2)), (2_150_000, mib(3))]);
+    assert!(said.starts_with("+ go on\r\na OK [APPENDUID"), "{said}");
+    let (asked, said) = hear(mib(1));
+    assert_eq!((asked.len(), said.as_str()), (2, "+ go on\r\na NO [UNAVAILABLE] not at the moment; try again\r\n"));
+}
+
+/// A client that asked for each of a thousand mailboxes had all of them read a thousand times.
+#[test]
+fn a_status_is_asked_of_one_mailbox() {
+    let (mut session, mut world) = (session(), World::new());
+    run(&mut session, &mut world, b"1 LOGIN alice secret\r\n", usize::MAX);
+    session.input(b"a STATUS Junk (MESSAGES)\r\n");
+    assert_eq!(session.next(), Step::Ask(Question::Mailbox("Junk".to_owned())));
+    session.answer(Answer::Mailboxes(Vec::new()));
+    let said = b"b STATUS INBOX (MESSAGES)\r\n";
+    let want = "a NO [NONEXISTENT] there is no such mailbox\r\n* STATUS \"INBOX\" (MESSAGES 2)\r\nb OK STATUS done\r\n";
+    assert_eq!(run(&mut session, &mut world, said, usize::MAX), want);
+}
