@@ -3,12 +3,14 @@
 //! It has a cache of its own, bounded in entries. A look-up that is not answered in time is an error for the caller to
 //! read as "unknown"; nothing here decides about mail.
 
+use std::io::ErrorKind;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use anyhow::Context as _;
 use hickory_resolver::TokioResolver;
 use hickory_resolver::config::{ConnectionConfig, NameServerConfig, ResolverConfig, ResolverOpts};
+use hickory_resolver::net::NetError;
 use hickory_resolver::net::runtime::TokioRuntimeProvider;
 
 use crate::config::Section;
@@ -16,8 +18,8 @@ use crate::config::Section;
 /// Answers kept by one resolver; an answer takes some hundred bytes.
 const CACHED: u64 = 20_000;
 
-/// A "no" holds for so long at least: a server that gives it no time (RFC 2308 section 5), or none to speak of, would be
-/// asked again for every mail of a burst.
+/// A "no" holds for so long at least: a server that gives it no time (RFC 2308 section 5), or none to speak of, would
+/// be asked again for every mail of a burst.
 const NO_HOLDS: Duration = Duration::from_secs(10);
 
 /// Reads the key `resolver` of a section: none is the system's.
@@ -48,8 +50,11 @@ pub fn resolver(address: Option<SocketAddr>, deadline: Duration) -> anyhow::Resu
     })
 }
 
-/// The same without a memory.
-pub(crate) fn forgetful(address: Option<SocketAddr>, deadline: Duration) -> anyhow::Result<TokioResolver> {
+/// The same without a memory: what it hears was said just now.
+///
+/// # Errors
+/// When the system's configuration cannot be read.
+pub fn forgetful(address: Option<SocketAddr>, deadline: Duration) -> anyhow::Result<TokioResolver> {
     build(address, deadline, |options| {
         options.cache_size = 0;
         options.positive_max_ttl = Some(Duration::ZERO);
@@ -79,6 +84,28 @@ fn build(
     options.attempts = 1;
     remember(options);
     Ok(builder.build()?)
+}
+
+/// Sockets that one question may have open at once: a new one for each time it is sent, and one that is not answered is
+/// sent so often within its time.
+pub const SOCKETS: u64 = 3;
+
+/// Whether this error means that who was asked has said nothing. What fails in this process (it has no descriptor left,
+/// or no memory for the system's buffers) tells nothing of others: a sender could bring it about, and everybody would
+/// be taken for silent.
+pub fn is_silence(error: &NetError) -> bool {
+    match error {
+        NetError::Timeout => true,
+        NetError::Io(error) => matches!(
+            error.kind(),
+            ErrorKind::TimedOut
+                | ErrorKind::ConnectionRefused
+                | ErrorKind::ConnectionReset
+                | ErrorKind::HostUnreachable
+                | ErrorKind::NetworkUnreachable
+        ),
+        _ => false,
+    }
 }
 
 /// Whether an address belongs to nobody on the public net: no list and no reverse name knows it.
