@@ -2,6 +2,7 @@
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use runtime::config::ByteSize;
+use runtime::dns;
 
 use crate::config::Config;
 use crate::run::Part;
@@ -21,6 +22,11 @@ fn if_runs(part: Part, other: Part, number: u64) -> u64 {
     if runs(part, other) { number } else { 0 }
 }
 
+/// Whether this part looks at mail as that filter, which the chain may go without.
+fn filters_here(config: &Config, part: Part, filter: Part, name: &str) -> bool {
+    runs(part, filter) && config.chain.iter().any(|stage| stage == name)
+}
+
 fn count(number: usize) -> u64 {
     u64::try_from(number).unwrap_or(u64::MAX)
 }
@@ -30,8 +36,7 @@ fn memory(config: &Config, part: Part) -> [(&'static str, u64); 9] {
     let (accept, store, in_hand) = (&config.accept, &config.store, config.broker.in_hand.0);
     let connections = |number: usize, each: u64| count(number).saturating_mul(each);
     let filters = [(Part::Score, "score"), (Part::Scan, "scan")];
-    let filters =
-        filters.iter().filter(|(filter, name)| runs(part, *filter) && config.chain.iter().any(|stage| stage == name));
+    let filters = filters.iter().filter(|(filter, name)| filters_here(config, part, *filter, name));
     // Accept sends mails round again, in the same measure.
     let stages = count(filters.count()) + if_runs(part, Part::Store, 1) + if_runs(part, Part::Accept, 1);
     [
@@ -47,20 +52,27 @@ fn memory(config: &Config, part: Part) -> [(&'static str, u64); 9] {
     ]
 }
 
-/// How many descriptors the configured connections need: a client that the gate passes on has two there, and one in accept.
+/// How many descriptors are needed at most: a client that the gate passes on has two there, and one in accept. Whoever
+/// asks DNS has one for each time that a question is sent, and a sender whose servers are silent chooses how many are
+/// open: were there too few, nobody's answers would be known.
 fn descriptors(config: &Config, part: Part) -> u64 {
     let (gate, accept) = match part {
         Part::All => within_one_process(config),
         part => (if_runs(part, Part::Gate, 2), if_runs(part, Part::Accept, 1)),
     };
+    let lists = if_runs(part, Part::Gate, count(config.gate.lists.len()) * dns::SOCKETS);
+    let is_scored = filters_here(config, part, Part::Score, "score");
+    let scored = if is_scored { count(config.score.work.workers * score::QUESTIONS) * dns::SOCKETS } else { 0 };
     RESERVE
-        + gate * count(config.gate.connections)
+        + (gate + lists) * count(config.gate.connections)
         + accept * count(config.accept.connections)
         + if_runs(part, Part::Store, count(config.store.connections))
+        + scored
 }
 
-/// Descriptors for each connection of the gate and of accept where both are in one process: the gate hands its client over,
-/// unless accept may be elsewhere, and then no other gate connects to accept, unless that listens for other machines.
+/// Descriptors for each connection of the gate and of accept where both are in one process: the gate hands its client
+/// over, unless accept may be elsewhere, and then no other gate connects to accept, unless that listens for other
+/// machines.
 fn within_one_process(config: &Config) -> (u64, u64) {
     let listen = &config.accept.listen;
     let is_handed_over = config.gate.accept.iter().all(|node| listen.contains(node));
@@ -86,8 +98,8 @@ pub(crate) fn tell(config: &Config, part: Part) -> anyhow::Result<()> {
         tracing::warn!(
             needed,
             given = hard,
-            "the configured connections need more file descriptors than this process is given: raise its limit \
-             (LimitNOFILE=, ulimit -n), or lower the numbers of connections"
+            "the configured connections and look-ups need more file descriptors than this process is given: raise its \
+             limit (LimitNOFILE=, ulimit -n), or lower the numbers of connections and of workers"
         );
     } else {
         tracing::info!(needed, given = soft.max(needed), "file descriptors");
@@ -113,6 +125,18 @@ mod tests {
         assert_eq!(descriptors(&config, Part::Gate), RESERVE + 2 * gate);
     }
 
+    /// A sender with silent servers used up what there was, and everybody's look-ups failed.
+    #[test]
+    fn who_asks_dns_has_a_descriptor_for_each_question() {
+        let settings = "stages: {gate: {lists: [{zone: a.example}, {zone: b.example}]}}";
+        let (mut config, _) = crate::config::parse(settings).unwrap();
+        (config.gate.connections, config.score.work.workers) = (100, 10);
+        assert_eq!(descriptors(&config, Part::Gate), RESERVE + 100 * (2 + 6));
+        assert_eq!(descriptors(&config, Part::Score), RESERVE + 10 * 13 * 3);
+        config.chain.retain(|stage| stage != "score");
+        assert_eq!(descriptors(&config, Part::Score), RESERVE);
+    }
+
     /// The gate of the same process hands its client over: one socket, where three were counted.
     #[test]
     fn who_is_handed_over_has_one_descriptor() {
@@ -122,6 +146,7 @@ mod tests {
             config.gate.accept = nodes.iter().map(|node| node.parse().unwrap()).collect();
             config.accept.listen = listen.iter().map(|address| address.parse().unwrap()).collect();
             (config.gate.connections, config.accept.connections, config.store.connections) = (100, 10, 5);
+            config.chain.clear();
             assert_eq!(descriptors(&config, Part::All), RESERVE + want + 5);
         }
         check(&["127.0.0.1:2526"], &["127.0.0.1:2526"], 100);

@@ -23,6 +23,10 @@ use tokio::time::{Instant, timeout_at};
 /// section 8.4); real mail has one to three.
 const SIGNATURES: usize = 8;
 
+/// Questions about one mail that wait for DNS at the same time: each signature's, those of SPF, the reverse name, ARC and
+/// DMARC, and whether the name server is there.
+pub const QUESTIONS: usize = SIGNATURES + 5;
+
 /// Bytes of the field that tells the results. The sender chooses the names in it; what is longer than this has no reader,
 /// and tells of SPF alone.
 const FIELD: usize = 16 * 1024;

@@ -11,7 +11,7 @@ pub mod fields;
 pub mod html;
 pub mod rules;
 
-pub use authenticate::{Asked, Authentication, Word};
+pub use authenticate::{Asked, Authentication, QUESTIONS, Word};
 
 use std::sync::Arc;
 
