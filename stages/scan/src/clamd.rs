@@ -1,5 +1,5 @@
-//! Asks clamd. Only a reply that says so in its exact words is a clean mail; whatever else comes is an error, and the mail
-//! waits.
+//! Asks clamd. Only a reply that says so in its exact words is a clean mail; whatever else comes is an error, and the
+//! mail waits.
 
 use std::io::{self, IoSlice};
 

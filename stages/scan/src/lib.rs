@@ -1,8 +1,8 @@
 //! Virus scanning: asks clamd about the body of every mail.
 //!
 //! Clean mail goes on; infected mail is refused, or held once it was accepted. It fails closed: when clamd cannot be
-//! asked, its answer is anything but clear, it does not know the EICAR test file any more, or it has no room to unpack, the
-//! mail waits. A scan that failed never looks like a scan that passed.
+//! asked, its answer is anything but clear, it does not know the EICAR test file any more, or it has no room to unpack,
+//! the mail waits. A scan that failed never looks like a scan that passed.
 
 mod clamd;
 pub mod config;

@@ -1,17 +1,22 @@
 //! Whether clamd has room to unpack mail.
 //!
-//! Without it clamd fails open: what it cannot write of an attachment it leaves out, or leaves the whole attachment out when
-//! it cannot make a file, and calls the rest clean. It says so in its log alone. So its folder is looked at before a scan and
-//! after it, and a clean mail is believed when there was plenty both times. It fails closed: a folder that cannot be looked
-//! at has no room.
+//! Without it clamd fails open: what it cannot write of an attachment it leaves out, or leaves the whole attachment out
+//! when it cannot make a file, and calls the rest clean. It says so in its log alone. So its folder is looked at before
+//! a scan and after it, and a clean mail is believed when there was plenty both times, and it was the same folder: one
+//! that was removed or mounted over in between has told nothing of the one in which clamd unpacked. It fails closed: a
+//! folder that cannot be looked at has no room.
 
+use std::fs::{self, Metadata};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::PathBuf;
+use std::time::SystemTime;
 
 use anyhow::{Context as _, bail};
 use nix::sys::statvfs::statvfs;
 use runtime::config::ByteSize;
 
-/// So many files more must fit. clamd has a few at a time for each thread, and removes each when it has looked at it.
+/// So many files more must fit. clamd has a few at a time for each thread, and removes each when it has looked at it;
+/// of an archive that it unpacks as a whole it has all members at a time.
 const FILES: u64 = 1_000;
 
 /// Where clamd unpacks mail, and what must stay free there.
@@ -23,16 +28,28 @@ pub struct Room {
     pub free: ByteSize,
 }
 
+/// A folder, whatever its name is: its file system, its number there, and when it was made, because a number is given
+/// again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Folder(u64, u64, Option<SystemTime>);
+
+impl From<Metadata> for Folder {
+    fn from(folder: Metadata) -> Self {
+        Self(folder.dev(), folder.ino(), folder.created().ok())
+    }
+}
+
 impl Room {
-    /// Looks whether there is enough.
+    /// Looks whether there is enough, and in which folder; in none when it is on another machine.
     ///
     /// # Errors
     /// When there is not, or nobody can say.
-    pub(crate) fn look(&self) -> anyhow::Result<()> {
-        let Some(folder) = &self.folder else { return Ok(()) };
+    pub(crate) fn look(&self) -> anyhow::Result<Option<Folder>> {
+        let Some(folder) = &self.folder else { return Ok(None) };
         let shown = folder.display();
-        let disk = statvfs(folder)
-            .with_context(|| format!("clamd's folder {shown} (stages.scan.temporary) cannot be looked at"))?;
+        let failed = || format!("clamd's folder {shown} (stages.scan.temporary) cannot be looked at");
+        let disk = statvfs(folder).with_context(failed)?;
+        let looked_at = Folder::from(fs::metadata(folder).with_context(failed)?);
         let free = disk.blocks_available().saturating_mul(disk.fragment_size());
         if free < self.free.0 {
             let (left, least) = (ByteSize(free >> 10 << 10), self.free);
@@ -41,6 +58,17 @@ impl Room {
         // Some file systems have as many files as there is room, and name no number.
         if disk.files() > 0 && disk.files_available() < FILES {
             bail!("clamd's folder {shown} takes no {FILES} files more");
+        }
+        Ok(Some(looked_at))
+    }
+
+    /// Looks again, after a scan.
+    ///
+    /// # Errors
+    /// When there is not enough, nobody can say, or it is another folder than before.
+    pub(crate) fn look_again(&self, before: Option<Folder>) -> anyhow::Result<()> {
+        if self.look()? != before {
+            bail!("clamd's folder (stages.scan.temporary) has become another during a scan");
         }
         Ok(())
     }

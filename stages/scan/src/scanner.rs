@@ -1,10 +1,10 @@
 //! The scanner as the stage sees it: a clamd that shows again and again that it finds something.
 //!
-//! A clamd whose database is empty or damaged answers PING and calls everything clean. So it is asked about the EICAR test
-//! file, and a mail counts as clean only when it was found before the scan began, in the last answer there is, and is found
-//! once more after the scan has ended. One question serves all scans that had ended when it was asked. Whatever else clamd
-//! says to it, or does not say, takes its word away from it at once: it fails closed, the mail waits. So it does when there
-//! was not plenty of room where clamd unpacks, before the scan and after it.
+//! A clamd whose database is empty or damaged answers PING and calls everything clean. So it is asked about the EICAR
+//! test file, and a mail counts as clean only when it was found before the scan began, in the last answer there is, and
+//! is found once more after the scan has ended. One question serves all scans that had ended when it was asked.
+//! Whatever else clamd says to it, or does not say, takes its word away from it at once: it fails closed, the mail
+//! waits. So it does when there was not plenty of room where clamd unpacks, before the scan and after it.
 
 use std::future::Future;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -21,12 +21,13 @@ use crate::room::Room;
 /// The EICAR test file in two halves, so that no scanner takes this source, or our binary, for a virus.
 const EICAR: [&str; 2] = ["X5O!P%@AP[4\\PZX54(P^)7CC)7}$EICAR-STAN", "DARD-ANTIVIRUS-TEST-FILE!$H+H*"];
 
-/// What every signature for it has in its name, in capitals or not. A name without it tells of something else, like a limit
-/// that was exceeded.
+/// What every signature for it has in its name, in capitals or not. A name without it tells of something else, like a
+/// limit that was exceeded.
 const NAME: &str = "eicar";
 
-/// It has to answer about the test file within that, or within a mail's deadline if that is shorter. Quickly done, but it takes its turn behind the mails that are scanned.
-/// A mail waits for two questions at most, before its scan and after it: all that stays below `work.time_limit`.
+/// It has to answer about the test file within that, or within a mail's deadline if that is shorter. Quickly done, but
+/// it takes its turn behind the mails that are scanned. A mail waits for two questions at most, before its scan and
+/// after it: all that stays below `work.time_limit`.
 pub(crate) const QUESTION: Duration = Duration::from_secs(30);
 
 /// A clamd and what it has shown. Its clones share that.
@@ -66,26 +67,25 @@ impl Scanner {
 
     /// What it says about these bytes.
     ///
-    /// # Errors
-    /// When clamd cannot be reached, does not answer in time, breaks off, says anything but clean or found, or says clean
-    /// and does not know the test file or may have had no room.
+    /// # Errors When clamd cannot be reached, does not answer in time, breaks off, says anything but clean or found, or
+    /// says clean and does not know the test file or may have had no room.
     pub(crate) async fn scan(&self, mail: &[u8]) -> anyhow::Result<Report> {
-        // Without this, a clamd that learns again between a scan and the question after it would be believed what it had
-        // said in its ignorance.
+        // Without this, a clamd that learns again between a scan and the question after it would be believed what it
+        // had said in its ignorance.
         if self.last().is_none_or(|last| last.found.is_err()) {
             self.prove(Instant::now()).await?;
         }
-        self.0.room.look()?;
+        let before = self.0.room.look()?;
         let report = self.told(within(self.0.deadline, clamd::scan(&self.0.clamd, mail)).await)?;
         if report == Report::Clean {
-            self.0.room.look()?;
+            self.0.room.look_again(before)?;
             self.prove(Instant::now()).await?;
         }
         Ok(report)
     }
 
-    /// Whether it answers, within `patience`, has room, and finds the test file. Asked regularly, this tells of a scanner that knows
-    /// nothing before the next mail comes.
+    /// Whether it answers, within `patience`, has room, and finds the test file. Asked regularly, this tells of a
+    /// scanner that knows nothing before the next mail comes.
     ///
     /// # Errors
     /// What is wrong with it.
@@ -150,6 +150,7 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use std::io::{Read as _, Write as _};
     use std::net::{TcpListener, TcpStream};
+    use std::path::PathBuf;
     use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
     use runtime::config::ByteSize;
@@ -157,8 +158,12 @@ mod tests {
     use super::*;
 
     /// A clamd that can be made to forget, and counts.
-    #[derive(Default)]
     struct Fake {
+        /// Where it unpacks, in a folder of the test's.
+        temporary: PathBuf,
+        _folder: tempfile::TempDir,
+        /// During the next scan another folder comes to stand there.
+        swept: AtomicBool,
         forgetful: AtomicBool,
         /// It hangs up on whoever asks.
         failing: AtomicBool,
@@ -172,12 +177,25 @@ mod tests {
         fn start() -> (Arc<Self>, Scanner) {
             let listener = TcpListener::bind("127.0.0.1:0").unwrap();
             let clamd = Clamd::Tcp(listener.local_addr().unwrap());
-            let fake = Arc::new(Self::default());
+            let folder = tempfile::tempdir().unwrap();
+            let temporary = folder.path().join("clamd");
+            std::fs::create_dir(&temporary).unwrap();
+            let room = Room { folder: Some(temporary.clone()), free: ByteSize(0) };
+            let fake = Arc::new(Self {
+                temporary,
+                _folder: folder,
+                swept: AtomicBool::default(),
+                forgetful: AtomicBool::default(),
+                failing: AtomicBool::default(),
+                turns: AtomicBool::default(),
+                questions: AtomicUsize::default(),
+                scans: AtomicUsize::default(),
+            });
             let served = Arc::clone(&fake);
             std::thread::spawn(move || listener.incoming().for_each(|stream| drop(served.serve(&mut stream.unwrap()))));
             let inner = Inner {
                 clamd,
-                room: Room { folder: None, free: ByteSize(0) },
+                room,
                 deadline: Duration::from_secs(20),
                 asking: tokio::sync::Mutex::new(()),
                 last: Mutex::new(None),
@@ -211,6 +229,10 @@ mod tests {
             }
             let is_question = body == EICAR.concat().into_bytes();
             if is_question { &self.questions } else { &self.scans }.fetch_add(1, Ordering::SeqCst);
+            if !is_question && self.swept.swap(false, Ordering::SeqCst) {
+                std::fs::rename(&self.temporary, self.temporary.with_extension("old"))?;
+                std::fs::create_dir(&self.temporary)?;
+            }
             let finds = is_question && !self.forgetful.load(Ordering::SeqCst);
             let said: &[u8] = if finds { b"stream: Win.Test.EICAR_HDB-1 FOUND\0" } else { b"stream: OK\0" };
             if !is_question && self.turns.swap(false, Ordering::SeqCst) {
@@ -267,6 +289,16 @@ mod tests {
         fake.turns.store(true, Ordering::SeqCst);
         assert!(scanner.scan(b"mail").await.is_err());
         assert_eq!(fake.counts(), (2, 0));
+    }
+
+    /// There was plenty of room both times, but not in the folder in which clamd had to unpack.
+    #[tokio::test]
+    async fn a_folder_that_was_replaced_proves_no_room() {
+        let (fake, scanner) = Fake::start();
+        fake.swept.store(true, Ordering::SeqCst);
+        let error = scanner.scan(b"mail").await.unwrap_err();
+        assert!(error.to_string().contains("has become another during a scan"), "{error}");
+        assert_eq!(scanner.scan(b"mail").await.unwrap(), Report::Clean);
     }
 
     #[tokio::test]
