@@ -32,7 +32,7 @@ fn count(number: usize) -> u64 {
 }
 
 /// The parts of the bound on memory: every cache, queue and connection has one.
-fn memory(config: &Config, part: Part) -> [(&'static str, u64); 9] {
+fn memory(config: &Config, part: Part) -> [(&'static str, u64); 10] {
     let (accept, store, in_hand) = (&config.accept, &config.store, config.broker.in_hand.0);
     let connections = |number: usize, each: u64| count(number).saturating_mul(each);
     let filters = [(Part::Score, "score"), (Part::Scan, "scan")];
@@ -47,6 +47,7 @@ fn memory(config: &Config, part: Part) -> [(&'static str, u64); 9] {
         ("accept", if_runs(part, Part::Accept, accept.memory.0 + connections(accept.connections, ACCEPT_CONNECTION))),
         ("journal", if_runs(part, Part::Accept, accept.journal.max_mails.saturating_mul(300))),
         ("readers", if_runs(part, Part::Store, connections(store.connections, READER_CONNECTION))),
+        ("logins", if_runs(part, Part::Store, connections(config.directory.logins_at_once, directory::HASH_MOST))),
         ("views", if_runs(part, Part::Store, store.views.0)),
         ("texts", if_runs(part, Part::Store, store.most_of_texts())),
     ]
@@ -120,6 +121,11 @@ mod tests {
         assert_eq!(sum(Part::Deliver), shared);
         assert_eq!(sum(Part::Scan), shared + config.broker.in_hand.0);
         assert!(sum(Part::All) > sum(Part::Store) + sum(Part::Accept) - 2 * shared);
+        let (mut more, before) =
+            (config.clone(), memory(&config, Part::Store).map(|(_, bytes)| bytes).iter().sum::<u64>());
+        more.directory.logins_at_once += 1;
+        let after = memory(&more, Part::Store).map(|(_, bytes)| bytes).iter().sum::<u64>();
+        assert_eq!(after - before, 256 << 20, "an imported hash");
         assert_eq!(descriptors(&config, Part::Deliver), RESERVE);
         let gate = u64::try_from(config.gate.connections).unwrap();
         assert_eq!(descriptors(&config, Part::Gate), RESERVE + 2 * gate);

@@ -45,7 +45,7 @@ pub(crate) enum Account {
     ///
     /// One blank or more stand between the two, so that columns may be aligned; blanks inside a password are part of it, and
     /// one that begins or ends with a blank is set with `account passwd`. A hash of another kind ($6$..., {SSHA}...) is
-    /// refused, and so is one that takes more than 256 MiB (m=262144), 10 passes (t) or 16 lanes (p) for each login, what
+    /// refused, and so is one that takes more than 256 MiB (m=262144), 10 passes (t), 768 MiB in all of them (m times t) or 16 lanes (p) for each login, what
     /// stands for a locked account in /etc/shadow (*, !, x), and a password of fewer than 3 characters.
     Import {
         /// The list; `-` is standard input.

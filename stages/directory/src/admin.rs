@@ -225,12 +225,21 @@ impl Directory {
     }
 
     async fn update(&self, address: &str, sql: &'static str, value: &str) -> anyhow::Result<Change> {
+        let kept = self.kept("SELECT 1 FROM accounts WHERE address = ?", address).await?;
         let address: Address = address.parse()?;
-        let done = sqlx::query(sql).bind(value).bind(address.as_str()).execute(&self.inner.master.pool).await?;
+        let done = sqlx::query(sql).bind(value).bind(kept).execute(&self.inner.master.pool).await?;
         if done.rows_affected() == 0 {
             bail!("there is no account {address}");
         }
         Ok(self.changed(Change::address(&address)))
+    }
+
+    /// How an address is kept that was given so: as it is given, if it could not be spelled without its needless quotes
+    /// (see [`crate::spelling`]), else in its one spelling.
+    async fn kept(&self, find: &'static str, given: &str) -> anyhow::Result<String> {
+        let address: Address = given.parse()?;
+        let is_kept = sqlx::query(find).bind(given).fetch_optional(&self.inner.master.pool).await?.is_some();
+        Ok(if is_kept { given.to_owned() } else { address.to_string() })
     }
 
     /// Makes an alias stand for one more target.
@@ -272,10 +281,11 @@ impl Directory {
     /// # Errors
     /// When there is nothing to remove.
     pub async fn remove_alias(&self, address: &str, target: Option<&str>) -> anyhow::Result<Change> {
+        let kept = self.kept("SELECT 1 FROM aliases WHERE address = ?", address).await?;
         let address: Address = address.parse()?;
         let target = target.map(str::parse::<Address>).transpose()?;
         let done = sqlx::query("DELETE FROM aliases WHERE address = ? AND (? = '' OR target = ?)")
-            .bind(address.as_str())
+            .bind(kept)
             .bind(target.as_ref().map_or("", Address::as_str))
             .bind(target.as_ref().map_or("", Address::as_str))
             .execute(&self.inner.master.pool)

@@ -44,7 +44,7 @@ impl Config {
             deadline: section.span("deadline", "2s", "10ms"..="1min", "The master has to answer within that; a sender waits in the meantime.").0,
             alias_depth: count(section.count("alias_depth", 10, 1..=100, "Aliases of aliases are followed so deep. Deeper ones are loops or mistakes.")),
             alias_members: count(section.count("alias_members", 10_000, 1..=1_000_000, "An address stands for so many mailboxes at most; each is a part of one envelope.")),
-            logins_at_once: count(section.count("logins_at_once", 2, 1..=256, "Passwords that are hashed at once; each takes 19 MiB and a core for some 20 ms, or what an imported hash asks for: 256 MiB and a second or two at most.")),
+            logins_at_once: count(section.count("logins_at_once", 2, 1..=256, "Passwords that are hashed at once; each takes 19 MiB and a core for some 20 ms, or what an imported hash asks for: 256 MiB and half a second at most.")),
             logins_waiting: count(section.count("logins_waiting", 500, 1..=100_000, "Logins that may wait for that; more are told to come again, so that nobody waits for longer than a client does.")),
         };
         if !config.url.starts_with("sqlite:") {

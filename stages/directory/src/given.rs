@@ -14,20 +14,24 @@ const READY: &str = "$argon2id$";
 /// What Dovecot writes before it.
 const PREFIX: &str = "{ARGON2ID}";
 
-/// A ready hash takes at most so much memory, in KiB: 256 MiB, what libsodium calls moderate, and four times what RFC 9106
-/// advises where memory is scarce. Each login takes that, `directory.logins_at_once` of them at the same time, and whoever
-/// knows the address can try.
-const MEMORY_MOST: u32 = 256 * 1024;
+/// A ready hash takes at most so many bytes of memory: 256 MiB, what libsodium calls moderate, and four times what RFC
+/// 9106 advises where memory is scarce. Each login takes that, `directory.logins_at_once` of them at the same time, and
+/// whoever knows the address can try.
+pub const HASH_MOST: u64 = 256 << 20;
 
-/// It passes over its memory so many times at most: libsodium's dearest have 4 and 8. With the most memory, that is more
-/// than a second of a core already.
-const PASSES_MOST: u32 = 10;
+/// It passes over its memory so many times at most: libsodium's dearest have 4 and 8.
+const PASSES_MOST: u64 = 10;
+
+/// And goes over so much in all its passes, in KiB: 768 MiB, libsodium's moderate, half a second of a core. Whoever
+/// knows the address of one dear account keeps all others waiting with it, `directory.logins_at_once` of them at a
+/// time.
+const WORK_MOST: u64 = 768 << 10;
 
 /// And has so many lanes at most: RFC 9106 advises 4, and a login is computed on one core whatever they are.
-const LANES_MOST: u32 = 16;
+const LANES_MOST: u64 = 16;
 
-/// Characters of a password. What is shorter is guessed at once, and is how /etc/shadow and its like write accounts that
-/// nobody may use: `*`, `!`, `!!`, `x`, `NP`, `*0`.
+/// Characters of a password. What is shorter is guessed at once, and is how /etc/shadow and its like write accounts
+/// that nobody may use: `*`, `!`, `!!`, `x`, `NP`, `*0`.
 const SHORTEST: usize = 3;
 
 /// Names of hashes, which may be told: whatever else looks like one may be a password.
@@ -110,12 +114,14 @@ impl Given {
         if let Some(kind) = foreign(secret) {
             let kind = kind.map_or_else(|| "this".to_owned(), |kind| format!("what begins with {kind}"));
             bail!(
-                "{kind} is a hash of another kind, and not a password: only Argon2id is taken, written {READY}...; give a new password instead"
+                "{kind} is a hash of another kind, and not a password: only Argon2id is taken, \
+                        written {READY}...; give a new password instead"
             );
         }
         if secret.chars().count() < SHORTEST {
             bail!(
-                "a password has {SHORTEST} characters or more; if nobody may use the account, leave it out, or suspend it later"
+                "a password has {SHORTEST} characters or more; if nobody may use the account, \
+                        leave it out, or suspend it later"
             );
         }
         if secret.parse::<Address>().is_ok() {
@@ -125,8 +131,8 @@ impl Given {
     }
 }
 
-/// Accounts that nobody may use are written so in /etc/shadow: `!` or `*` alone or before the hash, or a word between stars.
-/// Whoever took that for a password would let in everybody who knows the custom.
+/// Accounts that nobody may use are written so in /etc/shadow: `!` or `*` alone or before the hash, or a word between
+/// stars. Whoever took that for a password would let in everybody who knows the custom.
 fn refuse_locked(secret: &str) -> anyhow::Result<()> {
     let rest = secret.trim_start_matches(['!', '*']);
     let is_word = rest.strip_suffix('*').is_some_and(|word| word.bytes().all(|byte| byte.is_ascii_uppercase()));
@@ -140,8 +146,8 @@ fn refuse_locked(secret: &str) -> anyhow::Result<()> {
 }
 
 /// Whether this is a hash that is not ours, `$6$...` as crypt(3) and the PHC form write it, or `{SSHA}...`, as LDAP and
-/// Dovecot do; and how it begins, if that is a kind that is known. Who took it for a password would let in everybody who has
-/// seen the list, and keep out its owner.
+/// Dovecot do; and how it begins, if that is a kind that is known. Who took it for a password would let in everybody
+/// who has seen the list, and keep out its owner.
 fn foreign(secret: &str) -> Option<Option<&str>> {
     let (closing, inner) = match secret.chars().next()? {
         '$' => ('$', &secret[1..]),
@@ -170,14 +176,17 @@ fn ready(secret: &str) -> anyhow::Result<String> {
     // The same as a login does with it: what fails here would never let anybody in.
     let costs = Params::try_from(&parsed).map_err(unreadable)?;
     parsed.version.map_or(Ok(Version::V0x13), Version::try_from).map_err(|error| unreadable(error.into()))?;
+    let [memory, passes, lanes] = [costs.m_cost(), costs.t_cost(), costs.p_cost()].map(u64::from);
     for (name, what, cost, most) in [
-        ('m', "KiB of memory", costs.m_cost(), MEMORY_MOST),
-        ('t', "passes", costs.t_cost(), PASSES_MOST),
-        ('p', "lanes", costs.p_cost(), LANES_MOST),
+        ("m", "KiB of memory", memory, HASH_MOST >> 10),
+        ("t", "passes", passes, PASSES_MOST),
+        ("m*t", "KiB in all passes", memory.saturating_mul(passes), WORK_MOST),
+        ("p", "lanes", lanes, LANES_MOST),
     ] {
         if cost > most {
             bail!(
-                "each login would take {cost} {what} ({name}={cost}), and {most} at most are allowed: give a new password instead, or a hash that was made with less"
+                "each login would take {cost} {what} ({name}={cost}), and {most} at most are allowed: give a new \
+                 password instead, or a hash that was made with less"
             );
         }
     }

@@ -1,7 +1,7 @@
 //! Many accounts at once, in few transactions: a site that moves in, or a load test.
 //!
-//! All of it or nothing: the lines that are wrong are told with their numbers, before any password is hashed, and no account
-//! of the whole list is made.
+//! All of it or nothing: the lines that are wrong are told with their numbers, before any password is hashed, and no
+//! account of the whole list is made.
 
 use std::collections::{HashMap, HashSet};
 
@@ -107,8 +107,8 @@ fn hashed(line: &Line) -> anyhow::Result<Imported> {
 impl Directory {
     /// Looks whether the accounts of a list can be made.
     ///
-    /// # Errors
-    /// What cannot be made, line by line: a domain that is not ours, an address that is taken.
+    /// # Errors What cannot be made, line by line: a domain that is not ours, an address that is taken. That no numbers
+    /// can be had yet: to hash many passwords takes minutes.
     pub async fn check_import(&self, lines: &[Line]) -> anyhow::Result<()> {
         let (mut domains, mut wrong) = (HashSet::new(), Vec::new());
         for line in lines {
@@ -123,7 +123,8 @@ impl Directory {
                 wrong.push((line.number, format!("{} exists already", line.address)));
             }
         }
-        tell(&wrong)
+        tell(&wrong)?;
+        self.check_numbers().await
     }
 
     /// Makes the accounts, all on one store node and without limits.

@@ -22,6 +22,7 @@ pub use address::Address;
 pub use admin::{Change, NewAccount};
 pub use changes::{Changed, Changes};
 pub use config::Config;
+pub use given::HASH_MOST;
 pub use master::{Account, Kind, Status};
 pub use resolve::{Expansion, Problem, Receives, Target};
 

@@ -1,9 +1,9 @@
-//! Logging in: argon2id, on threads of its own, a few at once, in the same time for everybody but those
-//! whose hash was imported and costs more or less than ours.
+//! Logging in: argon2id, on threads of its own, a few at once, in the same time for everybody but those whose hash was
+//! imported and costs more or less than ours.
 //!
-//! A password that was right a moment ago is recognised by a keyed digest, so that a client with many connections does not
-//! cost the hash each time. The digest holds the hash, so that another password ends that, and nothing else that changes in
-//! the directory does. Nothing tells an unknown user from a wrong password.
+//! A password that was right a moment ago is recognised by a keyed digest, so that a client with many connections does
+//! not cost the hash each time. The digest holds the hash, so that another password ends that, and nothing else that
+//! changes in the directory does. Nothing tells an unknown user from a wrong password.
 
 use std::collections::HashMap;
 use std::sync::{Arc, LazyLock, Mutex, PoisonError};
@@ -23,7 +23,7 @@ const RECOGNISED_FOR: Duration = Duration::from_secs(300);
 const RECOGNISED_MOST: usize = 10_000;
 
 pub(crate) struct Logins {
-    /// Hashes at once: each takes 19 MiB and a core.
+    /// Hashes at once: each takes 19 MiB and a core, or what an imported hash asks for (see [`crate::HASH_MOST`]).
     turns: Semaphore,
     /// Logins at once, whether they are hashed or wait for it.
     places: Semaphore,

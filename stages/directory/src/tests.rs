@@ -346,6 +346,10 @@ async fn an_account_behind_an_import_has_no_number_ahead_of_the_clock() {
     let error = add(&directory, "grace@example.org", Kind::User).await.unwrap_err().to_string();
     assert!(error.contains("ahead of the clock"), "{error}");
     assert_eq!(directory.account("grace@example.org").await.unwrap(), None);
+    // Before minutes are spent on the passwords.
+    let lines = import::read("grace@example.org hunter2").unwrap();
+    let error = directory.check_import(&lines).await.unwrap_err().to_string();
+    assert!(error.contains("ahead of the clock"), "{error}");
 }
 
 /// What is remembered says that there is no such account, or another one; the master knows better.
@@ -595,7 +599,10 @@ fn lists_that_are_wrong() {
 #[test]
 fn a_ready_hash_has_a_price_that_is_bounded() {
     for (costs, want) in [
-        ("m=262144,t=10,p=16", None),
+        ("m=262144,t=3,p=16", None),
+        ("m=65536,t=10,p=4", None),
+        // One address of such an account kept everybody else from logging in.
+        ("m=262144,t=10,p=1", Some("2621440 KiB in all passes (m*t=2621440), and 786432 at most")),
         ("m=262145,t=1,p=1", Some("262145 KiB of memory (m=262145), and 262144 at most")),
         ("m=4194304,t=1,p=1", Some("4194304 KiB of memory (m=4194304), and 262144 at most")),
         ("m=64,t=11,p=1", Some("11 passes (t=11), and 10 at most")),
@@ -630,6 +637,7 @@ async fn what_was_kept_with_needless_quotes_is_found() {
     keep("INSERT INTO aliases VALUES ('al.ice@example.org', 'bob@example.org')").await;
     keep(r#"INSERT INTO aliases VALUES ('"tw\o"@example.org', 'carol@example.org')"#).await;
     keep(r#"INSERT INTO aliases VALUES ('"two"@example.org', 'bob@example.org')"#).await;
+    keep(r#"INSERT INTO aliases VALUES ('all@example.org', '"frank"@example.org')"#).await;
     drop(before);
     // As often as it is opened.
     drop(Directory::open(config(folder.path())).await.unwrap());
@@ -647,4 +655,11 @@ async fn what_was_kept_with_needless_quotes_is_found() {
         assert_eq!(found, want, "{address}");
     }
     assert!(directory.authenticate("frank@example.org", "secret").await.unwrap().is_some());
+    directory.remove_alias("all@example.org", Some(r#""frank"@example.org"#)).await.unwrap();
+    // The one that nobody finds goes by its own spelling alone, and the other stays.
+    assert!(directory.remove_account("al.ice@example.org").await.is_err());
+    directory.remove_account(r#""al.ice"@example.org"#).await.unwrap();
+    assert_eq!(directory.accounts("al.ice").await.unwrap(), []);
+    assert_eq!(directory.expand("al.ice@example.org").await.unwrap().targets.len(), 1);
+    assert!(directory.remove_account(r#""al.ice"@example.org"#).await.is_err(), "there is none any more");
 }
