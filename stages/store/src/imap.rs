@@ -17,7 +17,7 @@ use self::fetching::Ahead;
 use crate::logins::{Attempt, Login, Logins};
 use crate::node::Node;
 use crate::seats::Seat;
-use crate::shard::{Change, Claim, Watch};
+use crate::shard::{Change, Claim, Limits, Watch};
 use crate::texts::{Gathered, Held, Texts};
 use crate::views;
 
@@ -49,6 +49,14 @@ struct Open {
     is_stale: bool,
     /// Of the messages of which no session was told.
     claim: Claim,
+}
+
+/// Whose mail it is, and what of it there may be: as it was when the question came. An account that may not stay any
+/// more while it is answered has no limits that could be asked for.
+#[derive(Debug, Clone, Copy)]
+struct Owner {
+    account: i64,
+    limits: Limits,
 }
 
 impl Reading {
@@ -115,7 +123,10 @@ impl Reading {
         }
         let Some(seat) = &self.seat else { return Ok(Answer::Refused) };
         // The session hears of it when it waits; until then it gets nothing more.
-        let Some(account) = seat.account().map(|account| account.id) else { return Ok(Answer::Unavailable) };
+        let Some(known) = seat.account() else { return Ok(Answer::Unavailable) };
+        let limits = Limits { bytes: known.quota_bytes, messages: known.quota_messages };
+        let owner = Owner { account: known.id, limits };
+        let account = owner.account;
         if !matches!(question, Question::Gather(_) | Question::Outlines(_)) {
             self.gathered = Gathered::default();
         }
@@ -125,10 +136,10 @@ impl Reading {
             (Question::Mailbox(name), _) => self.mailbox(account, name).await,
             (Question::MailboxesWithDeleted, _) => self.mailboxes_with_deleted(account).await,
             (Question::Manage(manage), _) => self.manage(account, manage).await,
-            (Question::Quota, _) => self.quota(account).await,
-            (Question::Room { name, size }, _) => self.make_room(account, name, size).await,
-            (Question::Append(appended), _) => self.append(account, appended).await,
-            (Question::Copy { uids, to, how }, Some(mailbox)) => self.copy(account, mailbox, uids, to, how).await,
+            (Question::Quota, _) => self.quota(owner).await,
+            (Question::Room { name, size }, _) => self.make_room(owner, name, size).await,
+            (Question::Append(appended), _) => self.append(owner, appended).await,
+            (Question::Copy { uids, to, how }, Some(mailbox)) => self.copy(owner, mailbox, uids, to, how).await,
             (Question::View(name), _) => self.view(account, name, Claim::Look).await,
             (Question::Select(name), _) => self.view(account, name, Claim::Take).await,
             (Question::Flags { uids, how, flags, keywords, unchanged_since }, Some(mailbox)) => {

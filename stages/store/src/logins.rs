@@ -134,9 +134,12 @@ impl Logins {
         })
     }
 
-    /// A place for a session; crowded, if there is none. A change that came between the password and the place is looked for
-    /// here: later ones find the place.
+    /// A place for a session; crowded, if there is none. A change that came after the password was found right is
+    /// looked for first: an account as it was would end the sessions of those who came in since. One that comes before
+    /// the place is taken is looked for behind that; later ones find the place.
     async fn seat(&self, account: Arc<Account>) -> Result<Login, Unsure> {
+        let now = self.directory.account(account.address.as_str()).await?;
+        let Some(account) = now.filter(|now| account.still_lets_in(Some(now))) else { return Ok(Login::Refused) };
         let Some(seat) = self.seats.take(Arc::clone(&account), self.bounds.per_account) else {
             return Ok(Login::Crowded);
         };
@@ -149,13 +152,16 @@ impl Logins {
     }
 
     /// Hears what is changed in the directory, and ends the sessions of those who may not stay, until the shutdown.
-    pub(crate) async fn watch(self, tasks: Tasks) {
+    ///
+    /// # Errors
+    /// Never.
+    pub(crate) async fn watch(self, tasks: Tasks) -> anyhow::Result<()> {
         let mut changes = self.directory.changes();
         let mut unsure = Vec::new();
         loop {
             let again = !unsure.is_empty();
             let look = tokio::select! {
-                () = tasks.stopping() => return,
+                () = tasks.stopping() => return Ok(()),
                 changed = changes.next() => match changed {
                     Changed::Account(address) if self.seats.any(&address) => vec![address],
                     Changed::Account(_) => continue,
@@ -165,7 +171,7 @@ impl Logins {
             };
             for address in look {
                 let now = tokio::select! {
-                    () = tasks.stopping() => return,
+                    () = tasks.stopping() => return Ok(()),
                     now = self.directory.account(&address) => now,
                 };
                 match now {
@@ -306,7 +312,7 @@ mod tests {
     async fn no_session_outlives_what_let_it_in() {
         let (_folder, logins) = logins(1).await;
         let tasks = Tasks::default();
-        tasks.spawn("logins", logins.clone().watch(tasks.clone()));
+        tasks.spawn_vital("logins", logins.clone().watch(tasks.clone()));
         let alice = "alice@example.org";
         for act in ["password", "suspend", "resume", "remove"] {
             let password = if act == "password" { "secret" } else { "another" };
@@ -331,13 +337,18 @@ mod tests {
         assert!(logins.seats.is_empty());
     }
 
-    /// The change came after the password was right, and before the session had its place.
+    /// The change came after the password was right, and before the session had its place. Those who had come in by the
+    /// new password meanwhile were thrown out.
     #[tokio::test]
     async fn a_login_that_a_change_overtakes_is_refused() {
         let (_folder, logins) = logins(1).await;
         let before = logins.directory.account("alice@example.org").await.unwrap().unwrap();
         logins.directory.set_password("alice@example.org", "another").await.unwrap();
+        let owner = attempt(&logins, "192.0.2.1", "another").await;
         assert!(matches!(logins.seat(before).await, Ok(Login::Refused)));
+        let Login::In(_, seat) = owner else { panic!("the owner was not let in") };
+        assert!(seat.account().is_some());
+        drop(seat);
         assert!(logins.seats.is_empty());
     }
 

@@ -67,7 +67,7 @@ pub fn serve(
         tasks: tasks.clone(),
     };
     let logins = Logins::new(directory.clone(), node.name().to_owned(), config.logins);
-    tasks.spawn("logins", logins.clone().watch(tasks.clone()));
+    tasks.spawn_vital("logins", logins.clone().watch(tasks.clone()));
     let message = u32::try_from(config.message).unwrap_or(u32::MAX);
     let limits = imap::Limits { message, ..imap::Limits::default() };
     let desk = Desk { node: node.clone(), logins, texts: Texts::new(config.texts), terms, tls: tls.clone(), limits };

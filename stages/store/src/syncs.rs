@@ -6,6 +6,7 @@ use std::time::Duration;
 use runtime::tasks::Tasks;
 
 use crate::node::Node;
+use crate::shard::Shard;
 
 /// Well below what may stay unsynced. A writer with nothing to do costs no write by that.
 const LOOK: Duration = Duration::from_secs(15);
@@ -15,7 +16,7 @@ pub(crate) async fn run(node: Node, tasks: Tasks) {
     loop {
         tokio::select! {
             () = tasks.stopping() => return,
-            () = tokio::time::sleep(LOOK) => node.shards().iter().for_each(|shard| shard.sync_in_time()),
+            () = tokio::time::sleep(LOOK) => node.shards().iter().for_each(Shard::wake),
         }
     }
 }

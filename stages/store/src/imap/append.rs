@@ -4,8 +4,7 @@ use runtime::clock;
 use wire::imap::{self, Answer, No};
 
 use super::mailboxes::no;
-use super::{Reading, wide};
-use crate::seats::Seat;
+use super::{Owner, Reading, wide};
 use crate::shard::{
     Appended, Appending, Change, CopyMode, Copying, Limits, Mailbox, Outlined, PORTION, Placed, Placing, Refusal,
     StoreError,
@@ -13,7 +12,8 @@ use crate::shard::{
 use crate::texts::Gathered;
 use crate::views::number;
 
-/// A message of so many bytes is asked about before it is sent: a smaller one costs less than the question.
+/// From so many bytes on, those of one command together, the mailbox and the usage are looked at before they are sent:
+/// fewer cost less than the look. In the end both are looked at in any case, with the number of messages.
 const LOOKED_AT: u32 = 64 * 1024;
 /// From so many bytes on a digest is made where a thread may be kept for long.
 const LONG: usize = 1 << 20;
@@ -23,14 +23,14 @@ const MESSAGES: u64 = 1_000_000;
 
 impl Reading {
     /// Whether messages may be put in that are about to be sent, or have been.
-    pub(super) async fn make_room(&mut self, account: i64, name: String, size: u32) -> anyhow::Result<Answer> {
+    pub(super) async fn make_room(&mut self, owner: Owner, name: String, size: u32) -> anyhow::Result<Answer> {
         if size == 0 {
             self.receiving = Gathered::default();
             return Ok(Answer::Done);
         }
         if size >= LOOKED_AT {
-            let (is_there, [bytes, messages]) = self.node.shard(account).reader.room(account, name).await?;
-            let limits = self.bounds();
+            let (is_there, [bytes, messages]) = self.node.shard(owner.account).reader.room(owner.account, name).await?;
+            let limits = owner.bounds();
             let over = |used: i64, limit: u64| limit > 0 && used.unsigned_abs() > limit;
             if !is_there {
                 return Ok(Answer::No(No::NoSuch));
@@ -48,13 +48,14 @@ impl Reading {
         Ok(if is_there { Answer::Done } else { Answer::Unavailable })
     }
 
-    pub(super) async fn append(&mut self, account: i64, appended: imap::Appended) -> anyhow::Result<Answer> {
+    pub(super) async fn append(&mut self, owner: Owner, appended: imap::Appended) -> anyhow::Result<Answer> {
         let held = std::mem::take(&mut self.receiving);
         let mut messages = Vec::with_capacity(appended.messages.len());
         for message in appended.messages {
             messages.push(read(message).await?);
         }
-        let appending = Appending { account, name: appended.name, messages, limits: self.bounds() };
+        let (account, limits) = (owner.account, owner.bounds());
+        let appending = Appending { account, name: appended.name, messages, limits };
         let placed = self.node.shard(account).place(Placing::Append(appending)).await;
         drop(held);
         told(placed)
@@ -62,7 +63,7 @@ impl Reading {
 
     pub(super) async fn copy(
         &self,
-        account: i64,
+        owner: Owner,
         mailbox: i64,
         uids: Vec<u32>,
         to: String,
@@ -72,10 +73,8 @@ impl Reading {
             imap::CopyMode::Copy => CopyMode::Copy,
             imap::CopyMode::Move => CopyMode::Move,
         };
-        told(
-            self.place_in_portions(&Copying { account, mailbox, uids: wide(uids), to, how, limits: self.bounds() })
-                .await,
-        )
+        let (account, limits) = (owner.account, owner.bounds());
+        told(self.place_in_portions(&Copying { account, mailbox, uids: wide(uids), to, how, limits }).await)
     }
 
     /// Each portion is placed as a whole or not at all. If one cannot be, what was copied before it is taken back; what was
@@ -119,26 +118,20 @@ impl Reading {
     }
 
     /// What the account takes up.
-    pub(super) async fn quota(&self, account: i64) -> anyhow::Result<Answer> {
+    pub(super) async fn quota(&self, owner: Owner) -> anyhow::Result<Answer> {
+        let Owner { account, limits } = owner;
         let (_, [bytes, messages]) = self.node.shard(account).reader.room(account, "INBOX".to_owned()).await?;
-        let limits = self.limits();
         let of = |used: i64, limit: u64| (limit > 0).then(|| (u64::try_from(used).unwrap_or(0), limit));
-        Ok(Answer::Quota(imap::Quota { bytes: of(bytes, limits.bytes), messages: of(messages, limits.messages) }))
+        let (bytes, messages) = (of(bytes, limits.bytes), of(messages, limits.messages));
+        Ok(Answer::Quota(imap::Quota { bytes, messages }))
     }
+}
 
+impl Owner {
     /// What the account may take up with what a reader brings in and copies.
-    fn bounds(&self) -> Limits {
-        let limits = self.limits();
-        Limits { messages: if limits.messages == 0 { MESSAGES } else { limits.messages }, ..limits }
-    }
-
-    /// What the account may take up.
-    pub(super) fn limits(&self) -> Limits {
-        let account = self.seat.as_ref().and_then(Seat::account);
-        account.map_or(Limits { bytes: 0, messages: 0 }, |account| Limits {
-            bytes: account.quota_bytes,
-            messages: account.quota_messages,
-        })
+    fn bounds(self) -> Limits {
+        let messages = if self.limits.messages == 0 { MESSAGES } else { self.limits.messages };
+        Limits { messages, ..self.limits }
     }
 }
 
@@ -155,7 +148,7 @@ async fn read(message: imap::Incoming) -> anyhow::Result<Appended> {
     let now = || i64::try_from(clock::now().0).unwrap_or(i64::MAX);
     Ok(Appended {
         flags,
-        keywords: keywords.join(" "),
+        keywords,
         received: received.unwrap_or_else(now),
         outline: Outlined::made(&text).await,
         body: text,
@@ -178,7 +171,7 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use bytes::Bytes;
 
-    use super::super::fetching::tests::{deliver, inbox, site};
+    use super::super::fetching::tests::{ALICE, deliver, inbox, site};
     use super::*;
 
     #[tokio::test]
@@ -188,16 +181,16 @@ mod tests {
         let mailbox = inbox(&reading).await;
         let appended = || {
             let text = Bytes::from_static(b"two");
-            let message = imap::Incoming { flags: 0, keywords: Vec::new(), received: None, text };
+            let message = imap::Incoming { flags: 0, keywords: String::new(), received: None, text };
             imap::Appended { name: "INBOX".to_owned(), messages: vec![message] }
         };
         let copied = imap::CopyMode::Copy;
-        let before = reading.copy(1, mailbox, vec![1], "INBOX".to_owned(), copied).await.unwrap();
+        let before = reading.copy(ALICE, mailbox, vec![1], "INBOX".to_owned(), copied).await.unwrap();
         assert!(matches!(before, Answer::Placed(_)));
         database.execute("UPDATE accounts SET messages = ?", [MESSAGES.cast_signed()]).unwrap();
         let full = Answer::No(No::Full);
-        assert_eq!(reading.copy(1, mailbox, vec![1], "INBOX".to_owned(), copied).await.unwrap(), full);
-        assert_eq!(reading.append(1, appended()).await.unwrap(), full);
+        assert_eq!(reading.copy(ALICE, mailbox, vec![1], "INBOX".to_owned(), copied).await.unwrap(), full);
+        assert_eq!(reading.append(ALICE, appended()).await.unwrap(), full);
         deliver(&reading, 2, "", "three").await;
         let (_, view) = reading.node.view(1, "INBOX").await.unwrap().unwrap();
         assert_eq!(view.messages.len(), 3, "what is delivered is stored");
@@ -210,18 +203,18 @@ mod tests {
         let (_folder, mut reading, _database) = site().await;
         deliver(&reading, 1, "", "one").await;
         let inbox = || "INBOX".to_owned();
-        assert_eq!(reading.make_room(1, inbox(), 25 << 20).await.unwrap(), Answer::Done);
+        assert_eq!(reading.make_room(ALICE, inbox(), 25 << 20).await.unwrap(), Answer::Done);
         // The account may have 16 MiB, which is 8 of messages.
         let mut other = Gathered::default();
         assert!(reading.room.receive(1, &mut other, 8 * MIB).await.unwrap(), "nothing has come");
         drop(other);
         assert_eq!(reading.receive(1, 4 * MIB).await.unwrap(), Answer::Done);
-        assert_eq!(reading.make_room(1, inbox(), 2 << 20).await.unwrap(), Answer::Done);
+        assert_eq!(reading.make_room(ALICE, inbox(), 2 << 20).await.unwrap(), Answer::Done);
         assert_eq!(reading.receive(1, 6 * MIB).await.unwrap(), Answer::Done);
         let mut other = Gathered::default();
         assert!(reading.room.receive(1, &mut other, 2 * MIB).await.unwrap());
         assert_eq!(reading.receive(1, 7 * MIB).await.unwrap(), Answer::Unavailable, "at once");
-        assert_eq!(reading.make_room(1, inbox(), 0).await.unwrap(), Answer::Done);
+        assert_eq!(reading.make_room(ALICE, inbox(), 0).await.unwrap(), Answer::Done);
         assert!(reading.room.receive(1, &mut other, 8 * MIB).await.unwrap(), "it was given back");
     }
 
@@ -239,7 +232,7 @@ mod tests {
         let used = || {
             database.query_row("SELECT messages FROM accounts", [], |row| row.get::<_, i64>(0)).unwrap().unsigned_abs()
         };
-        let place = async |how| reading.copy(1, mailbox, all(), "Junk".to_owned(), how).await.unwrap();
+        let place = async |how| reading.copy(ALICE, mailbox, all(), "Junk".to_owned(), how).await.unwrap();
         let Answer::Placed(placed) = place(imap::CopyMode::Copy).await else { panic!("they were not copied") };
         assert_eq!((placed.from, placed.to), (vec![1, 30_000, 50_000], vec![1, 2, 3]));
 
@@ -251,7 +244,7 @@ mod tests {
         let Answer::Placed(placed) = place(imap::CopyMode::Move).await else { panic!("they were not moved") };
         assert_eq!((placed.from, placed.to), (vec![1, 30_000, 50_000], vec![6, 7, 8]));
         assert_eq!((count("Junk").await, count("INBOX").await, used()), (6, 0, MESSAGES - 2));
-        let none = reading.copy(1, mailbox, Vec::new(), "nowhere".to_owned(), imap::CopyMode::Copy).await.unwrap();
+        let none = reading.copy(ALICE, mailbox, Vec::new(), "nowhere".to_owned(), imap::CopyMode::Copy).await.unwrap();
         assert_eq!(none, Answer::No(No::NoSuch));
     }
 }

@@ -161,9 +161,13 @@ pub(super) mod tests {
     use runtime::config::{ByteSize, Section, Sheet};
     use runtime::driver::Backend as _;
 
+    use super::super::Owner;
     use crate::logins::Logins;
     use crate::node::Node;
-    use crate::shard::{Admission, Change, Delivery, Outlined};
+    use crate::shard::{Admission, Change, Delivery, Limits, Outlined};
+
+    /// Whose mail is read here.
+    pub(in crate::imap) const ALICE: Owner = Owner { account: 1, limits: Limits { bytes: 0, messages: 0 } };
 
     /// A reader of a node with one shard, and that node's database for whoever spoils it.
     pub(in crate::imap) async fn site() -> (tempfile::TempDir, Reading, rusqlite::Connection) {

@@ -118,7 +118,7 @@ fn only_subscribed(name: String) -> Mailbox {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
-    use super::super::fetching::tests::{deliver, inbox, site};
+    use super::super::fetching::tests::{ALICE, deliver, inbox, site};
     use super::*;
     use crate::shard::Claim;
 
@@ -146,7 +146,7 @@ mod tests {
         deliver(&reading, 3, "", "three").await;
         assert_eq!(look(&mut reading, None).await, (3, 0), "it was selected");
         let mailbox = inbox(&reading).await;
-        reading.copy(1, mailbox, vec![1, 2], "INBOX".to_owned(), wire::imap::CopyMode::Copy).await.unwrap();
+        reading.copy(ALICE, mailbox, vec![1, 2], "INBOX".to_owned(), wire::imap::CopyMode::Copy).await.unwrap();
         assert_eq!(look(&mut reading, look_only).await, (4, 2), "copies are new");
         reading
             .node

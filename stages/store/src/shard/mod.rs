@@ -30,7 +30,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use runtime::aside;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Semaphore, mpsc, oneshot};
 
 pub(crate) use changes::{DELETED, REMEMBERED, SEEN};
 pub use changes::{FlagChange, FlagMode};
@@ -41,7 +41,7 @@ pub use mailboxes::{Manage, Refusal};
 pub(crate) use notices::{Notices, Watch};
 pub(crate) use outlines::Late;
 pub use outlines::Outlined;
-use pen::{Pen, Tried};
+use pen::{Pen, Queued, Tried};
 pub(crate) use placing::{Appended, Appending, CopyMode, Copying, Limits, PORTION, Placed, Placing};
 pub(crate) use portions::{Begun, Listed, Texts, Whole};
 pub(crate) use reader::{Held, Mailbox, Message, Reader};
@@ -53,6 +53,9 @@ use writer::{Command, Work, Writer};
 
 /// Deliveries and changes that may wait for a shard's writer; whoever comes then waits before that.
 const QUEUE: usize = 4096;
+/// What weighs more than so many deliveries waits until the one before it is done, and then behind the deliveries that
+/// have come meanwhile: they wait for one such command, not for those of a crowd.
+const HEAVY: usize = 16;
 
 /// One mail for one mailbox.
 #[derive(Debug, Clone)]
@@ -204,7 +207,9 @@ pub(crate) struct Shard {
     pub(crate) number: u32,
     /// Before `commands`: the writer is closed by its thread, which ends when the last sender is gone.
     pen: Arc<Pen>,
-    commands: mpsc::Sender<Command>,
+    commands: mpsc::Sender<Queued>,
+    /// At what is heavy.
+    turn: Arc<Semaphore>,
     pub(crate) reader: Reader,
     pub(crate) notices: Notices,
     pub(crate) packs: PathBuf,
@@ -223,13 +228,14 @@ impl Shard {
         let pen = Arc::new(Pen::new(writer, lock));
         let thread = Arc::clone(&pen);
         std::thread::Builder::new().name(name).spawn(move || thread.run(receiver))?;
-        Ok(Self { number, pen, commands, reader: Reader::new(&settings), notices, packs: settings.packs() })
+        let turn = Arc::new(Semaphore::new(1));
+        Ok(Self { number, pen, commands, turn, reader: Reader::new(&settings), notices, packs: settings.packs() })
     }
 
     /// For the shard's thread in any case: the copies of one mail come together, and are synced together.
     pub(crate) async fn deliver(&self, delivery: Delivery) -> Result<Kept, StoreError> {
         let (answer, wait) = oneshot::channel();
-        self.commands.send(Command::Deliver(Box::new(delivery), answer)).await.map_err(|_| gone())?;
+        self.queue(Command::Deliver(Box::new(delivery), answer)).await?;
         wait.await.map_err(|_| gone())?
     }
 
@@ -247,9 +253,14 @@ impl Shard {
 
     /// Writes on the spot, or leaves it to the shard's thread.
     async fn write(&self, command: Command) -> Result<(), StoreError> {
+        let turn = if command.weight() > HEAVY {
+            Some(Arc::clone(&self.turn).acquire_owned().await.map_err(|_| gone())?)
+        } else {
+            None
+        };
         let nothing_waits = self.commands.capacity() == self.commands.max_capacity();
         if !nothing_waits || !aside::is_there() {
-            return self.commands.send(command).await.map_err(|_| gone());
+            return self.queue(Queued { command, turn }).await;
         }
         // A broken pen is not used again.
         match catch_unwind(AssertUnwindSafe(|| aside::aside(|| self.pen.try_write(command)))) {
@@ -258,7 +269,7 @@ impl Shard {
                 self.wake();
                 Ok(())
             }
-            Ok(Tried::NotFree(command)) => self.commands.send(command).await.map_err(|_| gone()),
+            Ok(Tried::NotFree(command)) => self.queue(Queued { command, turn }).await,
             Err(_) => {
                 self.wake();
                 Err(gone())
@@ -266,9 +277,13 @@ impl Shard {
         }
     }
 
+    async fn queue(&self, queued: impl Into<Queued>) -> Result<(), StoreError> {
+        self.commands.send(queued.into()).await.map_err(|_| gone())
+    }
+
     /// The thread looks for what is to be done; if it has commands, it does so in any case.
-    fn wake(&self) {
-        self.keep_outlines(Vec::new());
+    pub(crate) fn wake(&self) {
+        let _ = self.commands.try_send(Command::Work(Work::Wake, oneshot::channel().0).into());
     }
 
     pub(crate) async fn sweep(&self, sweep: Sweep) -> Result<u64, StoreError> {
@@ -278,12 +293,7 @@ impl Shard {
     /// Keeps outlines that were missing, if the writer has time for it.
     pub(crate) fn keep_outlines(&self, late: Vec<Late>) {
         // They are made again when they are asked for again.
-        let _ = self.commands.try_send(Command::Work(Work::Outlines(late), oneshot::channel().0));
-    }
-
-    /// The writer looks whether it has to sync its pack; if it is busy, it does so in any case.
-    pub(crate) fn sync_in_time(&self) {
-        self.keep_outlines(Vec::new());
+        let _ = self.commands.try_send(Command::Work(Work::Outlines(late), oneshot::channel().0).into());
     }
 
     /// Resolves when the writer has ended. It does so by a panic alone, as long as this handle is there.
@@ -301,13 +311,13 @@ impl Shard {
     pub(crate) fn busy(&self) -> std::sync::mpsc::SyncSender<()> {
         let (release, wait) = std::sync::mpsc::sync_channel(1);
         let command = Command::Work(Work::Wait(std::sync::Mutex::new(wait)), oneshot::channel().0);
-        assert!(self.commands.try_send(command).is_ok());
+        assert!(self.commands.try_send(command.into()).is_ok());
         release
     }
 
     async fn work(&self, work: Work) -> Result<u64, StoreError> {
         let (answer, wait) = oneshot::channel();
-        self.commands.send(Command::Work(work, answer)).await.map_err(|_| gone())?;
+        self.queue(Command::Work(work, answer)).await?;
         wait.await.map_err(|_| gone())?
     }
 }

@@ -10,8 +10,8 @@ use std::fs::File;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TryRecvError;
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
 
 use super::writer::{Command, Writer};
 
@@ -21,6 +21,20 @@ pub(super) struct Pen {
     is_wanted: AtomicBool,
     /// Goes last: nobody else may begin before the writer has ended.
     _lock: Arc<File>,
+}
+
+/// A command that waits for the shard's thread.
+pub(super) struct Queued {
+    pub(super) command: Command,
+    /// Of one that takes long: it is given back when the command is done, whoever waits for the answer or does not any
+    /// more.
+    pub(super) turn: Option<OwnedSemaphorePermit>,
+}
+
+impl From<Command> for Queued {
+    fn from(command: Command) -> Self {
+        Self { command, turn: None }
+    }
 }
 
 /// What became of a command that was to be written on the spot.
@@ -48,22 +62,27 @@ impl Pen {
     }
 
     /// What the shard's thread does, until the node is dropped or the pen is broken.
-    pub(super) fn run(&self, mut commands: mpsc::Receiver<Command>) {
+    pub(super) fn run(&self, mut commands: mpsc::Receiver<Queued>) {
         while let Some(first) = self.first(&mut commands) {
             let Some(mut writer) = self.take() else { return };
+            let mut weight = first.command.weight();
             let mut batch = vec![first];
-            while batch.len() < writer.batch() {
-                let Ok(command) = commands.try_recv() else { break };
-                batch.push(command);
+            while weight < writer.batch() {
+                let Ok(next) = commands.try_recv() else { break };
+                weight += next.command.weight();
+                batch.push(next);
             }
+            let (batch, turns): (Vec<_>, Vec<_>) =
+                batch.into_iter().map(|queued| (queued.command, queued.turn)).unzip();
             writer.work(batch);
+            drop(turns);
             writer.forget_in_time();
         }
     }
 
     /// The first command of the next batch. Between two batches, and while there is none, a portion of what belonged to
     /// deleted mailboxes goes.
-    fn first(&self, commands: &mut mpsc::Receiver<Command>) -> Option<Command> {
+    fn first(&self, commands: &mut mpsc::Receiver<Queued>) -> Option<Queued> {
         while self.take()?.clear_some() {
             match commands.try_recv() {
                 Err(TryRecvError::Empty) => {}
@@ -85,15 +104,18 @@ impl Pen {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use std::collections::BTreeSet;
-    use std::time::Duration;
+    use std::time::{Duration, Instant};
 
     use bytes::Bytes;
-    use tokio::sync::oneshot;
+    use tokio::sync::{Semaphore, oneshot};
     use tokio::task::JoinSet;
 
     use super::*;
     use crate::shard::writer::Work;
-    use crate::shard::{Appended, Appending, Change, Limits, Notices, Outlined, Placing, Settings, Shard, StoreError};
+    use crate::shard::{
+        Admission, Appended, Appending, Change, Delivery, Kept, Limits, Notices, Outlined, Placing, Reader, Settings,
+        Shard, StoreError,
+    };
 
     fn settings(folder: &tempfile::TempDir) -> Settings {
         let (delivered_for, folder) = (Duration::from_secs(86_400), folder.path().to_owned());
@@ -128,6 +150,102 @@ mod tests {
         assert_eq!(answered, [true, false, true, false]);
     }
 
+    /// The thread would never get the pen from a crowd of those who write on the spot.
+    #[test]
+    fn the_thread_is_waited_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let writer = Writer::open(settings(&folder), Notices::default()).unwrap();
+        let pen = Arc::new(Pen::new(writer, Arc::new(tempfile::tempfile().unwrap())));
+        let taken = pen.take().unwrap();
+        let is_wanted = || pen.is_wanted.load(Ordering::Relaxed);
+        assert!(!is_wanted(), "it has the pen");
+        let thread = {
+            let pen = Arc::clone(&pen);
+            std::thread::spawn(move || drop(pen.take().unwrap()))
+        };
+        let began = Instant::now();
+        while !is_wanted() {
+            assert!(began.elapsed() < Duration::from_secs(20), "nobody hears that the thread waits");
+            std::thread::yield_now();
+        }
+        drop(taken);
+        thread.join().unwrap();
+        assert!(!is_wanted());
+    }
+
+    /// There is no thread that could write it.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+    async fn a_change_that_comes_alone_goes_to_no_thread() {
+        let folder = tempfile::tempdir().unwrap();
+        let (settings, notices) = (settings(&folder), Notices::default());
+        let writer = Writer::open(settings.clone(), notices.clone()).unwrap();
+        let (commands, mut receiver) = mpsc::channel(9);
+        let shard = Shard {
+            number: 0,
+            pen: Arc::new(Pen::new(writer, Arc::new(tempfile::tempfile().unwrap()))),
+            commands,
+            turn: Arc::new(Semaphore::new(1)),
+            reader: Reader::new(&settings),
+            notices,
+            packs: settings.packs(),
+        };
+        shard.change(Change::Mailboxes { account: 1 }).await.unwrap();
+        let woken = receiver.try_recv().unwrap().command;
+        assert!(matches!(woken, Command::Work(Work::Wake, _)), "nobody has looked for what is doomed");
+        assert!(receiver.try_recv().is_err());
+    }
+
+    fn appending(texts: impl Iterator<Item = String>) -> Placing {
+        let appended = |text: String| Appended {
+            flags: 0,
+            keywords: String::new(),
+            received: 1_700_000_000_000,
+            digest: *blake3::hash(text.as_bytes()).as_bytes(),
+            outline: Outlined::of(text.as_bytes()),
+            body: Bytes::from(text),
+        };
+        let (limits, messages) = (Limits { bytes: 0, messages: 0 }, texts.map(appended).collect());
+        Placing::Append(Appending { account: 1, name: "INBOX".into(), messages, limits })
+    }
+
+    /// A hundred sessions of one account, with a thousand messages each, were one transaction of some ten seconds.
+    #[tokio::test]
+    async fn a_crowd_with_very_many_messages_keeps_no_delivery_waiting() {
+        let folder = tempfile::tempdir().unwrap();
+        let shard = open(&folder);
+        shard.change(Change::Mailboxes { account: 1 }).await.unwrap();
+        let release = shard.busy();
+        let mut crowd = JoinSet::new();
+        for one in 0..10 {
+            let (shard, placing) = (shard.clone(), appending((0..20).map(|at| format!("{one} {at}"))));
+            crowd.spawn(async move { shard.place(placing).await.unwrap().to });
+        }
+        tokio::task::yield_now().await;
+        let body = Bytes::from_static(b"text");
+        let delivery = Delivery {
+            mail: [1; 16],
+            target: "a@x".into(),
+            account: 1,
+            folder: "INBOX".into(),
+            prefix: Bytes::new(),
+            digest: *blake3::hash(&body).as_bytes(),
+            outline: Outlined::of(&body),
+            body,
+            received: 1_700_000_000_000,
+            admission: Admission::Released,
+            held: String::new(),
+            held_for: String::new(),
+        };
+        let mut delivered = JoinSet::new();
+        delivered.spawn(async move { shard.deliver(delivery).await.unwrap() });
+        tokio::task::yield_now().await;
+        drop(release);
+        assert_eq!(delivered.join_all().await, [Kept::New]);
+        let appended: BTreeSet<i64> = crowd.join_all().await.into_iter().flatten().collect();
+        assert_eq!((appended.len(), appended.last()), (200, Some(&201)));
+        assert!(!appended.contains(&21), "the delivery waited for one of them");
+    }
+
     #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
     async fn a_broken_pen_ends_the_thread() {
         let folder = tempfile::tempdir().unwrap();
@@ -144,25 +262,14 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let shard = open(&folder);
         shard.change(Change::Mailboxes { account: 1 }).await.unwrap();
-        let appended = |text: String| Appended {
-            flags: 0,
-            keywords: String::new(),
-            received: 1_700_000_000_000,
-            digest: *blake3::hash(text.as_bytes()).as_bytes(),
-            outline: Outlined::of(text.as_bytes()),
-            body: Bytes::from(text),
-        };
-        let appending = move |text| {
-            let (limits, messages) = (Limits { bytes: 0, messages: 0 }, vec![appended(text)]);
-            Placing::Append(Appending { account: 1, name: "INBOX".into(), messages, limits })
-        };
         let mut crowd = JoinSet::new();
         for one in 0..8 {
             let shard = shard.clone();
             crowd.spawn(async move {
                 let mut uids = Vec::new();
                 for at in 0..25 {
-                    let placed = shard.place(appending(format!("{one} {at}"))).await.unwrap();
+                    let placing = appending(std::iter::once(format!("{one} {at}")));
+                    let placed = shard.place(placing).await.unwrap();
                     uids.extend(placed.to);
                 }
                 uids

@@ -37,10 +37,31 @@ pub(super) enum Work {
     Change(Change),
     Sweep(Sweep),
     Outlines(Vec<Late>),
+    /// There is nothing to write, but there may be something else to do: what is doomed, a pack to be synced.
+    Wake,
     #[cfg(test)]
     BreakDown,
     #[cfg(test)]
     Wait(std::sync::Mutex<std::sync::mpsc::Receiver<()>>),
+}
+
+/// Rows that are changed, copied or expunged while one message is stored.
+const ROWS: usize = 10;
+
+impl Command {
+    /// For how many deliveries' time the writer has to do with it, about.
+    pub(super) fn weight(&self) -> usize {
+        match self {
+            Self::Place(placing, _) => match &**placing {
+                Placing::Append(appending) => appending.messages.len().max(1),
+                Placing::Copy(copying) => 1 + copying.uids.len() / ROWS,
+            },
+            Self::Work(Work::Change(Change::Flags { uids, .. } | Change::Expunge { uids, .. }), _) => {
+                1 + uids.len() / ROWS
+            }
+            Self::Deliver(..) | Self::Work(..) => 1,
+        }
+    }
 }
 
 /// An answer, and to whom it will be given once the batch is kept.
@@ -85,7 +106,7 @@ impl Writer {
         Ok(Self { settings, database, pack, packer, sound, forget_at, notices, has_doomed: true })
     }
 
-    /// How many commands are written together, at most.
+    /// When so many deliveries have gathered, or what takes as long, nothing more is written together with them.
     pub(super) fn batch(&self) -> usize {
         self.settings.batch
     }
@@ -373,6 +394,7 @@ impl Gathering<'_> {
             Work::Change(change) => self.change(change),
             Work::Sweep(sweep) => self.sweep(sweep),
             Work::Outlines(late) => outlines::keep_late(self.transaction, late).map(|()| Ok(0)),
+            Work::Wake => Ok(Ok(0)),
             #[cfg(test)]
             Work::BreakDown => panic!("a defect"),
             #[cfg(test)]
@@ -456,13 +478,33 @@ mod tests {
         let left = |writer: &Writer| {
             writer.database.query_row("SELECT count(*) FROM redo", [], |row| row.get::<_, i64>(0)).unwrap()
         };
-        let wake = || vec![work(Work::Outlines(Vec::new()))];
+        let wake = || vec![work(Work::Wake)];
         writer.work(wake());
         assert_eq!(left(&writer), 1, "there is time");
         let appended = writer.pack.unsynced_since.unwrap();
         writer.pack.unsynced_since = appended.checked_sub(redo::LONGEST);
         writer.work(wake());
         assert_eq!((left(&writer), writer.pack.unsynced, writer.pack.unsynced_since), (0, 0, None));
+    }
+
+    /// Commands were counted, whatever they had to do.
+    #[test]
+    fn what_has_more_to_do_weighs_more() {
+        let uids = |count: i64| (1..=count).collect::<Vec<_>>();
+        let change = super::super::FlagChange { how: super::super::FlagMode::Add, flags: 1, keywords: Vec::new() };
+        let flags =
+            |count| Change::Flags { mailbox: 1, uids: uids(count), change: change.clone(), unchanged_since: None };
+        let expunge = |count| Change::Expunge { account: 1, mailbox: 1, uids: uids(count), only_deleted: true };
+        for (command, weight) in [
+            (delivery(1), 1),
+            (work(Work::Wake), 1),
+            (work(Work::Change(flags(1))), 1),
+            (work(Work::Change(flags(2000))), 201),
+            (work(Work::Change(expunge(2000))), 201),
+            (work(Work::Change(Change::Mailboxes { account: 1 })), 1),
+        ] {
+            assert_eq!(command.weight(), weight);
+        }
     }
 
     /// More mails come in a minute than are forgotten in one go.

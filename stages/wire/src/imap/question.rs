@@ -295,8 +295,8 @@ pub struct Appended {
 pub struct Incoming {
     /// Bits of [`flags`].
     pub flags: i64,
-    /// Keywords.
-    pub keywords: Vec<String>,
+    /// Keywords, with spaces between.
+    pub keywords: String,
     /// Milliseconds since 1970; none is now.
     pub received: Option<i64>,
     /// The message.

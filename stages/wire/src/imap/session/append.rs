@@ -24,6 +24,8 @@ const FREE: usize = FIRST;
 const STEP: usize = 1 << 20;
 /// Messages of one command: a tenth of a second of the shard's writer, for which deliveries wait.
 const MOST: usize = 1000;
+/// Bytes that a message takes beside its text and its keywords, while it waits for those behind it.
+const HEAD: usize = 256;
 /// Begins a message with names in UTF-8 (RFC 6855 section 4).
 const UTF8: &[u8] = b" UTF8 (~";
 
@@ -37,10 +39,12 @@ pub(super) struct Append {
     before: Vec<Incoming>,
     /// Their bytes.
     bytes: u32,
+    /// What they and the one that is being received take beside their texts.
+    heads: usize,
     now: Receiving,
     /// It was asked for room.
     has_room: bool,
-    /// Bytes of all messages for which there is room in memory.
+    /// Bytes of all messages and their heads for which there is room in memory.
     room: usize,
     /// What the client hears in the end, if nothing becomes of it.
     refused: Option<String>,
@@ -66,7 +70,7 @@ struct Receiving {
 impl From<Receiving> for Incoming {
     fn from(receiving: Receiving) -> Self {
         let Receiving { flags, keywords, received, text, .. } = receiving;
-        Self { flags, keywords, received, text: text.freeze() }
+        Self { flags, keywords: keywords.join(" "), received, text: text.freeze() }
     }
 }
 
@@ -92,7 +96,8 @@ impl ImapSession {
             return false;
         };
         let refused = if name.is_empty() { Some(NO_NAME.to_owned()) } else { None };
-        let append = Append { tag, name, before: Vec::new(), bytes: 0, now, has_room: false, room: FREE, refused };
+        let append =
+            Append { tag, name, before: Vec::new(), bytes: 0, heads: 0, now, has_room: false, room: FREE, refused };
         self.expect(append);
         true
     }
@@ -136,6 +141,7 @@ impl ImapSession {
         if let (Some(why), None) = (why, &append.refused) {
             append.refuse(why);
         }
+        append.heads += HEAD + append.now.keywords.iter().map(|word| word.len() + 1).sum::<usize>();
         let (tag, question) = (append.tag.clone(), Question::Room { name: append.name.clone(), size });
         let (is_refused, mode) = (append.refused.is_some(), append.now.mode);
         self.append = Some(append);
@@ -204,7 +210,7 @@ impl ImapSession {
         }
         let mut count = now.missing.min(self.incoming.len());
         if append.refused.is_none() {
-            let free = append.room.saturating_sub(append.bytes as usize + now.text.len());
+            let free = append.room.saturating_sub(append.bytes as usize + append.heads + now.text.len());
             if free == 0 && count > 0 {
                 let (tag, bytes) = (append.tag.clone(), append.room + STEP);
                 self.ask(tag, "APPEND", Question::Receive(bytes as u64), Job::Receive);

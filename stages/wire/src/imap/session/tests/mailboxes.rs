@@ -357,3 +357,27 @@ fn a_status_is_asked_of_one_mailbox() {
     let want = "a NO [NONEXISTENT] there is no such mailbox\r\n* STATUS \"INBOX\" (MESSAGES 2)\r\nb OK STATUS done\r\n";
     assert_eq!(run(&mut session, &mut world, said, usize::MAX), want);
 }
+
+/// Thousands of keywords lay in memory for which no room was asked, behind a few bytes of texts.
+#[test]
+fn what_is_said_of_messages_takes_room() {
+    let keywords = (0..15).map(|at| format!("{at:064}")).collect::<Vec<_>>().join(" ");
+    let one = format!(" ({keywords}) {{1+}}\r\nx");
+    let (mut session, mut world) = (session(), World::new());
+    run(&mut session, &mut world, b"1 LOGIN alice secret\r\n", usize::MAX);
+    session.input(format!("a APPEND INBOX{}\r\n", one.repeat(999)).as_bytes());
+    let (mut asked, mut said) = (Vec::new(), String::new());
+    loop {
+        match session.next() {
+            Step::Output(bytes) => said.push_str(std::str::from_utf8(&bytes).unwrap()),
+            Step::Ask(Question::Receive(bytes)) => {
+                asked.push(bytes);
+                session.answer(Answer::Done);
+            }
+            Step::Ask(question) => session.answer(answer(&question)),
+            _ => break,
+        }
+    }
+    assert_eq!(asked, [16_384 + (1 << 20), 16_384 + (2 << 20)]);
+    assert!(said.starts_with("a OK [APPENDUID"), "{said}");
+}
