@@ -140,7 +140,7 @@ impl Intake {
     pub(crate) async fn keep(&self, id: MailId, arrived: &Arrived, peer: &Peer) -> Result<Envelope, AppendError> {
         let Arrived { message, body, keys, .. } = arrived;
         let all = keys.all();
-        self.peers.take_up(&self.broker, &all).await;
+        self.peers.take_up(&self.broker, keys).await;
         let now = clock::now();
         let verdict_deadline = now.plus(self.config.verdict_wait);
         let here = Here { hostname: &self.hostname, node: &self.node, id, now, verdict_deadline };

@@ -18,8 +18,10 @@ use runtime::broker::Broker;
 use runtime::clock;
 use runtime::tasks::Tasks;
 
+use crate::arrival::Keys;
 use crate::intake::Intake;
 use crate::journal::Doubt;
+use crate::recognise::Lasts;
 
 /// How often a node says that it is there.
 const HELLO: Duration = Duration::from_secs(20);
@@ -39,6 +41,8 @@ enum Said {
     Hello = 0,
     TakenUp = 1,
     Over = 2,
+    /// The marks of single recipients of mails that have several. A build that does not know the word leaves it at that.
+    PartsTakenUp = 3,
 }
 
 /// What another node makes of a mail.
@@ -57,23 +61,70 @@ pub(crate) enum Other {
 struct Known {
     /// When each was heard of last, and the number of its process.
     nodes: HashMap<NodeName, (Millis, u64)>,
-    /// Who has taken a mail up, and when that was said last.
-    marks: HashMap<Doubt, (NodeName, Millis)>,
-    /// Each mark once, in the order in which they were said first.
+    wholes: Marks,
+    /// Of single recipients. Whoever sends to very many must not push out the mails of others.
+    parts: Marks,
+}
+
+/// Marks, bounded.
+#[derive(Debug, Default)]
+struct Marks {
+    by: HashMap<Doubt, Mark>,
+    /// Each mark once by when it came in, and some that are over.
     order: VecDeque<(Millis, Doubt)>,
 }
 
+/// Who has taken a mail up.
+#[derive(Debug)]
+struct Mark {
+    node: NodeName,
+    /// When that was said last.
+    said: Millis,
+    /// As what it stands in the order.
+    placed: Millis,
+}
+
 impl Known {
+    fn forget(&mut self, now: Millis, keep: Duration, most: usize) {
+        self.wholes.forget(now, keep, most);
+        self.parts.forget(now, keep, most);
+    }
+}
+
+impl Marks {
+    fn take_up(&mut self, mark: Doubt, node: &NodeName, now: Millis) {
+        // What is said again keeps its place: it would push the others out.
+        let placed = self.by.get(&mark).map(|mark| mark.placed);
+        if placed.is_none() {
+            self.order.push_back((now, mark));
+        }
+        self.by.insert(mark, Mark { node: node.clone(), said: now, placed: placed.unwrap_or(now) });
+    }
+
+    fn is_over(&mut self, mark: &Doubt, node: &NodeName) {
+        if self.by.get(mark).is_some_and(|mark| mark.node == *node) {
+            self.by.remove(mark);
+        }
+    }
+
     /// Forgets what is too old, and what is too much. What was said again meanwhile is as old as that.
     fn forget(&mut self, now: Millis, keep: Duration, most: usize) {
         let is_old = |at: Millis| now.since(at) > keep;
-        while self.order.len() > most || self.order.front().is_some_and(|(at, _)| is_old(*at)) {
-            let is_surplus = self.order.len() > most;
-            let Some((_, mark)) = self.order.pop_front() else { break };
-            match self.marks.get(&mark).map(|(_, said)| *said) {
-                Some(said) if !is_surplus && !is_old(said) => self.order.push_back((said, mark)),
-                _ => drop(self.marks.remove(&mark)),
+        while self.by.len() > most || self.order.front().is_some_and(|(at, _)| is_old(*at)) {
+            let is_surplus = self.by.len() > most;
+            let Some((at, mark)) = self.order.pop_front() else { break };
+            match self.by.get_mut(&mark).filter(|mark| mark.placed == at) {
+                Some(known) if !is_surplus && !is_old(known.said) => {
+                    known.placed = known.said;
+                    self.order.push_back((known.said, mark));
+                }
+                Some(_) => drop(self.by.remove(&mark)),
+                None => {}
             }
+        }
+        // What is over leaves its place in the order behind; those are swept when they are the most.
+        if self.order.len() > 2 * self.by.len() + 1000 {
+            self.order.retain(|(at, mark)| self.by.get(mark).is_some_and(|mark| mark.placed == *at));
         }
     }
 }
@@ -100,35 +151,45 @@ impl Peers {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether somebody else has taken this mail up, and has it.
-    pub(crate) async fn look(&self, broker: &Broker, mark: &Doubt) -> Other {
-        let Some(node) = self.holder(mark, clock::now()) else { return Other::Nobody };
+    /// Whether somebody else has taken this mail up, and has it. What was said longer ago than this is as good as forgotten.
+    pub(crate) async fn look(&self, broker: &Broker, mark: &Doubt, lasts: Lasts) -> Other {
+        let Some(node) = self.holder(mark, lasts, clock::now()) else { return Other::Nobody };
         let asked = broker.ask(subjects::ask_doubtful(&node), Bytes::copy_from_slice(mark), PATIENCE).await;
         let answer = asked.unwrap_or_default();
         match <[u8; 16]>::try_from(answer.as_ref()) {
             Ok(id) => Other::Keeps(MailId::from_bytes(id)),
             Err(_) if answer.as_ref() == NO => Other::Nobody,
             Err(_) => {
-                tracing::warn!(%node, "the node that took a mail up cannot say whether it has it; its sender is told to come again");
+                tracing::warn!(
+                    %node,
+                    "the node that took a mail up cannot say whether it has it; its sender is told to come again"
+                );
                 Other::Unsure
             }
         }
     }
 
-    fn holder(&self, mark: &Doubt, now: Millis) -> Option<NodeName> {
+    fn holder(&self, mark: &Doubt, lasts: Lasts, now: Millis) -> Option<NodeName> {
         let mut known = self.known();
         known.forget(now, self.keep, self.most);
-        let (node, said) = known.marks.get(mark)?;
-        (now.since(*said) <= self.keep).then(|| node.clone())
+        let found = [&known.wholes, &known.parts].into_iter().filter_map(|marks| marks.by.get(mark));
+        let mark = found.max_by_key(|mark| mark.said)?;
+        (now.since(mark.said) <= self.keep && lasts.covers(mark.said, now)).then(|| mark.node.clone())
     }
 
     /// Tells the others, before the mail is kept: returns when the broker has it.
-    pub(crate) async fn take_up(&self, broker: &Broker, marks: &[Doubt]) {
+    pub(crate) async fn take_up(&self, broker: &Broker, keys: &Keys) {
         if self.has_others(clock::now()) && broker.is_connected() {
-            for marks in marks.chunks(MARKS) {
-                broker.announce(subjects::DOUBTFUL.to_owned(), self.encode(Said::TakenUp, marks)).await;
+            let said = self.taken_up(&[keys.whole], &keys.each);
+            if let Err(error) = broker.announce_all(subjects::DOUBTFUL, said).await {
+                tracing::debug!(%error, "an announcement may not have been sent");
             }
         }
+    }
+
+    fn taken_up(&self, wholes: &[Doubt], parts: &[Doubt]) -> Vec<Bytes> {
+        let wholes = wholes.chunks(MARKS).map(|marks| self.encode(Said::TakenUp, marks));
+        wholes.chain(parts.chunks(MARKS).map(|marks| self.encode(Said::PartsTakenUp, marks))).collect()
     }
 
     /// Tells the others that nobody will ask for this mail again.
@@ -152,23 +213,17 @@ impl Peers {
         let mut known = self.known();
         for mark in marks {
             match said {
-                Said::TakenUp => {
-                    // What is said again keeps its place: it would push the others out.
-                    if known.marks.insert(*mark, (node.clone(), now)).is_none() {
-                        known.order.push_back((now, *mark));
-                    }
+                Said::TakenUp => known.wholes.take_up(*mark, &node, now),
+                Said::PartsTakenUp => known.parts.take_up(*mark, &node, now),
+                Said::Over => {
+                    known.wholes.is_over(mark, &node);
+                    known.parts.is_over(mark, &node);
                 }
-                Said::Over if known.marks.get(mark).is_some_and(|(holder, _)| *holder == node) => {
-                    known.marks.remove(mark);
-                }
-                Said::Over | Said::Hello => {}
+                Said::Hello => {}
             }
         }
-        // What is over leaves its place in the order behind; those are swept when they are the most.
-        if known.order.len() > 2 * known.marks.len() + 1000 {
-            let Known { marks, order, .. } = &mut *known;
-            order.retain(|(_, mark)| marks.contains_key(mark));
-        }
+        // Also a node that takes no mail itself, and so never asks, remembers no more than that.
+        known.forget(now, self.keep, self.most);
         known.nodes.insert(node, (now, process)).is_none_or(|(_, before)| before != process)
     }
 
@@ -220,12 +275,10 @@ pub(crate) async fn talk(intake: Arc<Intake>, tasks: Tasks) -> anyhow::Result<()
 
 /// Tells a node that has just come, or all after a lost connection, what is in doubt here.
 async fn tell_all(intake: &Intake) {
-    let say = async |said, marks: &[Doubt]| {
-        intake.broker.notify(subjects::DOUBTFUL.to_owned(), intake.peers.encode(said, marks)).await;
-    };
-    say(Said::Hello, &[]).await;
-    for marks in intake.journal.doubts().chunks(MARKS) {
-        say(Said::TakenUp, marks).await;
+    let (wholes, parts) = intake.journal.doubts();
+    let hello = intake.peers.encode(Said::Hello, &[]);
+    for said in std::iter::once(hello).chain(intake.peers.taken_up(&wholes, &parts)) {
+        intake.broker.notify(subjects::DOUBTFUL.to_owned(), said).await;
     }
 }
 
@@ -245,7 +298,8 @@ fn encode(said: Said, node: &NodeName, process: u64, marks: &[Doubt]) -> Bytes {
 
 fn decode(bytes: &[u8]) -> Option<(Said, NodeName, u64, Vec<Doubt>)> {
     let (&[said, length], rest) = bytes.split_first_chunk()?;
-    let said = [Said::Hello, Said::TakenUp, Said::Over].into_iter().find(|word| *word as u8 == said)?;
+    let said =
+        [Said::Hello, Said::TakenUp, Said::Over, Said::PartsTakenUp].into_iter().find(|word| *word as u8 == said)?;
     let (name, marks) = rest.split_at_checked(length.into())?;
     let node = std::str::from_utf8(name).ok()?.parse().ok()?;
     let (process, marks) = marks.split_first_chunk()?;
@@ -264,9 +318,12 @@ mod tests {
 
     #[test]
     fn what_is_said_is_understood() {
-        for (said, marks) in
-            [(Said::Hello, vec![]), (Said::TakenUp, vec![[1; 32], [2; 32]]), (Said::Over, vec![[3; 32]])]
-        {
+        for (said, marks) in [
+            (Said::Hello, vec![]),
+            (Said::TakenUp, vec![[1; 32], [2; 32]]),
+            (Said::Over, vec![[3; 32]]),
+            (Said::PartsTakenUp, vec![[4; 32]]),
+        ] {
             let bytes = encode(said, &node("mx1"), 77, &marks);
             assert_eq!(decode(&bytes), Some((said, node("mx1"), 77, marks)));
             for length in 0..bytes.len() {
@@ -282,30 +339,66 @@ mod tests {
     fn marks_are_taken_up_over_and_forgotten() {
         let peers = Peers::new(node("own"), 2, Duration::from_secs(10));
         let at = |seconds: u64| Millis(1_000_000 + seconds * 1000);
+        let holder = |mark: u8, seconds| {
+            let lasts = Lasts::Named(Duration::from_secs(60));
+            peers.holder(&[mark; 32], lasts, at(seconds))
+        };
         assert!(!peers.hear(Said::TakenUp, node("own"), 1, &[[9; 32]], at(0)), "one's own words");
-        assert_eq!(peers.holder(&[9; 32], at(0)), None);
+        assert_eq!(holder(9, 0), None);
         assert!(peers.hear(Said::TakenUp, node("mx2"), 1, &[[1; 32]], at(0)));
         assert!(!peers.hear(Said::TakenUp, node("mx2"), 1, &[[2; 32]], at(5)));
-        assert_eq!(peers.holder(&[1; 32], at(5)), Some(node("mx2")));
+        assert_eq!(holder(1, 5), Some(node("mx2")));
         peers.hear(Said::Over, node("mx3"), 1, &[[1; 32]], at(5));
-        assert_eq!(peers.holder(&[1; 32], at(5)), Some(node("mx2")), "nobody speaks for another");
-        assert_eq!(peers.holder(&[1; 32], at(11)), None, "too old");
+        assert_eq!(holder(1, 5), Some(node("mx2")), "nobody speaks for another");
+        let bare = Lasts::Bare(Duration::from_secs(3));
+        assert_eq!(peers.holder(&[1; 32], bare, at(3)), None, "what it says does not matter any more");
+        assert_eq!(peers.holder(&[1; 32], bare, at(2)), Some(node("mx2")));
+        assert_eq!(holder(1, 11), None, "too old");
         peers.hear(Said::Over, node("mx2"), 1, &[[2; 32]], at(11));
-        assert_eq!(peers.holder(&[2; 32], at(11)), None);
+        assert_eq!(holder(2, 11), None);
         for number in 3..6 {
             peers.hear(Said::TakenUp, node("mx2"), 1, &[[number; 32]], at(12));
         }
         // Its sender came again after so long: that is another mail, with a time of its own.
         peers.hear(Said::TakenUp, node("mx2"), 1, &[[5; 32]], at(20));
-        assert_eq!(peers.holder(&[5; 32], at(23)), Some(node("mx2")));
-        assert_eq!(peers.holder(&[4; 32], at(23)), None);
-        assert_eq!(peers.holder(&[5; 32], at(31)), None);
-        for number in 3..6 {
-            peers.hear(Said::TakenUp, node("mx2"), 1, &[[number; 32]], at(12));
-        }
+        assert_eq!(holder(5, 23), Some(node("mx2")));
+        assert_eq!(holder(4, 23), None);
+        assert_eq!(holder(5, 31), None);
         assert!(!peers.hear(Said::Hello, node("mx2"), 1, &[], at(12)));
         assert!(peers.hear(Said::Hello, node("mx2"), 2, &[], at(12)), "it was started anew and has forgotten all");
-        let left = (3..6).filter(|&number| peers.holder(&[number; 32], at(12)).is_some()).count();
-        assert_eq!(left, 2, "bounded");
+    }
+
+    /// A node that was taken out of the mail's way remembered all that its neighbours did not hear the end of.
+    #[test]
+    fn marks_are_bounded_also_where_nobody_asks() {
+        let peers = Peers::new(node("own"), 10, Duration::from_secs(10));
+        let marks: Vec<Doubt> = (0..50).map(|number| [number; 32]).collect();
+        let hear = |said, marks: &[Doubt], second: u64| peers.hear(said, node("mx2"), 1, marks, Millis(second * 1000));
+        let left = || {
+            let known = peers.known();
+            (known.wholes.by.len(), known.parts.by.len())
+        };
+        hear(Said::TakenUp, &marks[..9], 0);
+        hear(Said::PartsTakenUp, &marks[9..], 0);
+        assert_eq!(left(), (9, 10), "those of single recipients push out none of the others");
+        // What is over and comes again is as young as that.
+        hear(Said::Over, &marks[..1], 0);
+        hear(Said::TakenUp, &marks[..1], 1);
+        hear(Said::TakenUp, &marks[20..22], 1);
+        assert_eq!(left().0, 10);
+        let is_known = |mark: usize| peers.known().wholes.by.contains_key(&marks[mark]);
+        assert_eq!([0, 1].map(is_known), [true, false]);
+        hear(Said::Over, &marks, 1);
+        assert_eq!(left(), (0, 0));
+        for number in 0..3000_u32 {
+            let mut mark = [0; 32];
+            mark[..4].copy_from_slice(&number.to_le_bytes());
+            hear(Said::TakenUp, &[mark], 1);
+            hear(Said::Over, &[mark], 1);
+        }
+        assert!(peers.known().wholes.order.len() <= 1001);
+        hear(Said::TakenUp, &marks[..5], 2);
+        hear(Said::Hello, &[], 13);
+        assert_eq!(left(), (0, 0), "too old");
     }
 }

@@ -9,9 +9,10 @@
 //! one before, the next would be lost behind a 250: so such mail is recognised for a shorter time, and the log tells of it.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use bytes::Bytes;
-use proto::MailId;
+use proto::{MailId, Millis};
 use runtime::{clock, telemetry};
 use tokio::time::Instant;
 use wire::smtp::Reply;
@@ -46,6 +47,29 @@ pub(crate) enum Part {
     Elsewhere(MailId),
 }
 
+/// Clocks of nodes that run well differ by less.
+const AHEAD: Duration = Duration::from_secs(30);
+
+/// For how long a mail is taken for another that looks the same.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Lasts {
+    /// It says when it was written or which one it is.
+    Named(Duration),
+    /// It says neither. What arrived in the future did so by a clock that was ahead, nobody knows how long ago: all that a
+    /// device sends would be taken for that one until then.
+    Bare(Duration),
+}
+
+impl Lasts {
+    /// Whether it is taken for one that arrived at this time.
+    pub(crate) fn covers(self, arrived: Millis, now: Millis) -> bool {
+        match self {
+            Self::Named(span) => now.since(arrived) < span,
+            Self::Bare(span) => now.since(arrived) < span && arrived <= now.plus(AHEAD),
+        }
+    }
+}
+
 impl Intake {
     /// As what a mail was kept before.
     pub(crate) async fn recognise(&self, arrived: &Arrived) -> Known {
@@ -66,12 +90,13 @@ impl Intake {
     }
 
     async fn part(&self, key: &Doubt, is_bare: bool) -> Result<Part, ()> {
-        let lasts = if is_bare { self.config.journal.doubt_bare_for } else { self.config.journal.doubt_for };
-        let is_young = |first: &MailId| clock::now().since(first.arrived()) < lasts;
+        let journal = &self.config.journal;
+        let lasts = if is_bare { Lasts::Bare(journal.doubt_bare_for) } else { Lasts::Named(journal.doubt_for) };
+        let is_young = |first: &MailId| lasts.covers(first.arrived(), clock::now());
         let part = if let Some(first) = self.kept_as(key).filter(is_young) {
             Part::Here(first)
         } else {
-            match self.peers.look(&self.broker, key).await {
+            match self.peers.look(&self.broker, key, lasts).await {
                 Other::Keeps(first) if is_young(&first) => Part::Elsewhere(first),
                 Other::Nobody | Other::Keeps(_) => Part::New,
                 Other::Unsure => return Err(()),
@@ -183,5 +208,32 @@ fn sum_up(parts: Vec<Part>) -> Known {
         Part::New => Known::New,
         Part::Here(id) => Known::As(id),
         Part::Elsewhere(id) => Known::Elsewhere(id),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: Millis = Millis(1_800_000_000_000);
+    const SPAN: Duration = Duration::from_secs(600);
+
+    /// By a clock that was ahead by two days, one alarm had swallowed all that followed in them.
+    #[test]
+    fn a_mail_of_the_future_is_taken_for_another_only_when_it_says_which_one_it_is() {
+        let ago = |seconds: u64| Millis(NOW.0 - 1000 * seconds);
+        let ahead = |seconds: u64| Millis(NOW.0 + 1000 * seconds);
+        for (arrived, named, bare) in [
+            (ago(601), false, false),
+            (ago(600), false, false),
+            (ago(599), true, true),
+            (NOW, true, true),
+            (ahead(30), true, true),
+            (ahead(31), true, false),
+            (ahead(2 * 86_400), true, false),
+        ] {
+            assert_eq!(Lasts::Named(SPAN).covers(arrived, NOW), named, "{arrived:?}");
+            assert_eq!(Lasts::Bare(SPAN).covers(arrived, NOW), bare, "{arrived:?}");
+        }
     }
 }

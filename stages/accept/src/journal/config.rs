@@ -47,7 +47,7 @@ impl Config {
             refill_most: section.span("refill_most", "6h", "100ms"..="5days", "The longest such wait.").0,
             doubt_for: section.span("doubt_for", "1day", "1min"..="7days", "For so long a sender that did not hear our 250 is recognised when it sends again. Queues retry within hours.").0,
             doubt_bare_for: section.span("doubt_bare_for", "10min", "0"..="7days", "The same for mail with neither Message-ID nor Date, at most `doubt_for`: what looks the same may be a device's next alarm, which would be lost. Long enough for a queue's first retry.").0,
-            doubt_most: usize::try_from(section.count("doubt_most", 100_000, 100..=10_000_000, "So many such mails are remembered, 100 bytes each, and as much for each recipient of several; the oldest go first.")).unwrap_or(usize::MAX),
+            doubt_most: usize::try_from(section.count("doubt_most", 100_000, 100..=10_000_000, "So many such mails are remembered, 100 bytes each; the oldest go first. As many recipients are recognised of mails that have several, 150 bytes each; those of the mail with the most go first.")).unwrap_or(usize::MAX),
         };
         section.finish();
         config

@@ -107,6 +107,7 @@ impl Index {
     /// All segments were read.
     pub(super) fn reading_is_over(&mut self) {
         self.ended = None;
+        self.doubts.reading_is_over();
     }
 
     /// Of mails that arrived before this moment, the journal may not know everything.

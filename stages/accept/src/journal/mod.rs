@@ -194,7 +194,8 @@ impl Journal {
 
     /// The sender went on after our reply: it knows that we keep the mail, for all recipients or for those with these keys.
     pub async fn went_on(&self, id: MailId, heard: &[Doubt]) {
-        let segment = self.index().went_on_for(id, heard);
+        let heard = heard.iter().copied().collect();
+        let segment = self.index().went_on_for(id, &heard);
         self.mark(segment, id, vec![Mark::WentOn]).await;
     }
 
@@ -313,8 +314,8 @@ impl Journal {
         self.index().is_unsure(id)
     }
 
-    /// By what all mails are recognised that are in doubt.
-    pub fn doubts(&self) -> Vec<Doubt> {
+    /// By what all mails are recognised that are in doubt, and by what their recipients.
+    pub fn doubts(&self) -> (Vec<Doubt>, Vec<Doubt>) {
         self.index().all_doubts()
     }
 

@@ -1,11 +1,13 @@
 //! Which mails are in doubt: their senders may not know that we have them.
 
+use std::collections::HashSet;
+
 use proto::{MailId, Millis};
 
 use super::{Doubt, Index};
 
 impl Index {
-    pub(in super::super) fn all_doubts(&self) -> Vec<Doubt> {
+    pub(in super::super) fn all_doubts(&self) -> (Vec<Doubt>, Vec<Doubt>) {
         self.doubts.keys()
     }
 
@@ -33,7 +35,7 @@ impl Index {
 
     /// A sender knows that brought the mail for these recipients. Those of whom nobody has gone on stay in doubt, in memory:
     /// a restart takes all for doubtful again, unless the whole mail is over. Gives the segment for the mark then.
-    pub(in super::super) fn went_on_for(&mut self, id: MailId, heard: &[Doubt]) -> Option<u64> {
+    pub(in super::super) fn went_on_for(&mut self, id: MailId, heard: &HashSet<Doubt>) -> Option<u64> {
         let carried = self.ledger.unheard.iter().find(|unheard| unheard.id == id).map(|unheard| unheard.key);
         let key =
             carried.or_else(|| self.segments.values().rev().find_map(|segment| segment.unheard.get(&id).copied()))?;

@@ -13,20 +13,16 @@ impl Index {
         let is_damaged = |number: &&u64| self.segments.get(number).is_some_and(|segment| segment.damaged);
         ledger.damaged.extend(numbers.iter().filter(is_damaged));
         ledger.unheard.retain(|unheard| is_young(unheard.id, now, self.doubts.lasts));
+        for unheard in ledger.unheard.iter_mut().filter(|unheard| !unheard.each.is_empty()) {
+            unheard.each = self.doubts.each(unheard.id);
+        }
         for segment in numbers.iter().filter_map(|number| self.segments.get(number)) {
             ledger.books.add(&segment.books);
             let young = segment.unheard.iter().filter(|(id, _)| is_young(**id, now, self.doubts.lasts));
-            ledger.unheard.extend(young.map(|(id, key)| Unheard { key: *key, id: *id, each: Vec::new() }));
+            ledger.unheard.extend(young.map(|(id, key)| Unheard { key: *key, id: *id, each: self.doubts.each(*id) }));
         }
         ledger.unheard.sort_unstable_by_key(|unheard| unheard.id);
-        let mut room = self.doubts.most;
-        let mut surplus = ledger.unheard.len();
-        for unheard in ledger.unheard.iter_mut().rev() {
-            unheard.each = self.doubts.each(unheard.id);
-            let Some(left) = room.checked_sub(1 + unheard.each.len()) else { break };
-            (room, surplus) = (left, surplus - 1);
-        }
-        ledger.unheard.drain(..surplus);
+        ledger.unheard.drain(..ledger.unheard.len().saturating_sub(self.doubts.most));
         ledger
     }
 
