@@ -136,7 +136,8 @@ impl Intake {
         told(&word, id, keys.all())
     }
 
-    /// Tells the other nodes, and keeps the mail. When that fails it is at most one whose sender was not told so.
+    /// Tells the other nodes, and keeps the mail. When that fails it is at most one whose sender was not told so; as long as
+    /// it may be that, the other nodes ask and are not answered.
     pub(crate) async fn keep(&self, id: MailId, arrived: &Arrived, peer: &Peer) -> Result<Envelope, AppendError> {
         let Arrived { message, body, keys, .. } = arrived;
         let all = keys.all();
@@ -154,7 +155,7 @@ impl Intake {
             each: keys.each.clone(),
         };
         let appended = self.journal.append(kept).await;
-        if appended.is_err() {
+        if appended.is_err() && !self.journal.may_be_left(&all) {
             self.peers.over(&self.broker, &all).await;
         }
         appended.map(|()| envelope)

@@ -182,10 +182,14 @@ impl Intake {
     }
 
     /// What another node is told about a mail that its sender brought there: the id if it is in doubt here, `no` if it is
-    /// not, nothing while its refusal is being recorded. With the id, a sender was promised that the mail is kept.
+    /// not, nothing while it is being kept or its refusal recorded, or when nobody knows whether the disk has it. With the
+    /// id, a sender was promised that the mail is kept.
     pub(crate) fn says_of(&self, key: &Doubt) -> Bytes {
-        // Looked at first: what leaves this state meanwhile is in the journal.
+        // Looked at first: what leaves this state meanwhile is in the journal, or may be left there.
         let is_taking = self.takings.has(key);
+        if self.journal.may_be_left(&[*key]) {
+            return Bytes::new();
+        }
         let Some(first) = self.journal.doubtful(key, clock::now()) else {
             return Bytes::from_static(if is_taking { b"" } else { peers::NO });
         };

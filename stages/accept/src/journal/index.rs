@@ -84,6 +84,8 @@ pub(super) struct Index {
     total: u64,
     ledger: Ledger,
     doubts: Doubts,
+    /// By what mails are recognised of which a failed append may have left a record that is not cut off yet.
+    left: HashSet<Doubt>,
     /// Mails that have ended, as long as segments are being read: another record of one may follow.
     ended: Option<HashMap<MailId, u64>>,
     /// With what new segments are written.
@@ -192,8 +194,8 @@ impl Index {
         self.entries.get(&id).is_some_and(|entry| entry.recipients.iter().any(Recipient::is_begun))
     }
 
-    /// Every recipient that has not ended is rejected. Says whether the mail was pending. A sender that did not hear of it and comes
-    /// again brings a new mail: recognised as this one, it would hear 250 for a mail that is nowhere.
+    /// Every recipient that has not ended is rejected. Says whether the mail was pending. A sender that did not hear of it
+    /// and comes again brings a new mail: recognised as this one, it would hear 250 for a mail that is nowhere.
     fn refuse(&mut self, id: MailId) -> bool {
         self.went_on(id);
         let Some(entry) = self.entries.get_mut(&id) else { return false };

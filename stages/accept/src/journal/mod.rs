@@ -68,6 +68,13 @@ pub struct Mail {
     pub each: Vec<Doubt>,
 }
 
+impl Mail {
+    /// All by which it is recognised.
+    fn keys(&self) -> impl Iterator<Item = Doubt> {
+        std::iter::once(self.doubt).chain(self.each.iter().copied())
+    }
+}
+
 /// Why a mail is not kept.
 #[derive(Debug, thiserror::Error)]
 pub enum AppendError {
@@ -139,14 +146,20 @@ impl Journal {
     /// Keeps a mail. Resolves when its record is synced.
     ///
     /// # Errors
-    /// See [`AppendError`]; the mail is then not kept, or at most as one whose sender was not told so.
+    /// See [`AppendError`]; the mail is then not kept, or at most as one whose sender was not told so: see
+    /// [`Self::may_be_left`].
     pub async fn append(&self, mail: Mail) -> Result<(), AppendError> {
         self.room()?;
         let (done, wait) = oneshot::channel();
         let gone = || AppendError::Io("the writer has ended".into());
         let head = record::head(&mail, &self.key);
+        let keys: Vec<Doubt> = mail.keys().collect();
         self.writer.send(Command::Append(Appending { mail, head, done })).await.map_err(|_| gone())?;
-        wait.await.map_err(|_| gone())?
+        wait.await.unwrap_or_else(|_| {
+            // Nobody knows how far it came.
+            self.index().note_left(keys.into_iter());
+            Err(gone())
+        })
     }
 
     /// Whether there is room for more mail.
@@ -312,6 +325,12 @@ impl Journal {
     /// told then that it is kept, nor is it taken for another.
     pub fn is_unsure(&self, id: MailId) -> bool {
         self.index().is_unsure(id)
+    }
+
+    /// Whether a restart might find a mail with one of these keys, because an append could be neither synced nor taken back.
+    /// No other node may be told then that it is not here.
+    pub fn may_be_left(&self, keys: &[Doubt]) -> bool {
+        self.index().may_be_left(keys)
     }
 
     /// By what all mails are recognised that are in doubt, and by what their recipients.

@@ -127,6 +127,12 @@ impl Current {
         made
     }
 
+    /// A segment in a file of another kind.
+    #[cfg(test)]
+    pub(super) fn of(file: File) -> Self {
+        Self { number: 1, file, length: 0 }
+    }
+
     /// Appends all pieces and syncs once. On an error nothing of them counts, and the segment must not be written any
     /// more: after a failed sync the kernel may forget what it could not write.
     pub(super) fn append(&mut self, mut pieces: &mut [IoSlice<'_>]) -> io::Result<()> {

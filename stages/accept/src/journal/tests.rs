@@ -16,9 +16,9 @@ mod carried;
 mod damaged;
 mod failing;
 
-const NOW: Millis = Millis(1_800_000_000_000);
+pub(super) const NOW: Millis = Millis(1_800_000_000_000);
 
-fn config(folder: &Path) -> Config {
+pub(super) fn config(folder: &Path) -> Config {
     Config {
         folder: folder.to_owned(),
         segment: ByteSize::mib(64),
@@ -34,7 +34,7 @@ fn config(folder: &Path) -> Config {
     }
 }
 
-fn mail(number: u8, recipients: u32) -> Mail {
+pub(super) fn mail(number: u8, recipients: u32) -> Mail {
     Mail {
         id: MailId::new(NOW, number.into()),
         recipients,

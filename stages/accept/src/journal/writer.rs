@@ -1,12 +1,14 @@
 //! The one thread that writes: takes what waits, appends it, syncs once, and only then says so.
 
+mod marks;
+
 use std::collections::HashMap;
-use std::fs::{File, OpenOptions};
-use std::io::{self, IoSlice, Write as _};
+use std::fs::File;
+use std::io::{self, IoSlice};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use proto::MailId;
 use tokio::sync::{mpsc, oneshot};
 
@@ -130,6 +132,10 @@ impl Writer {
             self.work(batch.drain(..));
             self.look_at_disk(bytes);
             self.close_if_due();
+            // Senders of what is there are told to come again, by other nodes as well.
+            if let Err(error) = self.cut_spoiled() {
+                tracing::debug!(%error, "what a failed append has left cannot be cut off yet");
+            }
             if self.cut_all_marks() {
                 self.carry();
             }
@@ -150,72 +156,11 @@ impl Writer {
         self.mark(marked);
     }
 
-    /// Writes marks, those for one segment in one go.
-    fn mark(&mut self, marked: Vec<Marking>) {
-        let mut segments: HashMap<u64, Vec<Marking>> = HashMap::new();
-        let index = self.index();
-        for mut marking in marked {
-            // The store is ahead of what is known here, so a refusal may still come too late; but not knowingly.
-            if marking.marks.contains(&Mark::Refused) && index.is_begun(marking.id) {
-                if let Some(wait) = marking.synced.take() {
-                    let _ = wait.send(Ok(Effect::Begun));
-                }
-                continue;
-            }
-            // A mail that was carried over meanwhile has its marks where its record is.
-            let segment = index.segment_of(marking.id).unwrap_or(marking.segment);
-            segments.entry(segment).or_default().push(marking);
-        }
-        drop(index);
-        for (segment, marked) in segments {
-            let mut bytes = BytesMut::new();
-            for marking in &marked {
-                bytes.extend_from_slice(&self.encoded(marking.id, &marking.marks));
-            }
-            let sync = marked.iter().any(|marking| marking.synced.is_some());
-            let written = self.write_marks(segment, &bytes, sync);
-            if let Err(error) = &written {
-                tracing::warn!(segment, %error, "marks were not written; a restart repeats what they say");
-                self.doubt_refusals(segment, &marked);
-            }
-            for marking in marked {
-                self.answer(marking, written.as_ref());
-            }
-        }
-    }
-
-    /// As long as the marks of a failed write may be on disk, nobody may rely on these mails, and nobody on their refusal.
-    fn doubt_refusals(&self, segment: u64, marked: &[Marking]) {
-        if self.spoiled_marks.contains_key(&segment) {
-            let refused = marked.iter().filter(|marking| marking.marks.contains(&Mark::Refused));
-            self.index().note_unsure(segment, refused.map(|marking| marking.id));
-        }
-    }
-
-    /// What had to be synced takes effect now, and before anything else is written of that mail: no later record of it may
-    /// lack the mark.
-    fn answer(&self, marking: Marking, written: Result<&(), &io::Error>) {
-        let Some(wait) = marking.synced else { return };
-        let changed = written.map(|()| {
-            let mut index = self.index();
-            let changed = marking.marks.into_iter().filter(|mark| index.apply(marking.id, mark.clone())).count();
-            if changed > 0 { Effect::Changed } else { Effect::Nothing }
-        });
-        let _ = wait.send(changed.map_err(|error| io::Error::new(error.kind(), error.to_string())));
-    }
-
-    /// The marks of one mail as the journal has them.
-    pub(super) fn encoded(&self, id: MailId, marks: &[Mark]) -> BytesMut {
-        let mut bytes = BytesMut::new();
-        marks.iter().for_each(|mark| mark.encode(id, &self.key, &mut bytes));
-        bytes
-    }
-
-    fn append(&mut self, mails: Vec<Appending>) {
+    fn append(&mut self, mut mails: Vec<Appending>) {
         if mails.is_empty() {
             return;
         }
-        let appended = self.try_append(&mails);
+        let appended = self.try_append(&mut mails);
         if let Err(error) = &appended {
             tracing::error!(%error, mails = mails.len(), "mail could not be kept; its senders are told to come again");
         }
@@ -225,18 +170,27 @@ impl Writer {
         }
     }
 
-    fn try_append(&mut self, mails: &[Appending]) -> io::Result<()> {
+    fn try_append(&mut self, mails: &mut [Appending]) -> io::Result<()> {
         let (number, mut offset) = self.open_segment()?;
         let mut pieces: Vec<IoSlice<'_>> = Vec::with_capacity(3 * mails.len());
-        for Appending { mail, head, .. } in mails {
+        for Appending { mail, head, .. } in &*mails {
             pieces.extend(record::pieces(head, mail));
         }
-        self.append_synced(&mut pieces)?;
+        let appended = self.append_synced(&mut pieces);
+        if self.spoiled.is_some() {
+            self.index().note_left(mails.iter().flat_map(|appending| appending.mail.keys()));
+        }
+        appended?;
         let mut index = self.index();
         for Appending { mail, head, .. } in mails {
             let Some(head) = record::parse_head(head) else { continue };
             let place = Place { segment: number, offset, envelope: head.envelope, body: head.body };
-            index.insert(&head, mail.each.clone(), place, mail.id.arrived().plus(self.config.refill_first));
+            index.insert(
+                &head,
+                std::mem::take(&mut mail.each),
+                place,
+                mail.id.arrived().plus(self.config.refill_first),
+            );
             offset += place.length();
         }
         Ok(())
@@ -278,6 +232,7 @@ impl Writer {
         if let Some(spoiled) = &self.spoiled {
             spoiled.cut_back()?;
             self.spoiled = None;
+            self.index().none_left();
         }
         Ok(())
     }
@@ -289,50 +244,6 @@ impl Writer {
     /// Closes the current segment.
     pub(super) fn close(&mut self) {
         self.current = None;
-    }
-
-    pub(super) fn write_marks(&mut self, number: u64, bytes: &[u8], sync: bool) -> io::Result<()> {
-        if !self.index().segments.contains_key(&number) {
-            // The segment went in the meantime: everything in it had ended.
-            return Ok(());
-        }
-        self.cut_marks(number)?;
-        let file = match self.marks.entry(number) {
-            std::collections::hash_map::Entry::Occupied(file) => file.into_mut(),
-            std::collections::hash_map::Entry::Vacant(place) => {
-                let path = segment::marks_path(&self.config.folder, number);
-                let file = OpenOptions::new().append(true).create(true).open(path)?;
-                File::open(&self.config.folder)?.sync_all()?;
-                place.insert(file)
-            }
-        };
-        let before = file.metadata()?.len();
-        let written = file.write_all(bytes).and_then(|()| if sync { file.sync_data() } else { Ok(()) });
-        if written.is_err() {
-            // Half a mark would hide those behind it, and a whole one come true at the next start, although nobody relied
-            // on it.
-            self.marks.remove(&number);
-            self.spoiled_marks.insert(number, before);
-            let _ = self.cut_marks(number);
-        }
-        written
-    }
-
-    /// Cuts off what a failed write of marks has left, and syncs that. Until it is done nothing is written behind it.
-    fn cut_marks(&mut self, number: u64) -> io::Result<()> {
-        let Some(length) = self.spoiled_marks.get(&number) else { return Ok(()) };
-        let file = OpenOptions::new().write(true).open(segment::marks_path(&self.config.folder, number))?;
-        file.set_len(*length)?;
-        file.sync_all()?;
-        self.spoiled_marks.remove(&number);
-        self.index().note_sure(number);
-        Ok(())
-    }
-
-    /// Says whether nothing is left to be cut. A mail that is carried over leaves its marks behind: not such ones.
-    fn cut_all_marks(&mut self) -> bool {
-        let numbers: Vec<u64> = self.spoiled_marks.keys().copied().collect();
-        numbers.into_iter().filter(|number| self.cut_marks(*number).is_err()).count() == 0
     }
 
     /// Takes off what a batch has written, and looks at the disk itself if that is due.
@@ -394,5 +305,41 @@ fn explain(error: &io::Error) -> AppendError {
     match error.kind() {
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => AppendError::Full(error.to_string()),
         _ => AppendError::Io(error.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::super::tests::{NOW, config, mail};
+    use super::*;
+
+    fn append(writer: &mut Writer, number: u8) -> Result<(), AppendError> {
+        let mail = Mail { each: vec![[100 + number; 32]], ..mail(number, 2) };
+        let (done, mut wait) = oneshot::channel();
+        let head = record::head(&mail, &writer.key);
+        writer.append(vec![Appending { mail, head, done }]);
+        wait.try_recv().unwrap()
+    }
+
+    /// Another node was told that such a mail is not here, kept it, and had it delivered a second time after a restart.
+    #[test]
+    fn what_a_failed_append_has_left_is_nowhere_only_when_it_is_cut_off() {
+        let folder = tempfile::tempdir().unwrap();
+        let config = config(folder.path());
+        let index = Index::new(books::Ledger::default(), [5; 32], 10, config.doubt_for);
+        let lock = File::create(folder.path().join("lock")).unwrap();
+        let mut writer = Writer::new(config, "n", Arc::new(Mutex::new(index)), lock);
+        let left = |writer: &Writer, key: u8| writer.index().may_be_left(&[[key; 32]]);
+        // Takes what is written, and neither syncs nor cuts it.
+        writer.current = Some(Current::of(File::options().write(true).open("/dev/null").unwrap()));
+        append(&mut writer, 1).unwrap_err();
+        assert!(left(&writer, 1) && left(&writer, 101) && !left(&writer, 2));
+        append(&mut writer, 2).unwrap_err();
+        assert!(left(&writer, 1) && !left(&writer, 2), "of this one nothing was written");
+        assert_eq!(writer.index().doubtful(&[1; 32], NOW), None);
+        writer.spoiled = Some(Current::of(File::create(folder.path().join("sound")).unwrap()));
+        append(&mut writer, 3).unwrap();
+        assert!(!left(&writer, 1) && !left(&writer, 101) && !left(&writer, 3));
     }
 }
