@@ -134,7 +134,14 @@ impl Reading {
         match (question, mailbox) {
             (Question::Mailboxes, _) => self.mailboxes(account).await,
             (Question::Mailbox(name), _) => self.mailbox(account, name).await,
-            (Question::MailboxesWithDeleted, _) => self.mailboxes_with_deleted(account).await,
+            (Question::MailboxWithDeleted(name), _) => {
+                let found = self.mailbox(account, name).await?;
+                self.with_deleted(account, found).await
+            }
+            (Question::MailboxesWithDeleted, _) => {
+                let all = self.mailboxes(account).await?;
+                self.with_deleted(account, all).await
+            }
             (Question::Manage(manage), _) => self.manage(account, manage).await,
             (Question::Quota, _) => self.quota(owner).await,
             (Question::Room { name, size }, _) => self.make_room(owner, name, size).await,

@@ -54,7 +54,19 @@ struct Pool {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Leaving {
     Half,
+    /// Seven eighths.
+    Most,
     Nothing,
+}
+
+impl Leaving {
+    fn of(self, permits: usize) -> usize {
+        match self {
+            Self::Half => permits / 2,
+            Self::Most => permits - permits / 8,
+            Self::Nothing => 0,
+        }
+    }
 }
 
 /// Room that is taken; giving it back is dropping it.
@@ -107,6 +119,12 @@ impl Texts {
     /// whoever needs room for one text finds it.
     pub(crate) fn try_take(&self, account: i64, size: u64) -> Option<Held> {
         self.reading(size).take_at_once(account, size.saturating_mul(COPIES), Leaving::Half)
+    }
+
+    /// Room for what stays until the client asks for it, however long that takes: a small part of all and of the share,
+    /// so that clients that fall silent keep nobody from loads and from what is wanted early.
+    pub(crate) fn try_keep(&self, account: i64, size: u64) -> Option<Held> {
+        self.reading(size).take_at_once(account, size.saturating_mul(COPIES), Leaving::Most)
     }
 
     fn reading(&self, size: u64) -> &Pool {
@@ -170,8 +188,9 @@ impl Pool {
     fn take_at_once(&self, account: i64, bytes: u64, leaving: Leaving) -> Option<Held> {
         let wanted = permits(bytes);
         let semaphore = self.share(account);
-        let has_half = |of: &Semaphore, bytes: u64| of.available_permits() >= wanted.saturating_add(permits(bytes) / 2);
-        if leaving == Leaving::Half && !(has_half(&semaphore, self.most) && has_half(&self.all, self.bytes)) {
+        let leaves =
+            |of: &Semaphore, bytes| of.available_permits() >= wanted.saturating_add(leaving.of(permits(bytes)));
+        if !(leaves(&semaphore, self.most) && leaves(&self.all, self.bytes)) {
             return None;
         }
         let wanted = u32::try_from(wanted).ok()?;
@@ -247,6 +266,17 @@ mod tests {
         let others: Vec<_> = (2..20).map(|account| texts.try_take(account, 512 << 10)).collect();
         assert_eq!(others.iter().flatten().count(), 7, "half of all 16 MiB");
         assert!(texts.take(1, 512 << 10).await.is_ok() && texts.take(30, SMALL).await.is_ok());
+    }
+
+    /// A thousand clients that took two mails and fell silent held half of the room, which loads need.
+    #[tokio::test]
+    async fn what_is_kept_for_silent_clients_leaves_room_for_loads() {
+        let texts = Texts::new(ByteSize::mib(32));
+        let kept: Vec<_> = (0..9).map(|_| texts.try_keep(1, 64 << 10)).collect();
+        assert_eq!(kept.iter().flatten().count(), 2, "an eighth of the share of 2 MiB");
+        let others: Vec<_> = (2..40).map(|account| texts.try_keep(account, 64 << 10)).collect();
+        assert_eq!(others.iter().flatten().count(), 14, "an eighth of all 16 MiB");
+        assert!(texts.try_take(1, 256 << 10).is_some() && texts.try_take(50, 512 << 10).is_some());
     }
 
     #[tokio::test]

@@ -4,18 +4,27 @@ use std::collections::HashMap;
 use std::path::Path;
 
 use rusqlite::Connection;
-use wire::imap::{Answer, Mailbox, Manage, No, flags};
+use wire::imap::{Answer, Mailbox, Manage, No};
 
 use super::Reading;
 use crate::shard::{self, Change, Refusal, StoreError, reader};
 use crate::views::number;
 
+/// What each level of a name may take while it is listed: a line of its own.
+const LEVEL: usize = 40;
+
 impl Reading {
-    pub(super) async fn mailboxes(&self, account: i64) -> anyhow::Result<Answer> {
+    /// All of them. Their names are there until the client has taken the last, which may be long: that takes room.
+    pub(super) async fn mailboxes(&mut self, account: i64) -> anyhow::Result<Answer> {
         let shard = self.node.shard(account);
         let (mailboxes, names) = shard.reader.listed(account).await?;
         let numbers = mailboxes.iter().map(|mailbox| (mailbox.id, mailbox.uidnext)).collect();
         let recent = shard.reader.recent(&shard.notices.recent, numbers).await?;
+        let all = mailboxes.iter().map(|mailbox| &mailbox.name).chain(&names);
+        let size: usize = all.map(|name| room_of(name)).sum();
+        // What an earlier command was given has been sent by now.
+        self.held = None;
+        self.held = Some(self.room.take(account, size as u64).await?);
         let listed = mailboxes.into_iter().map(|mailbox| {
             let recent = recent.get(&mailbox.id).copied().unwrap_or(0);
             listed(mailbox, recent)
@@ -33,14 +42,15 @@ impl Reading {
         Ok(Answer::Mailboxes(vec![listed(found, recent)]))
     }
 
-    /// All, with the bytes of what is marked as deleted. They are not counted: where there is any, all is looked at.
-    pub(super) async fn mailboxes_with_deleted(&self, account: i64) -> anyhow::Result<Answer> {
-        let mut answer = self.mailboxes(account).await?;
+    /// Those of an answer, with the bytes of what is marked as deleted. They are not counted: where there is any, all
+    /// messages are gone through. That leaves no view behind: a client that asks this of many large mailboxes must not
+    /// push out what others look at.
+    pub(super) async fn with_deleted(&self, account: i64, mut answer: Answer) -> anyhow::Result<Answer> {
         let Answer::Mailboxes(all) = &mut answer else { return Ok(answer) };
         for mailbox in all.iter_mut().filter(|mailbox| mailbox.deleted > 0) {
-            let found = self.node.view(account, &mailbox.name).await?;
-            let rows = found.iter().flat_map(|(_, view)| view.messages.iter());
-            mailbox.deleted_bytes = rows.filter(|row| row.flags & flags::DELETED != 0).map(|row| row.size).sum();
+            let name = mailbox.name.clone();
+            let count = move |connection: &Connection, _: &Path| Ok(reader::deleted_bytes(connection, account, &name)?);
+            mailbox.deleted_bytes = count_of(self.node.shard(account).reader.ask(count).await?);
         }
         Ok(answer)
     }
@@ -74,8 +84,13 @@ pub(super) fn no(error: StoreError) -> anyhow::Result<Answer> {
     }))
 }
 
-fn count(value: i64) -> u64 {
+fn count_of(value: i64) -> u64 {
     u64::try_from(value).unwrap_or(0)
+}
+
+fn room_of(name: &str) -> usize {
+    let levels = name.bytes().filter(|byte| *byte == b'/').count() + 1;
+    size_of::<Mailbox>() + name.len() + levels * LEVEL
 }
 
 fn listed(mailbox: shard::Mailbox, recent: u64) -> Mailbox {
@@ -86,12 +101,12 @@ fn listed(mailbox: shard::Mailbox, recent: u64) -> Mailbox {
         subscribed: mailbox.subscribed,
         uidvalidity: number(mailbox.uidvalidity),
         uidnext: number(mailbox.uidnext),
-        messages: count(mailbox.messages),
-        unseen: count(mailbox.unseen),
-        deleted: count(mailbox.deleted),
+        messages: count_of(mailbox.messages),
+        unseen: count_of(mailbox.unseen),
+        deleted: count_of(mailbox.deleted),
         deleted_bytes: 0,
-        bytes: count(mailbox.bytes),
-        modseq: count(mailbox.modseq),
+        bytes: count_of(mailbox.bytes),
+        modseq: count_of(mailbox.modseq),
         recent,
     }
 }
@@ -118,6 +133,9 @@ fn only_subscribed(name: String) -> Mailbox {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+    use wire::imap::{Appended, FlagMode, Incoming, flags};
+
+    use super::super::changing::Flagging;
     use super::super::fetching::tests::{ALICE, deliver, inbox, site};
     use super::*;
     use crate::shard::Claim;
@@ -162,20 +180,39 @@ mod tests {
         deliver(&reading, 1, "", "one").await;
         deliver(&reading, 2, "", "three").await;
         let mailbox = inbox(&reading).await;
-        let flagging = super::super::changing::Flagging {
-            how: wire::imap::FlagMode::Add,
-            flags: flags::DELETED,
-            keywords: Vec::new(),
-            unchanged_since: None,
-        };
+        let flagging = |how| Flagging { how, flags: flags::DELETED, keywords: Vec::new(), unchanged_since: None };
         let Answer::View(view) = reading.view(1, "INBOX".to_owned(), Claim::Look).await.unwrap() else {
             panic!("no view")
         };
         let size = view.messages.find(2).unwrap().1.size;
-        reading.flag(1, mailbox, vec![2], flagging).await.unwrap();
-        let Answer::Mailboxes(all) = reading.mailboxes_with_deleted(1).await.unwrap() else { panic!("no list") };
+        let deleted =
+            || Incoming { flags: flags::DELETED, keywords: String::new(), received: None, text: "four".into() };
+        let appended = Appended { name: "INBOX".to_owned(), messages: vec![deleted(), deleted()] };
+        reading.append(ALICE, appended).await.unwrap();
+        reading.flag(1, mailbox, vec![2], flagging(FlagMode::Add)).await.unwrap();
+        reading.flag(1, mailbox, vec![4], flagging(FlagMode::Remove)).await.unwrap();
+        let answer = reading.mailboxes(1).await.unwrap();
+        let Answer::Mailboxes(all) = reading.with_deleted(1, answer).await.unwrap() else { panic!("no list") };
         let told: Vec<u64> = all.iter().map(|mailbox| mailbox.deleted_bytes).filter(|bytes| *bytes > 0).collect();
-        assert_eq!(told, [size]);
+        assert_eq!(told, [size + 4], "one was marked, one came so and stayed so, one came so and did not");
+    }
+
+    /// As many names as an account may have lay in memory for as long as its clients took to read them.
+    #[tokio::test]
+    async fn names_that_are_listed_take_room() {
+        let (_folder, mut reading, database) = site().await;
+        deliver(&reading, 1, "", "one").await;
+        let many = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 2000)
+             INSERT INTO subscriptions SELECT 1, 'a/b/c/' || i FROM n";
+        database.execute(many, []).unwrap();
+        let Answer::Mailboxes(all) = reading.mailboxes(1).await.unwrap() else { panic!("no list") };
+        assert!(all.len() > 2000);
+        // Of a share of 4 MiB, and each text is there twice.
+        let _text = reading.room.take(1, 1 << 20).await.unwrap();
+        tokio::time::pause();
+        assert!(reading.room.take(1, 1 << 20).await.is_err(), "the list has some of it");
+        runtime::driver::Backend::sent(&mut reading);
+        assert!(reading.room.take(1, 1 << 20).await.is_ok());
     }
 
     /// What was there is recent for nobody.

@@ -1,7 +1,8 @@
 //! Texts that are read before they are asked for. Most clients take all that there is, one text after the other: who has
 //! taken two in a row is given the next of what was read with them.
 //!
-//! What is read so early needs room like every text, and takes it while half of all is free.
+//! What is read so early needs room like every text, and takes a small part of it: it is held until the client asks,
+//! or ends.
 
 use std::collections::VecDeque;
 
@@ -50,7 +51,7 @@ impl Early {
         self.texts.clear();
         self.held = None;
         if load.0.len() > 1 {
-            self.held = room.try_take(open.account, load.size());
+            self.held = room.try_keep(open.account, load.size());
         }
         if self.held.is_none() {
             load.0.truncate(1);
@@ -138,7 +139,7 @@ mod tests {
     #[tokio::test]
     async fn who_takes_one_after_the_other_is_given_what_was_read() {
         let (_folder, node, open) = site(&[100, 30_000, 30_000, 30_000, 100, 200_000, 100, 100]).await;
-        let (mut early, room) = (Early::default(), Texts::new(ByteSize::mib(8)));
+        let (mut early, room) = (Early::default(), Texts::new(ByteSize::mib(32)));
         let at = (&node, &open, &room);
         for (index, left) in [(0, 0), (1, 1), (2, 0), (3, 1), (4, 0), (5, 0), (6, 1)] {
             assert_eq!(take(&mut early, at, index).await, left, "message {}", index + 1);

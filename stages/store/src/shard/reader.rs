@@ -3,6 +3,7 @@
 //! A pack may be rewritten and its file gone between the row that names it and the look into it: then the row is read
 //! again. Who has the file open already reads on.
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -12,10 +13,8 @@ use rusqlite::{Connection, OptionalExtension as _, Row, params};
 use tokio::task::JoinHandle;
 
 use super::index::Index;
-#[cfg(test)]
-use super::marks;
-use super::marks::{Mark, Marks};
-use super::{Carried, Settings, Words, schema};
+use super::marks::{self, Mark, Marks};
+use super::{Carried, DELETED, Settings, Words, schema};
 use crate::pack::{self, Place};
 
 /// Connections that are kept for the next question.
@@ -267,6 +266,24 @@ fn mailboxes(connection: &Connection, account: i64) -> rusqlite::Result<Vec<Mail
 pub(crate) fn named(connection: &Connection, account: i64, name: &str) -> rusqlite::Result<Option<Mailbox>> {
     let sql = format!("SELECT {MAILBOX} FROM mailboxes WHERE account = ? AND name = ?");
     connection.prepare_cached(&sql)?.query_row(params![account, name], mailbox).optional()
+}
+
+/// Bytes of the messages of a mailbox that are marked as deleted.
+pub(crate) fn deleted_bytes(connection: &Connection, account: i64, name: &str) -> rusqlite::Result<i64> {
+    let snapshot = connection.unchecked_transaction()?;
+    let Some(mailbox) = named(&snapshot, account, name)? else { return Ok(0) };
+    let marks = marks::since(&snapshot, mailbox.id, 0, &mut Words::default())?.into_iter();
+    let mut marks: HashMap<i64, i64> = marks.map(|(uid, mark)| (uid, mark.flags)).collect();
+    let mut statement = snapshot.prepare_cached("SELECT uid, size, flags FROM messages WHERE mailbox = ?")?;
+    let mut rows = statement.query([mailbox.id])?;
+    let mut bytes = 0;
+    while let Some(row) = rows.next()? {
+        let flags = marks.remove(&row.get(0)?).map_or_else(|| row.get(2), Ok)?;
+        if flags & DELETED != 0 {
+            bytes += row.get::<_, i64>(1)?;
+        }
+    }
+    Ok(bytes)
 }
 
 /// UIDs that were expunged after this MODSEQ.

@@ -32,7 +32,9 @@ fuzz_target!(|bytes: &[u8]| {
                 let outline = |uid: &u32| (*uid, Outline::of(bytes));
                 session.answer(Answer::Outlines(uids.len(), uids.iter().map(outline).collect()));
             }
-            Step::Ask(Question::Mailboxes | Question::Mailbox(_)) => session.answer(Answer::Mailboxes(Vec::new())),
+            Step::Ask(Question::Mailboxes | Question::Mailbox(_) | Question::MailboxWithDeleted(_)) => {
+                session.answer(Answer::Mailboxes(Vec::new()));
+            }
             Step::Ask(_) => session.answer(Answer::Done),
             Step::Output(_) => {}
             Step::StartTls => session.tls_started(),

@@ -71,6 +71,16 @@ pub struct Outline {
 impl Outline {
     /// Raised when something else is made of a text than before: what was kept is then not used any more.
     pub const FORM: u8 = 2;
+    /// The form before this one.
+    pub const BEFORE: u8 = 1;
+
+    /// Whether an outline of the form before would be made so today: all but those that tell of a parameter in pieces,
+    /// which may not have been joined, or of a message in UTF-8, which was told of as a leaf.
+    pub fn holds_still(&self) -> bool {
+        let global = b"global";
+        let is_told = self.structure.windows(global.len()).any(|word| word.eq_ignore_ascii_case(global));
+        !is_told && memchr::memchr(b'*', &self.structure).is_none()
+    }
 
     /// The outline of a text.
     pub fn of(text: &[u8]) -> Self {

@@ -256,6 +256,9 @@ pub enum Question {
     /// What mailboxes are there, with the bytes of what is marked as deleted, for which it may take longer? Answer: mailboxes,
     /// or unavailable.
     MailboxesWithDeleted,
+    /// How is the mailbox of this name, with the bytes of what is marked as deleted? Answer: mailboxes, which is this
+    /// one, or none.
+    MailboxWithDeleted(String),
     /// Is there room in memory for so many bytes of messages that are being received, together with what there was before? It
     /// is kept until they are appended or given up. Answer: done, or unavailable.
     Receive(u64),

@@ -36,7 +36,7 @@ impl ImapSession {
                 let Some(name) = self.named(&tag, &mailbox) else { return };
                 let question = match of_mailboxes(&items) {
                     Question::Mailboxes => Question::Mailbox(name.clone()),
-                    all => all,
+                    _ => Question::MailboxWithDeleted(name.clone()),
                 };
                 self.ask(tag, "STATUS", question, Job::Status { name, items });
             }

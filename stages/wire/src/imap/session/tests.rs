@@ -131,6 +131,10 @@ impl World {
             Question::Mailbox(name) => {
                 Answer::Mailboxes(self.mailboxes().into_iter().filter(|mailbox| mailbox.name == name).collect())
             }
+            Question::MailboxWithDeleted(name) => {
+                let found = self.mailboxes().into_iter().filter(|mailbox| mailbox.name == name);
+                Answer::Mailboxes(found.map(|one| Mailbox { deleted_bytes: 25, ..one }).collect())
+            }
             Question::MailboxesWithDeleted => Answer::Mailboxes(
                 self.mailboxes().into_iter().map(|one| Mailbox { deleted_bytes: 25, ..one }).collect(),
             ),

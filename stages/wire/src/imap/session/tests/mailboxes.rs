@@ -353,6 +353,13 @@ fn a_status_is_asked_of_one_mailbox() {
     session.input(b"a STATUS Junk (MESSAGES)\r\n");
     assert_eq!(session.next(), Step::Ask(Question::Mailbox("Junk".to_owned())));
     session.answer(Answer::Mailboxes(Vec::new()));
+    session.input(b"a STATUS Junk (DELETED-STORAGE)\r\n");
+    while session.next() != Step::Ask(Question::MailboxWithDeleted("Junk".to_owned())) {}
+    session.answer(Answer::Unavailable);
+    while session.next() != Step::NeedInput {}
+    session.input(b"a STATUS Junk (MESSAGES)\r\n");
+    assert_eq!(session.next(), Step::Ask(Question::Mailbox("Junk".to_owned())));
+    session.answer(Answer::Mailboxes(Vec::new()));
     let said = b"b STATUS INBOX (MESSAGES)\r\n";
     let want = "a NO [NONEXISTENT] there is no such mailbox\r\n* STATUS \"INBOX\" (MESSAGES 2)\r\nb OK STATUS done\r\n";
     assert_eq!(run(&mut session, &mut world, said, usize::MAX), want);
