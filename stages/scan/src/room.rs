@@ -15,9 +15,9 @@ use anyhow::{Context as _, bail};
 use nix::sys::statvfs::statvfs;
 use runtime::config::ByteSize;
 
-/// So many files more must fit. clamd has a few at a time for each thread, and removes each when it has looked at it;
-/// of an archive that it unpacks as a whole it has all members at a time.
-const FILES: u64 = 1_000;
+/// So many files more must fit. Of some kinds of archive clamd has all members at a time: its `MaxFiles`, 10,000, for
+/// each of the four threads of ops/clamd.conf. Of other mail it has a few, and removes each when it has looked at it.
+const FILES: u64 = 40_000;
 
 /// Where clamd unpacks mail, and what must stay free there.
 #[derive(Debug, Clone)]
