@@ -1,11 +1,12 @@
-//! Pulling from a real nats-server that goes away, or loses what it had: the messages in hand, the numbers of a stream, and
-//! what a sweep takes out.
+//! Pulling from a real nats-server that goes away, or loses what it had: the messages in hand, the numbers of a stream,
+//! and what a sweep takes out.
 #![allow(clippy::unwrap_used)]
 
 use std::fs;
 use std::net::TcpStream;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use async_nats::jetstream::AckKind;
@@ -53,7 +54,8 @@ impl Nats {
         self.child.wait().unwrap();
     }
 
-    /// Ends as an operator ends it: what it knows of its consumers is on disk then, which it writes behind the deliveries.
+    /// Ends as an operator ends it: what it knows of its consumers is on disk then, which it writes behind the
+    /// deliveries.
     fn end(&mut self) {
         self.signal(Signal::SIGTERM);
         self.child.wait().unwrap();
@@ -92,13 +94,17 @@ impl Drop for Nats {
 }
 
 fn pull(broker: &Broker, tasks: &Tasks) -> Pull {
+    pull_watched(broker, tasks, Duration::from_secs(1))
+}
+
+fn pull_watched(broker: &Broker, tasks: &Tasks, watchdog: Duration) -> Pull {
     let settings = Settings {
         stream: "SCORE".to_owned(),
         consumer: "score".to_owned(),
         subject: "mail.score".to_owned(),
         room: 8,
         ack_wait: Duration::from_secs(2),
-        watchdog: Duration::from_secs(1),
+        watchdog,
     };
     Pull::new(broker.clone(), settings, tasks.clone())
 }
@@ -139,6 +145,14 @@ fn number(in_hand: &InHand) -> u64 {
 async fn held(broker: &Broker) -> u64 {
     broker.state("SCORE").await.unwrap().messages
 }
+
+/// How often the broker was asked or told something.
+fn asked(broker: &Broker) -> u64 {
+    broker.jetstream().client().statistics().out_messages.load(Ordering::Relaxed)
+}
+
+/// How long it takes at most until a shutdown is heard: less than the 2 s after which a sweep gives up by itself.
+const HEARD: Duration = Duration::from_millis(1500);
 
 /// An acknowledgement of a message of the lost stream took a message of the new one with the same number.
 #[tokio::test(flavor = "multi_thread")]
@@ -210,7 +224,7 @@ async fn what_was_in_hand_is_told_to_a_broker_that_still_has_it() {
     tokio::time::timeout(PATIENCE, epoch.changed()).await.unwrap().unwrap();
     // More than once: a broker that has just started may not know its streams yet, and in doubt nothing is said.
     let taken = async {
-        while held(&broker).await > 0 {
+        while broker.state("SCORE").await.map_or(1, |state| state.messages) > 0 {
             old.tell(AckKind::Ack).await;
         }
     };
@@ -218,8 +232,8 @@ async fn what_was_in_hand_is_told_to_a_broker_that_still_has_it() {
     tasks.stop();
 }
 
-/// What was confirmed and still lies there is taken out, by the floor alone only long after a bind; what is in hand is not,
-/// and then everything goes round again.
+/// What was confirmed and still lies there is taken out, by the floor alone only long after a bind; what is in hand is
+/// not, and then everything goes round again.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_was_left_over_is_swept() {
     let (nats, tasks) = (Nats::start(), Tasks::default());
@@ -265,16 +279,20 @@ async fn what_was_left_over_is_swept() {
 async fn a_sweep_holds_up_nobody() {
     let (nats, tasks) = (Nats::start(), Tasks::default());
     let broker = nats.connect(PATIENCE).await;
-    keep_streams(&broker, &tasks).await;
-    let mut pull = pull(&broker, &tasks);
+    // Nobody looks after the streams, and the watchdog asks nothing: what is asked is the sweep's.
+    streams::prepare(&broker, &chain(), PATIENCE).await.unwrap();
+    let mut pull = pull_watched(&broker, &tasks, PATIENCE);
     publish(&broker, "one").await;
     next(&mut pull, "one").await.tell(AckKind::Ack).await;
-    nats.signal(Signal::SIGSTOP);
+    tokio::time::timeout(PATIENCE, async { while held(&broker).await > 0 {} }).await.expect("it is taken for done");
     tasks.spawn("pull", async move { while pull.next().await.is_some() {} });
-    // Long enough for a sweep to be due.
-    assert!(!tasks.finished(Duration::from_secs(23)).await, "it goes on");
+    // A sweep is due every 20 s. When it asks, the broker must be silent, and not for so long that it is given up.
+    assert!(!tasks.finished(Duration::from_secs(12)).await, "it goes on");
+    nats.signal(Signal::SIGSTOP);
+    let before = asked(&broker);
+    wait_for("a sweep to ask", || asked(&broker) > before);
     tasks.stop();
-    assert!(tasks.finished(Duration::from_secs(3)).await, "it hears the shutdown");
+    assert!(tasks.finished(HEARD).await, "it hears the shutdown");
     nats.signal(Signal::SIGCONT);
 }
 
@@ -284,21 +302,26 @@ async fn looking_after_the_streams_holds_up_nobody() {
     let (nats, tasks) = (Nats::start(), Tasks::default());
     let broker = nats.connect(PATIENCE).await;
     keep_streams(&broker, &tasks).await;
-    let mut made = broker.subscribe("streams.made".to_owned()).await.unwrap();
-    let told = async {
-        // Until it is heard: others that listen hear it no later.
+    let (mut epoch, mut before) = (broker.epoch(), 0);
+    let looked_after = async {
+        // Again until it has heard the tidings, of which the epoch is the sign; and the broker is silent before it
+        // asks.
         loop {
             broker.announce("streams.made".to_owned(), "SCORE".into()).await;
-            if tokio::time::timeout(Duration::from_millis(200), made.next()).await.is_ok() {
+            // Who listens has them before the answer to a later question.
+            held(&broker).await;
+            nats.signal(Signal::SIGSTOP);
+            before = asked(&broker);
+            epoch.mark_unchanged();
+            if tokio::time::timeout(Duration::from_secs(2), epoch.changed()).await.is_ok() {
                 break;
             }
+            nats.signal(Signal::SIGCONT);
         }
     };
-    tokio::time::timeout(PATIENCE, told).await.expect("the tidings come");
-    nats.signal(Signal::SIGSTOP);
-    // Long enough for the streams to be looked after, which the tidings ask for.
-    assert!(!tasks.finished(Duration::from_secs(2)).await, "it goes on");
+    tokio::time::timeout(PATIENCE, looked_after).await.expect("the tidings come");
+    wait_for("the streams to be looked after", || asked(&broker) > before);
     tasks.stop();
-    assert!(tasks.finished(Duration::from_secs(3)).await, "it hears the shutdown");
+    assert!(tasks.finished(HEARD).await, "it hears the shutdown");
     nats.signal(Signal::SIGCONT);
 }
