@@ -58,6 +58,8 @@ pub(crate) struct Books {
     found: HashMap<(String, String), Vec<Copy>>,
     /// Everybody to whom something could have been sent: who got nothing may have what is another's.
     people: BTreeSet<String>,
+    /// Messages without a mark, in all that was read.
+    pub(crate) unmarked: u64,
     /// Replies that were no, and how often.
     pub(crate) replies: BTreeMap<String, u64>,
 }
@@ -89,6 +91,8 @@ pub(crate) struct Verdict {
     pub(crate) stray: u64,
     /// Viruses in mailboxes.
     pub(crate) infected: u64,
+    /// Messages without a mark. They may be mail of others; or a second copy, so damaged that nobody knows of what.
+    pub(crate) unmarked: u64,
     /// Some of those that must not be.
     pub(crate) examples: Vec<String>,
 }
@@ -142,7 +146,7 @@ impl Books {
 
     /// How it stands.
     pub(crate) fn verdict(&self) -> Verdict {
-        let mut verdict = Verdict::default();
+        let mut verdict = Verdict { unmarked: self.unmarked, ..Verdict::default() };
         for (id, sent) in &self.sent {
             for (to, fate) in &sent.fates {
                 let copies = self.found.get(&(id.clone(), to.clone())).map_or(&[][..], Vec::as_slice);
@@ -255,9 +259,9 @@ impl Verdict {
     pub(crate) fn to_json(&self) -> Value {
         json!({
             "good": self.is_good(), "delivered": self.delivered, "junk": self.junk, "unheard": self.unheard,
-            "held": self.held, "refused": self.refused, "clean_withheld": self.clean_withheld, "unsent": self.unsent, "lost": self.lost,
-            "doubled": self.doubled, "altered": self.altered, "stray": self.stray, "infected": self.infected,
-            "examples": self.examples,
+            "held": self.held, "refused": self.refused, "clean_withheld": self.clean_withheld, "unsent": self.unsent,
+            "lost": self.lost, "doubled": self.doubled, "altered": self.altered, "stray": self.stray,
+            "infected": self.infected, "unmarked": self.unmarked, "examples": self.examples,
         })
     }
 }

@@ -1,7 +1,7 @@
 //! The ledger: what is sent, on disk before it is, and what was answered, on disk as soon as it is known.
 //!
-//! So a generator that is killed leaves all that was promised to it, but for a reply that it had just read. Whoever cannot
-//! write ends the run: what is not in the ledger cannot be proved.
+//! So a generator that is killed leaves all that was promised to it, but for a reply that it had just read. Whoever
+//! cannot write ends the run: what is not in the ledger cannot be proved.
 
 use std::fs::File;
 use std::io::Write as _;

@@ -82,8 +82,8 @@ impl Mails {
     }
 }
 
-/// The mails that a path names: those of a folder and the folders in it, in the order of their names; or a file with one
-/// path a line.
+/// The mails that a path names: those of a folder and the folders in it, in the order of their names; or a file with
+/// one path a line.
 ///
 /// # Errors
 /// When it cannot be read, or names none.

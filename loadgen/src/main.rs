@@ -1,6 +1,7 @@
 //! Pressure and proof: sends mail to a chain as the world does, measures how long it takes, and reads everything back.
 //!
-//! Exit code 0: the chain has kept its word, or nothing was read back. 1: it has not. 2: loadgen itself could not go on.
+//! Exit code 0: the chain has kept its word, or nothing was read back. 1: it has not. 2: loadgen itself could not go
+//! on.
 
 mod accounts;
 mod books;

@@ -181,7 +181,8 @@ impl Measured {
         let by_second: Vec<_> =
             (0..end).map(|second| json!([each(second).kept, each(second).percentile(99.0)])).collect();
         json!({
-            "mails": self.begun, "given_up": self.given_up, "unseen": self.unseen, "kept": kept, "refused": refused, "deferred": deferred, "seconds": self.last.as_secs_f64(),
+            "mails": self.begun, "given_up": self.given_up, "unseen": self.unseen, "kept": kept, "refused": refused,
+            "deferred": deferred, "seconds": self.last.as_secs_f64(),
             "rate": self.rate(), "bytes": self.bytes,
             "to_answer": self.to_answer.to_json(), "slowest_to_answer": self.slow_answers.to_json(),
             "slowest_to_mailbox": self.slow_mails.to_json(),

@@ -1,8 +1,8 @@
 //! The proof: every mailbox is read back, and each copy goes into the books.
 //!
-//! First it is patient: it looks for marks only, where something is missing, until nothing is, or nothing more comes. Then
-//! everything is read once, whole: what was there and is no more is lost. It reads also who was sent nothing, and mailboxes
-//! into which nothing is delivered. A mailbox of which not everything could be read was not read.
+//! First it is patient: it looks for marks only, where something is missing, until nothing is, or nothing more comes.
+//! Then everything is read once, whole: what was there and is no more is lost. It reads also who was sent nothing, and
+//! mailboxes into which nothing is delivered. A mailbox of which not everything could be read was not read.
 
 use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
@@ -70,10 +70,26 @@ enum Depth {
     Whole,
 }
 
-/// A copy, as it goes into the books: mail, recipient, copy.
-type Found = (String, String, Copy);
+/// What was found in an account.
+#[derive(Debug, Default)]
+struct Found {
+    /// Copies, as they go into the books: mail, recipient, copy.
+    copies: Vec<(String, String, Copy)>,
+    /// Messages without a mark: mail of others, or a copy whose mark was damaged.
+    unmarked: u64,
+}
+
+impl Found {
+    fn take(&mut self, copy: Option<(String, String, Copy)>) {
+        match copy {
+            Some(copy) => self.copies.push(copy),
+            None => self.unmarked += 1,
+        }
+    }
+}
+
 /// What came of reading an account.
-type Read = (Account, anyhow::Result<Vec<Found>>);
+type Read = (Account, anyhow::Result<Found>);
 
 /// Reads all mailboxes into the books. Says which could not be read.
 pub(crate) async fn prove(readers: &Readers, books: &Mutex<Books>) -> Vec<String> {
@@ -89,7 +105,8 @@ pub(crate) async fn prove(readers: &Readers, books: &Mutex<Books>) -> Vec<String
             match found {
                 Ok(found) => {
                     let mut books = lock(books);
-                    found.into_iter().for_each(|(id, to, copy)| books.found(&id, &to, copy));
+                    books.unmarked += found.unmarked;
+                    found.copies.into_iter().for_each(|(id, to, copy)| books.found(&id, &to, copy));
                 }
                 Err(error) => unread.push((account, error)),
             }
@@ -131,7 +148,8 @@ async fn settle(readers: &Arc<Readers>, books: &Mutex<Books>, mut accounts: Vec<
         let is_wanted = |account: &Account| account.is_quarantine || missing.contains_key(&account.address);
         let (wanted, mut others): (Vec<_>, Vec<_>) = accounts.into_iter().partition(is_wanted);
         for (account, found) in round(readers, wanted, Depth::Marks).await {
-            seen.extend(found.into_iter().flatten().map(|(id, to, _)| (id, to)));
+            let copies = found.into_iter().flat_map(|found| found.copies);
+            seen.extend(copies.map(|(id, to, _)| (id, to)));
             others.push(account);
         }
         accounts = others;
@@ -168,13 +186,13 @@ async fn round(readers: &Arc<Readers>, mut waiting: Vec<Account>, depth: Depth) 
     }
 }
 
-async fn read(readers: &Readers, account: &mut Account, depth: Depth) -> anyhow::Result<Vec<Found>> {
+async fn read(readers: &Readers, account: &mut Account, depth: Depth) -> anyhow::Result<Found> {
     let server = match readers.server {
         Server::Imap(server) => server,
         Server::Pop3(server) => return over_pop3(server, readers.span, account, depth).await,
     };
     let mut imap = Imap::login(server, &account.address, &account.password).await?;
-    let mut found = Vec::new();
+    let mut found = Found::default();
     if depth == Depth::Marks {
         for (index, mailbox) in ["INBOX", "Junk"].into_iter().enumerate() {
             marks(&mut imap, readers, account, index, mailbox, &mut found).await?;
@@ -202,7 +220,7 @@ async fn marks(
     account: &mut Account,
     index: usize,
     mailbox: &str,
-    found: &mut Vec<Found>,
+    found: &mut Found,
 ) -> anyhow::Result<()> {
     let Some(opened) = imap.examine(mailbox).await?.filter(|opened| opened.exists > 0) else { return Ok(()) };
     let (validity, next) = account.next[index];
@@ -213,7 +231,7 @@ async fn marks(
         let Some(uid) = response.uid().filter(|uid| *uid >= from) else { return };
         let Some(mail) = response.literals.first() else { return };
         next = next.max(uid + 1);
-        found.extend(copy(readers.span, mail, account.is_quarantine, &account.address, Place::Inbox));
+        found.take(copy(readers.span, mail, account.is_quarantine, &account.address, Place::Inbox));
     };
     let fields = "BODY.PEEK[HEADER.FIELDS (X-Chainmail-Held-For X-Loadgen)]";
     ensure!(imap.command(&format!("UID FETCH {from}:* (UID {fields})"), each).await?, "{mailbox} could not be read");
@@ -228,7 +246,7 @@ async fn whole(
     account: &Account,
     mailbox: &str,
     place: Place,
-    found: &mut Vec<Found>,
+    found: &mut Found,
 ) -> anyhow::Result<()> {
     let opened = imap.examine(mailbox).await?.with_context(|| format!("{mailbox} cannot be opened"))?;
     if opened.exists == 0 {
@@ -238,7 +256,7 @@ async fn whole(
     let each = |response: Response| {
         if let Some(mail) = response.literals.first() {
             read += 1;
-            found.extend(copy(readers.span, mail, account.is_quarantine, &account.address, place));
+            found.take(copy(readers.span, mail, account.is_quarantine, &account.address, place));
         }
     };
     let is_done = imap.command("UID FETCH 1:* (UID BODY.PEEK[])", each).await?;
@@ -249,7 +267,7 @@ async fn whole(
 }
 
 /// What POP3 shows of an account. Its numbers hold as long as nobody deletes anything, which is enough for marks.
-async fn over_pop3(server: SocketAddr, span: Span, account: &mut Account, depth: Depth) -> anyhow::Result<Vec<Found>> {
+async fn over_pop3(server: SocketAddr, span: Span, account: &mut Account, depth: Depth) -> anyhow::Result<Found> {
     let mut pop3 = Pop3::login(server, &account.address, &account.password).await?;
     let count = pop3.count().await?;
     let place = if account.is_quarantine { Place::Held } else { Place::Inbox };
@@ -257,10 +275,10 @@ async fn over_pop3(server: SocketAddr, span: Span, account: &mut Account, depth:
         Depth::Marks => (account.next[0].1.max(1), Part::Header),
         Depth::Whole => (1, Part::Whole),
     };
-    let mut found = Vec::new();
+    let mut found = Found::default();
     for number in from..=count {
         let mail = pop3.message(number, part).await?;
-        found.extend(copy(span, &mail, account.is_quarantine, &account.address, place));
+        found.take(copy(span, &mail, account.is_quarantine, &account.address, place));
     }
     pop3.quit().await?;
     account.next[0].1 = count + 1;
@@ -268,7 +286,7 @@ async fn over_pop3(server: SocketAddr, span: Span, account: &mut Account, depth:
 }
 
 /// What a message is to the books.
-fn copy(span: Span, mail: &[u8], is_quarantine: bool, owner: &str, place: Place) -> Option<Found> {
+fn copy(span: Span, mail: &[u8], is_quarantine: bool, owner: &str, place: Place) -> Option<(String, String, Copy)> {
     let mark = span.find(mail)?;
     let held_for = if is_quarantine { held_for(mail) } else { None };
     // Held mail that does not say for whom is the quarantine's own: it strayed there.
@@ -451,7 +469,10 @@ mod tests {
             (vec![("c@x", "Sent", mail("", "r.1"))], "delivered 2, junk 1, stray 1"),
             (vec![("q@x", "INBOX", mail("", "r.2"))], "delivered 2, junk 1, stray 1"),
             // Mail of others, and of other runs.
-            (vec![("c@x", "INBOX", mail("", "s.1")), ("a@x", "INBOX", TEXT.to_vec())], "delivered 2, junk 1"),
+            (vec![("c@x", "INBOX", mail("", "s.1"))], "delivered 2, junk 1"),
+            (vec![("a@x", "INBOX", TEXT.to_vec())], "delivered 2, junk 1, unmarked 1"),
+            // Beside a whole copy this one was not seen at all.
+            (vec![("a@x", "INBOX", [b"X-Loadgen: r.1\r\n", TEXT].concat())], "delivered 2, junk 1, unmarked 1"),
         ] {
             let (verdict, unread) = prove_with(store(&more), LONG).await;
             assert_eq!((told(&verdict).as_str(), unread.len()), (want, 0), "{more:?}");

@@ -1,7 +1,7 @@
 //! Which mail is next: one whose retry has come, or one that is due; and when everything has its final word.
 //!
-//! A mail that is due while no connection is free keeps the moment at which it was due: its latency counts from there, so
-//! that a chain that stalls is not spared the mails which would have come meanwhile.
+//! A mail that is due while no connection is free keeps the moment at which it was due: its latency counts from there,
+//! so that a chain that stalls is not spared the mails which would have come meanwhile.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;

@@ -36,13 +36,17 @@ impl Proof {
     /// For people.
     pub(crate) fn to_text(&self) -> String {
         let Verdict { delivered, junk, unheard, held, refused, clean_withheld, unsent, .. } = self.verdict;
-        let Verdict { lost, doubled, altered, stray, infected, .. } = self.verdict;
+        let Verdict { lost, doubled, altered, stray, infected, unmarked, .. } = self.verdict;
         let mut text = format!(
-            "\nproof, by recipient\n  delivered {delivered} (Junk {junk}, not heard by the sender {unheard}), held {held}, \
-             refused {refused} (held and refused of what is clean {clean_withheld}), unsent {unsent}\n  lost {lost}, doubled {doubled}, altered {altered}, stray {stray}, \
-             infected {infected}: {}\n",
+            "\nproof, by recipient\n  \
+             delivered {delivered} (Junk {junk}, not heard by the sender {unheard}), held {held}, \
+             refused {refused} (held and refused of what is clean {clean_withheld}), unsent {unsent}\n  \
+             lost {lost}, doubled {doubled}, altered {altered}, stray {stray}, infected {infected}: {}\n",
             if self.is_good() { "good" } else { "BROKEN" }
         );
+        if unmarked > 0 {
+            let _ = writeln!(text, "  {unmarked} messages without a mark: mail of others, or damaged copies of this");
+        }
         if [delivered, held, refused] == [0; 3] {
             text.push_str("  nothing was taken or refused: nothing is proved\n");
         }
@@ -84,8 +88,8 @@ pub(crate) fn text(run: &str, seed: u64, books: &Books, measured: &Measured, pro
     }
     let _ = writeln!(
         text,
-        "\n{kept} mails of {} kept in {seconds:.1} s: {:.1} mails/s, {:.1} MB/s, {:.1} KB each; {refused} refused, {} without \
-         a final word, {deferred} attempts put off\n",
+        "\n{kept} mails of {} kept in {seconds:.1} s: {:.1} mails/s, {:.1} MB/s, {:.1} KB each; {refused} refused, \
+         {} without a final word, {deferred} attempts put off\n",
         measured.begun,
         measured.rate(),
         megabytes / seconds.max(0.001),

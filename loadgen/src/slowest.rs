@@ -1,5 +1,5 @@
-//! The few mails that took longest. A stall of seconds that meets one mail in a thousand is in no percentile: they are told
-//! by name, so that somebody looks into the chain's log at that moment.
+//! The few mails that took longest. A stall of seconds that meets one mail in a thousand is in no percentile: they are
+//! told by name, so that somebody looks into the chain's log at that moment.
 
 use std::time::Duration;
 

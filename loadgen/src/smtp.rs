@@ -189,8 +189,8 @@ impl Connection {
         Ok(words)
     }
 
-    /// Says all commands at once where that is offered, else one by one. Without pipelining, what follows a command that
-    /// failed is not said, and has its reply.
+    /// Says all commands at once where that is offered, else one by one. Without pipelining, what follows a command
+    /// that failed is not said, and has its reply.
     async fn converse(&mut self, commands: &[String]) -> Result<Vec<Reply>, Trouble> {
         let mut replies: Vec<Reply> = Vec::with_capacity(commands.len());
         if self.pipelining {

@@ -31,8 +31,8 @@ pub(crate) struct Reading {
     /// Its password, if it is another.
     #[arg(long)]
     pub(crate) quarantine_password: Option<String>,
-    /// What is missing is waited for, until for so long nothing more has come. Chainmail sends again after five minutes what
-    /// its broker has lost (`refill_first`): what has not come after six is lost.
+    /// What is missing is waited for, until for so long nothing more has come. Chainmail sends again after five minutes
+    /// what its broker has lost (`refill_first`): what has not come after six is lost.
     #[arg(long, default_value = "6min", value_parser = humantime::parse_duration)]
     pub(crate) settle: Duration,
     /// Before the last look so long is waited for what may come twice.

@@ -13,7 +13,8 @@ use rand::{Rng as _, SeedableRng as _};
 
 pub(crate) use compose::Composer;
 
-/// The largest text. Beyond it log-normal sizes would be mails that nobody writes by hand; large mails have attachments.
+/// The largest text. Beyond it log-normal sizes would be mails that nobody writes by hand; large mails have
+/// attachments.
 const TEXT_MOST: f64 = 300_000.0;
 /// The smallest: a greeting.
 const TEXT_LEAST: f64 = 200.0;

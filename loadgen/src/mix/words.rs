@@ -21,27 +21,50 @@ const LINE: usize = 76;
 /// The commonest words, and the syllables of which the rarer ones are made.
 const LANGUAGES: [(&str, &str); 6] = [
     (
-        "the of and to in a is that for it as was with be by on not he his but at are this have from or had an they which one you were all her she there would their we him been has when who will no more if out so said what up its about than into them can only other new some could time these two may then do first any my now such like our over man me even most made after also did many before must through back years where much your way well down should because each just those people mr how too little state good very make world still own see men work long get here between both life being under never day same another know while last might us great old year off come since against go came right used take three",
+        "the of and to in a is that for it as was with be by on not he his but at are this have from or had an they \
+         which one you were all her she there would their we him been has when who will no more if out so said what \
+         up its about than into them can only other new some could time these two may then do first any my now such \
+         like our over man me even most made after also did many before must through back years where much your way \
+         well down should because each just those people mr how too little state good very make world still own see \
+         men work long get here between both life being under never day same another know while last might us great \
+         old year off come since against go came right used take three",
         "con ter ver est ment ing tion al pro re in an de per sub lo ca ri mo ta ser for",
     ),
     (
-        "der die und in den von zu das mit sich des auf für ist im dem nicht ein eine als auch es an werden aus er hat dass sie nach wird bei einer um am sind noch wie einem über einen so zum war haben nur oder aber vor zur bis mehr durch man sein wurde sei Prozent hatte kann gegen vom können schon wenn habe seine Mark ihre dann unter wir soll ich eines Jahr zwei Jahren diese dieser wieder keine Uhr seiner worden will zwischen immer Millionen was sagte gut schöne Grüße",
+        "der die und in den von zu das mit sich des auf für ist im dem nicht ein eine als auch es an werden aus er \
+         hat dass sie nach wird bei einer um am sind noch wie einem über einen so zum war haben nur oder aber vor zur \
+         bis mehr durch man sein wurde sei Prozent hatte kann gegen vom können schon wenn habe seine Mark ihre dann \
+         unter wir soll ich eines Jahr zwei Jahren diese dieser wieder keine Uhr seiner worden will zwischen immer \
+         Millionen was sagte gut schöne Grüße",
         "ver ge be er ent un zer auf lich keit ung schaft bar sam los heit zu ab ein über für ßen",
     ),
     (
-        "de la le et les des en un du une que est pour qui dans a par plus pas au sur ne se ce il sont la Les ou avec son Il aux d'un En cette d'une ont ses mais comme on tout nous sa Mais fait été aussi leur bien peut ces y deux A ans l encore n'est marché d Pour donc cours qu'il moins sans C'est Et si entre Un Ce faire elle c'est peu vous Une prix On dont lui également Dans effet pays cas De millions Belgique BEF mois leurs taux années temps groupe après déjà bientôt",
+        "de la le et les des en un du une que est pour qui dans a par plus pas au sur ne se ce il sont la Les ou avec \
+         son Il aux d'un En cette d'une ont ses mais comme on tout nous sa Mais fait été aussi leur bien peut ces y \
+         deux A ans l encore n'est marché d Pour donc cours qu'il moins sans C'est Et si entre Un Ce faire elle c'est \
+         peu vous Une prix On dont lui également Dans effet pays cas De millions Belgique BEF mois leurs taux années \
+         temps groupe après déjà bientôt",
         "con re pré dé ment tion eur ance age é ir oir ê lle sion ro vi ta pa mi lu ça",
     ),
     (
-        "de la que el en y a los se del las un por con no una su para es al lo como más o pero sus le ha me si sin sobre este ya entre cuando todo esta ser son dos también fue había era muy años hasta desde está mi porque qué sólo han yo hay vez puede todos así nos ni parte tiene él uno donde bien tiempo mismo ese ahora cada e vida otro después te otros aunque esa eso hace otra gobierno tan durante siempre día mañana señor",
+        "de la que el en y a los se del las un por con no una su para es al lo como más o pero sus le ha me si sin \
+         sobre este ya entre cuando todo esta ser son dos también fue había era muy años hasta desde está mi porque \
+         qué sólo han yo hay vez puede todos así nos ni parte tiene él uno donde bien tiempo mismo ese ahora cada e \
+         vida otro después te otros aunque esa eso hace otra gobierno tan durante siempre día mañana señor",
         "con re des ción dad mente ar er ir do da ra ri to ta ña lla ver per so mo ca",
     ),
     (
-        "и в не на я что тот быть с а весь это как она по но они к у ты из мы за вы так же от сказать этот который мочь человек о один еще бы такой только себя свое какой когда уже для вот кто да говорить год знать мой до или если время рука нет самый ни стать большой даже другой наш свой ну под где дело есть сам раз чтобы два там чем глаз жизнь первый день тут ничто потом очень хотеть ли при голова надо без видеть идти теперь тоже стоять друг дом",
+        "и в не на я что тот быть с а весь это как она по но они к у ты из мы за вы так же от сказать этот который \
+         мочь человек о один еще бы такой только себя свое какой когда уже для вот кто да говорить год знать мой до \
+         или если время рука нет самый ни стать большой даже другой наш свой ну под где дело есть сам раз чтобы два \
+         там чем глаз жизнь первый день тут ничто потом очень хотеть ли при голова надо без видеть идти теперь тоже \
+         стоять друг дом",
         "по при ста ко ра ни ва то ре на ни е ло ска ти ми те пе",
     ),
     (
-        "και το να του η της με που την από για τα είναι των σε ο οι στο θα τη στην τον τους δεν τις ένα μια ότι ή στη στα μας αυτό μου αλλά έχει κατά όπως μετά στον πολύ αν σας πρέπει μπορεί ήταν όμως σου κι έχουν πιο μόνο όλα πριν δύο χρόνια σήμερα καλημέρα ευχαριστώ",
+        "και το να του η της με που την από για τα είναι των σε ο οι στο θα τη στην τον τους δεν τις ένα μια ότι ή \
+         στη στα μας αυτό μου αλλά έχει κατά όπως μετά στον πολύ αν σας πρέπει μπορεί ήταν όμως σου κι έχουν πιο μόνο \
+         όλα πριν δύο χρόνια σήμερα καλημέρα ευχαριστώ",
         "κα το μα ρι ση πα λο νι τα με δι ξε που κου θη γρα φι",
     ),
 ];
