@@ -1,22 +1,20 @@
-//! Dovecot as the server that imaptest's scripts were written for: it shows that our interpreter of them can say yes. It
-//! has a folder and a port of its own, takes every user with any password, and is gone when the test ends.
+//! Dovecot as the server that imaptest's scripts were written for: it shows that our interpreter of them can say yes.
+//! It has a folder and a port of its own, takes every user with any password, and is gone when the test ends.
 
 use std::fs;
 use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt as _;
-use std::os::unix::process::CommandExt as _;
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 
-use nix::sys::signal::{Signal, killpg};
-use nix::unistd::Pid;
 use tempfile::TempDir;
 
 use crate::chain::{free_port, program, wait_for};
+use crate::servers::Group;
 
 /// A running Dovecot. Needs root: its parts run as users of their own.
 pub struct Dovecot {
+    _processes: Group,
     folder: TempDir,
-    master: Child,
     pub imap: u16,
 }
 
@@ -25,9 +23,9 @@ impl Dovecot {
         let folder = tempfile::tempdir().unwrap();
         let imap = free_port();
         let path = folder.path().display();
-        // Mail belongs to `nobody`, and all connections come from one address. Without the index of its mailboxes, which
-        // sessions that create and select at the same time lock in different orders: the kernel finds the deadlock
-        // (EDEADLK), and Dovecot ends the session that meets it.
+        // Mail belongs to `nobody`, and all connections come from one address. Without the index of its mailboxes,
+        // which sessions that create and select at the same time lock in different orders: the kernel finds the
+        // deadlock (EDEADLK), and Dovecot ends the session that meets it.
         let settings = format!(
             "base_dir = {path}/run\nstate_dir = {path}/state\nlog_path = {path}/log\nprotocols = imap\n\
              listen = 127.0.0.1\nssl = no\ndisable_plaintext_auth = no\nfirst_valid_uid = 0\n\
@@ -46,9 +44,7 @@ impl Dovecot {
         fs::write(folder.path().join("dovecot.conf"), settings).unwrap();
         let mut command = Command::new(program("dovecot"));
         command.arg("-F").arg("-c").arg(folder.path().join("dovecot.conf"));
-        // When the test ends, all of its processes do.
-        let command = command.process_group(0).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-        let dovecot = Self { master: command.spawn().unwrap(), folder, imap };
+        let dovecot = Self { _processes: Group::start(&command), folder, imap };
         wait_for("Dovecot", || TcpStream::connect(("127.0.0.1", imap)).is_ok());
         dovecot
     }
@@ -65,8 +61,6 @@ impl Dovecot {
 
 impl Drop for Dovecot {
     fn drop(&mut self) {
-        let _ = killpg(Pid::from_raw(i32::try_from(self.master.id()).unwrap()), Signal::SIGKILL);
-        let _ = self.master.wait();
         if std::thread::panicking() {
             let log = self.log();
             let last: Vec<&str> = log.lines().rev().take(10).collect();

@@ -13,10 +13,34 @@ use tempfile::TempDir;
 
 use crate::chain::{free_port, program, wait_for};
 
+/// A server with processes of its own. They are one process group, and when the test ends, all of it does: a shell
+/// leads it, and reads from a pipe that is closed with the test, in whatever way that ends. Signals for the test's own
+/// group do not come so far, and the kernel forgets to end with its parent who changes its user meanwhile, as Postfix
+/// does.
+pub(crate) struct Group(Child);
+
+impl Group {
+    pub(crate) fn start(server: &Command) -> Self {
+        let mut command = Command::new("sh");
+        command.args(["-c", "\"$@\" & read -r _; kill -KILL 0", "sh"]);
+        command.arg(server.get_program()).args(server.get_args());
+        command.envs(server.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        let command = command.process_group(0).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
+        Self(command.spawn().unwrap())
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        let _ = killpg(Pid::from_raw(i32::try_from(self.0.id()).unwrap()), Signal::SIGKILL);
+        let _ = self.0.wait();
+    }
+}
+
 /// A Postfix that relays everything to the gate, over STARTTLS only. Needs root: Postfix insists on users of its own.
 pub struct Postfix {
+    _processes: Group,
     folder: TempDir,
-    master: Child,
     /// Where it takes mail.
     pub port: u16,
 }
@@ -26,8 +50,8 @@ impl Postfix {
         let folder = tempfile::tempdir().unwrap();
         let port = free_port();
         let path = folder.path().display();
-        // What Postfix would improve in a mail is turned off: what is sent to it is what it sends. Its waits are those of
-        // a test.
+        // What Postfix would improve in a mail is turned off: what is sent to it is what it sends. Its waits are those
+        // of a test.
         let main = format!(
             "compatibility_level = 3.6\nqueue_directory = {path}/queue\ndata_directory = {path}/data\n\
              command_directory = /usr/sbin\ndaemon_directory = /usr/lib/postfix/sbin\nmail_owner = postfix\n\
@@ -75,10 +99,7 @@ impl Postfix {
         assert!(check.status.success(), "{}", String::from_utf8_lossy(&check.stderr));
         let mut command = Command::new("/usr/lib/postfix/sbin/master");
         command.arg("-c").arg(folder.path()).arg("-d").env("MAIL_CONFIG", folder.path());
-        // master leads a process group of its own; when the test ends, all of it does.
-        let master = command.process_group(0).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-        let master = master.spawn().unwrap();
-        let postfix = Self { folder, master, port };
+        let postfix = Self { _processes: Group::start(&command), folder, port };
         wait_for("Postfix", || TcpStream::connect(("127.0.0.1", port)).is_ok());
         postfix
     }
@@ -97,8 +118,6 @@ impl Postfix {
 
 impl Drop for Postfix {
     fn drop(&mut self) {
-        let _ = killpg(Pid::from_raw(i32::try_from(self.master.id()).unwrap()), Signal::SIGKILL);
-        let _ = self.master.wait();
         if std::thread::panicking() {
             let log = self.log();
             let last: Vec<&str> = log.lines().rev().take(10).collect();
@@ -157,5 +176,25 @@ impl Drop for Rbldnsd {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A test that took too long was ended, and its Postfix went on for ever.
+    #[test]
+    fn a_group_ends_with_the_pipe_of_its_test() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut server = Command::new("sh");
+        server.args(["-c", "sleep 1000 & touch \"$HERE/begun\"; wait"]).env("HERE", folder.path());
+        let mut group = Group::start(&server);
+        wait_for("the server", || folder.path().join("begun").exists());
+        let leader = Pid::from_raw(i32::try_from(group.0.id()).unwrap());
+        assert!(killpg(leader, None).is_ok(), "it goes on");
+        drop(group.0.stdin.take());
+        group.0.wait().unwrap();
+        wait_for("all of it to end", || killpg(leader, None).is_err());
     }
 }
