@@ -294,6 +294,7 @@ impl Chain {
     /// Says something to the broker.
     pub fn publish(&self, subject: &str, what: &str) {
         let mut broker = TcpStream::connect(("127.0.0.1", self.nats)).unwrap();
+        broker.set_read_timeout(Some(PATIENCE)).unwrap();
         let said = format!("CONNECT {{}}\r\nPUB {subject} {}\r\n{what}\r\nPING\r\n", what.len());
         std::io::Write::write_all(&mut broker, said.as_bytes()).unwrap();
         let lines = std::io::BufRead::lines(std::io::BufReader::new(broker));
@@ -346,7 +347,8 @@ impl Chain {
     /// Checks the books: these counts, and that they balance.
     #[track_caller]
     pub fn books(&self, want: &[(&str, u64)]) {
-        // Who is asked has little time to answer: on a busy machine not all do, and then the books are not known in full.
+        // Who is asked has little time to answer: on a busy machine not all do, and then the books are not known in
+        // full.
         let mut known = None;
         wait_for("the books to be known", || {
             known = self.status();
@@ -365,8 +367,8 @@ impl Chain {
     }
 }
 
-/// Whether nothing waits for a stage. Where the broker does not have its stream, that is not known: it may be made anew and
-/// filled in the next moment.
+/// Whether nothing waits for a stage. Where the broker does not have its stream, that is not known: it may be made anew
+/// and filled in the next moment.
 fn is_idle(stage: &Value) -> bool {
     stage["waiting"] == 0
 }

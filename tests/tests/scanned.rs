@@ -1,4 +1,5 @@
-//! No mail reaches a mailbox unscanned, by whatever way: disguised, in a chain whose order was changed, in several rounds.
+//! No mail reaches a mailbox unscanned, by whatever way: disguised, in a chain whose order was changed, in several
+//! rounds.
 #![allow(clippy::unwrap_used)]
 
 use std::process::Command;
@@ -17,9 +18,14 @@ fn send(chain: &Chain, mail: &[u8]) -> String {
 
 /// How many mails wait for a stage; none when that is not known at the moment.
 fn listed(chain: &Chain, stage: &str) -> Option<u64> {
+    known(chain, stage, "waiting")
+}
+
+/// What the chain knows of a stage.
+fn known(chain: &Chain, stage: &str, what: &str) -> Option<u64> {
     let status = chain.attempt(&["status", "--json"], "")?;
     let status: serde_json::Value = serde_json::from_str(&status).unwrap();
-    status["stages"][stage]["waiting"].as_u64()
+    status["stages"][stage][what].as_u64()
 }
 
 /// A mail may begin with bytes by which a scanner takes it for another kind of file. For its reader it is a mail.
@@ -32,7 +38,10 @@ fn no_disguise_hides_a_virus() {
     for magic in ["GIF89a: 1", "MZ: 1", "%PDF-1.4: 1", "{\\rtf: 1", "PK\u{3}\u{4}: 1", "\tblank", "Rar!: 1", "no field"]
     {
         let mail = format!(
-            "{magic}\r\nFrom: a@elsewhere.example\r\nSubject: look\r\nMIME-Version: 1.0\r\nContent-Type: multipart/mixed; boundary=b\r\n\r\n--b\r\n\r\ntext\r\n--b\r\nContent-Type: application/octet-stream; name=x.bin\r\nContent-Transfer-Encoding: base64\r\n\r\n{virus}\r\n--b--\r\n"
+            "{magic}\r\nFrom: a@elsewhere.example\r\nSubject: look\r\nMIME-Version: 1.0\r\n\
+             Content-Type: multipart/mixed; boundary=b\r\n\r\n--b\r\n\r\ntext\r\n--b\r\n\
+             Content-Type: application/octet-stream; name=x.bin\r\nContent-Transfer-Encoding: base64\r\n\r\n\
+             {virus}\r\n--b--\r\n"
         );
         let reply = send(&chain, mail.as_bytes());
         assert!(reply.starts_with("550 5.7.1 Message refused: virus found: Eicar"), "{magic}: {reply}");
@@ -55,7 +64,8 @@ sys.stdout.buffer.write(out.getvalue())";
     let lines =
         STANDARD.encode(done.stdout).into_bytes().chunks(76).map(|line| [line, b"\r\n"].concat()).collect::<Vec<_>>();
     let header = format!(
-        "Subject: {zeros}\r\nMIME-Version: 1.0\r\nContent-Type: application/zip; name=x.zip\r\nContent-Transfer-Encoding: base64\r\n\r\n"
+        "Subject: {zeros}\r\nMIME-Version: 1.0\r\nContent-Type: application/zip; name=x.zip\r\n\
+         Content-Transfer-Encoding: base64\r\n\r\n"
     );
     [header.into_bytes(), lines.concat()].concat()
 }
@@ -148,7 +158,8 @@ fn what_is_held_as_spam_has_been_scanned() {
     assert_eq!(chain.read("alice@example.org").len(), 1);
 }
 
-/// A clamd without its signatures answers PING and calls everything clean, whether it was started like that or lost them.
+/// A clamd without its signatures answers PING and calls everything clean, whether it was started like that or lost
+/// them.
 #[test]
 fn a_scanner_that_knows_nothing_is_not_believed() {
     let clamd = Clamd::start_ignorant();
@@ -224,12 +235,13 @@ fn behind(bytes: u32) -> Vec<u8> {
     let virus = virus.split("\r\n\r\n").nth(1).unwrap().trim_end().bytes();
     let lines = STANDARD.encode(noise.chain(virus).collect::<Vec<_>>()).into_bytes();
     let lines = lines.chunks(76).map(|line| [line, b"\r\n"].concat()).collect::<Vec<_>>().concat();
-    let header = "Subject: look\r\nMIME-Version: 1.0\r\nContent-Type: application/octet-stream; name=x.bin\r\nContent-Transfer-Encoding: base64\r\n\r\n";
+    let header = "Subject: look\r\nMIME-Version: 1.0\r\nContent-Type: application/octet-stream; name=x.bin\r\n\
+                  Content-Transfer-Encoding: base64\r\n\r\n";
     [header.as_bytes(), &lines].concat()
 }
 
-/// A clamd leaves out what it cannot write of an attachment and calls the rest clean, and the test file is found all the
-/// same: it is small.
+/// A clamd leaves out what it cannot write of an attachment and calls the rest clean, and the test file is found all
+/// the same: it is small.
 #[test]
 fn a_scanner_without_room_is_not_believed() {
     let clamd = Clamd::start_with_room("1m");
@@ -241,6 +253,8 @@ fn a_scanner_without_room_is_not_believed() {
     wait_for("/ready to say so", || chain.ready().contains("512MiB must stay free (stages.scan.temporary_free)"));
     let reply = send(&chain, &mail);
     assert!(reply.starts_with("250 "), "{reply}");
+    // It waits also before it was tried.
+    wait_for("the scan to fail", || known(&chain, "scan", "failures").is_some_and(|failures| failures >= 1));
     wait_for("the mail to wait", || listed(&chain, "scan") == Some(1));
     assert!(chain.read("alice@example.org").is_empty());
     clamd.enlarge("600m");
