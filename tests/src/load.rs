@@ -56,8 +56,8 @@ impl Load {
         self.sent.lock().unwrap().len()
     }
 
-    /// Ends the load once it is large enough, waits until all is settled, and reads everything back: nothing lost, nothing
-    /// twice, nothing altered, all scanned, and no virus in a mailbox.
+    /// Ends the load once it is large enough, waits until all is settled, and reads everything back: nothing lost,
+    /// nothing twice, nothing altered, all scanned, and no virus in a mailbox.
     pub fn proves(self, chain: &Chain) {
         // What was done to the chain may have taken less time than the chain took to get over it.
         wait_for("enough mail", || self.so_far() > 50);

@@ -59,8 +59,8 @@ impl Drop for Running {
     }
 }
 
-/// Reads back what a run with this ledger has sent: whether all is as it was said, and what was found. Of a chain that has
-/// settled: nothing is on its way.
+/// Reads back what a run with this ledger has sent: whether all is as it was said, and what was found. Of a chain that
+/// has settled: nothing is on its way.
 pub fn verify(chain: &Chain, ledger: &str) -> (bool, Value) {
     told(&mut command(chain, &["verify", ledger], "2s"))
 }

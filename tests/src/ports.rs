@@ -8,8 +8,9 @@ use std::sync::Mutex;
 const FIRST: u16 = 10_000;
 const COUNT: u16 = 20_000;
 
-/// A port on loopback that nobody has at the moment, and that no other test takes before this one has ended: between the
-/// look and the server that listens there is time. A lock on a file says so, which goes with its process, however it ends.
+/// A port on loopback that nobody has at the moment, and that no other test takes before this one has ended: between
+/// the look and the server that listens there is time. A lock on a file says so, which goes with its process, however
+/// it ends.
 pub fn free_port() -> u16 {
     static TAKEN: Mutex<Vec<File>> = Mutex::new(Vec::new());
     let folder = std::env::temp_dir().join("chainmail-test-ports");

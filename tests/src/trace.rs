@@ -14,7 +14,8 @@ use nix::unistd::Pid;
 use crate::chain::wait_for;
 
 const CALLS: &str = "trace=write,writev,sendto,sendmsg,pwrite64,pwritev,pwritev2,fsync,fdatasync";
-/// Bytes that are shown of what is said: more than a client gathers before it says it, so that nothing stands behind them.
+/// Bytes that are shown of what is said: more than a client gathers before it says it, so that nothing stands behind
+/// them.
 const STRING: &str = "65536";
 
 /// An strace that looks on.

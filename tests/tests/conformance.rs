@@ -1,9 +1,10 @@
-//! What others expect of SPF, DKIM and ARC: their vectors through our own evaluation, which asks a name server that knows
-//! nothing but the vectors' records. They run where the corpora are there.
+//! What others expect of SPF, DKIM and ARC: their vectors through our own evaluation, which asks a name server that
+//! knows nothing but the vectors' records. They run where the corpora are there.
 //!
-//! The evaluation is a library's, and it is more lenient than the vectors: many a broken record has another result than the
-//! one that is wanted. What matters is whether something passes that must not, or does not that must. The vectors of which
-//! this is true stand here by name; a new version that judges otherwise, for better or worse, makes the test fail.
+//! The evaluation is a library's, and it is more lenient than the vectors: many a broken record has another result than
+//! the one that is wanted. What matters is whether something passes that must not, or does not that must. The vectors
+//! of which this is true stand here by name; a new version that judges otherwise, for better or worse, makes the test
+//! fail.
 #![allow(clippy::unwrap_used)]
 
 use std::collections::BTreeMap;
@@ -309,7 +310,8 @@ async fn arc() {
     count.is(171, &passed, &["ams_fields_c_na", "ams_fields_h_empty"]);
 }
 
-/// Who chooses a name server that says nothing loses what it could have proven; what its mail pretends is still looked into.
+/// Who chooses a name server that says nothing loses what it could have proven; what its mail pretends is still looked
+/// into.
 #[tokio::test]
 async fn a_silent_name_server_hides_nothing() {
     let silent = || vec![("TIMEOUT".to_owned(), Value::Null)];

@@ -1,5 +1,5 @@
-//! The disk of the journal or of the broker is full, the directory is locked, or gone: senders are told to come again, what was answered with 250 is
-//! delivered, and all is well again when the cause ends.
+//! The disk of the journal or of the broker is full, the directory is locked, or gone: senders are told to come again,
+//! what was answered with 250 is delivered, and all is well again when the cause ends.
 #![allow(clippy::unwrap_used)]
 
 use std::fs;
@@ -114,8 +114,8 @@ fn the_directory_is_locked() {
     load.proves(&chain);
 }
 
-/// The directory's files hold nothing that can be read: who is known is served, about the others nobody says a final word,
-/// and when the files are back all is as it was.
+/// The directory's files hold nothing that can be read: who is known is served, about the others nobody says a final
+/// word, and when the files are back all is as it was.
 #[test]
 fn the_directory_is_gone() {
     let clamd = Clamd::start();
@@ -152,7 +152,8 @@ fn the_directory_is_gone() {
     chain.books(&[("accepted", 5), ("stored", 5)]);
 }
 
-/// The directory's files were moved away, and an empty one is in their place: it refuses nobody, and a command makes none.
+/// The directory's files were moved away, and an empty one is in their place: it refuses nobody, and a command makes
+/// none.
 #[test]
 fn the_directory_is_empty() {
     let clamd = Clamd::start();

@@ -1,5 +1,5 @@
-//! Senders that misbehave, by mistake or on purpose: each gets a clear reply or none, nothing grows, nothing is smuggled,
-//! and the next client is served.
+//! Senders that misbehave, by mistake or on purpose: each gets a clear reply or none, nothing grows, nothing is
+//! smuggled, and the next client is served.
 #![allow(clippy::unwrap_used)]
 
 use std::io::{Read as _, Write as _};

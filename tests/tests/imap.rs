@@ -1,4 +1,5 @@
-//! IMAP by other people's rules: imaptest's scripts, against Dovecot, which they were written for, and against our store.
+//! IMAP by other people's rules: imaptest's scripts, against Dovecot, which they were written for, and against our
+//! store.
 #![allow(clippy::unwrap_used)]
 
 use tests::chain::{Chain, Clamd};
@@ -11,8 +12,8 @@ const DOVECOT_DIFFERS: &[(&str, &str)] = &[("append-binary", NUL)];
 /// What our store does not do as the scripts want it.
 const STORE_DIFFERS: &[(&str, &str)] = &[("append-binary", NUL)];
 
-/// It appends a part of seven octets, and asks for its size and its text: seven, and all of it but the last. imaptest itself
-/// does not see that, as it ends its comparison at the NUL with which the text begins.
+/// It appends a part of seven octets, and asks for its size and its text: seven, and all of it but the last. imaptest
+/// itself does not see that, as it ends its comparison at the NUL with which the text begins.
 const NUL: &str = "the script appends seven octets, and wants the first six of them as all that there are";
 
 /// The interpreter can say yes: to the server for which the scripts were written.

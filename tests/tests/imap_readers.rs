@@ -63,7 +63,8 @@ fn sync(person: &Person, port: u16) {
         &format!(
             "IMAPStore far\nHost 127.0.0.1\nPort {port}\nUser {}\nPass {}\nSSLType None\nAuthMechs LOGIN\n\n\
              MaildirStore near\nPath {near}/\nInbox {near}/INBOX\nSubFolders Verbatim\n\n\
-             Channel all\nFar :far:\nNear :near:\nPatterns INBOX Junk\nCreate Near\nExpunge Both\nSync All\nSyncState *\n",
+             Channel all\nFar :far:\nNear :near:\nPatterns INBOX Junk\nCreate Near\nExpunge Both\n\
+             Sync All\nSyncState *\n",
             Person::ADDRESS,
             Person::PASSWORD,
             near = near.display(),
@@ -215,7 +216,8 @@ assert c.append('INBOX', r'(\Seen $Work)', imaplib.Time2Internaldate(86400 * 365
 assert c.append('INBOX', None, None, mail('two'))[0] == 'OK'
 kind, count = c.select('INBOX')
 print('count', count[0].decode())
-for words in [('SUBJECT', '"two"'), ('KEYWORD', '$Work'), ('UNSEEN',), ('BEFORE', '02-Jan-1980'), ('TEXT', '"Hello one"')]:
+asked = [('SUBJECT', '"two"'), ('KEYWORD', '$Work'), ('UNSEEN',), ('BEFORE', '02-Jan-1980'), ('TEXT', '"Hello one"')]
+for words in asked:
     print('search', c.search(None, *words)[1][0].decode())
 print('fetch', c.fetch('1', '(FLAGS RFC822.SIZE)')[1][0].decode().replace('\\Recent', '').replace('  ', ' '))
 if 'IDLE' in c.capabilities:

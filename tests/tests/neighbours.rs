@@ -163,7 +163,9 @@ fn lists_refuse_and_warn() {
     assert!(line.starts_with("220 "), "too weak to refuse: {line}");
     let mut smtp = smtp.unwrap();
     smtp.command("EHLO mx.sender.example");
-    let reply = smtp.send("s@sender.example", &["alice@example.org"], b"From: s@sender.example\r\nTo: alice@example.org\r\nSubject: x\r\nDate: Tue, 24 Nov 2026 12:00:00 +0000\r\n\r\nx\r\n");
+    let mail = b"From: s@sender.example\r\nTo: alice@example.org\r\nSubject: x\r\n\
+                 Date: Tue, 24 Nov 2026 12:00:00 +0000\r\n\r\nx\r\n";
+    let reply = smtp.send("s@sender.example", &["alice@example.org"], mail);
     assert!(reply.starts_with("250 "), "{reply}");
     chain.settles();
     let mails = chain.read("alice@example.org");
@@ -199,8 +201,10 @@ fn people_read_with_what_they_have() {
     let clamd = Clamd::start();
     let chain = Chain::start_all_with(&clamd, &[("/stages/score/reject", json!(1000))]);
     let mut smtp = Smtp::connect(&chain);
-    let good = b"From: Ann <ann@sender.example>\r\nTo: alice@example.org\r\nSubject: good\r\nDate: Tue, 24 Nov 2026 12:00:00 +0000\r\nMessage-ID: <1@sender.example>\r\n\r\nHello\r\n";
-    let spam = b"From: \"bank@bank.example\" <x@evil.example>\r\nFrom: y@evil.example\r\nSubject: WIN A MILLION NOW\r\n\r\nHello\r\n";
+    let good = b"From: Ann <ann@sender.example>\r\nTo: alice@example.org\r\nSubject: good\r\n\
+                 Date: Tue, 24 Nov 2026 12:00:00 +0000\r\nMessage-ID: <1@sender.example>\r\n\r\nHello\r\n";
+    let spam = b"From: \"bank@bank.example\" <x@evil.example>\r\nFrom: y@evil.example\r\n\
+                 Subject: WIN A MILLION NOW\r\n\r\nHello\r\n";
     for mail in [&good[..], &spam[..]] {
         let reply = smtp.send("ann@sender.example", &["alice@example.org"], mail);
         assert!(reply.starts_with("250 "), "{reply}");
@@ -210,15 +214,19 @@ fn people_read_with_what_they_have() {
     assert!(reply.starts_with("250 "), "{reply}");
     clamd.resume();
     chain.settles();
-    let script = "import imaplib, sys\nc = imaplib.IMAP4('127.0.0.1', int(sys.argv[1]))\nc.login(sys.argv[2], 'chainmail')\n\
-                  for box in sys.argv[3:]:\n    kind, data = c.select(box)\n    assert kind == 'OK', data\n    \
+    let script = "import imaplib, sys\nc = imaplib.IMAP4('127.0.0.1', int(sys.argv[1]))\n\
+                  c.login(sys.argv[2], 'chainmail')\nfor box in sys.argv[3:]:\n    kind, data = c.select(box)\n    \
+                  assert kind == 'OK', data\n    \
                   kind, found = c.search(None, 'ALL')\n    for number in found[0].split():\n        \
-                  kind, mail = c.fetch(number, '(BODY.PEEK[])')\n        print(box, mail[0][1].decode().split('Subject: ')[1].split('\\r')[0])\nc.logout()\n";
+                  kind, mail = c.fetch(number, '(BODY.PEEK[])')\n        \
+                  print(box, mail[0][1].decode().split('Subject: ')[1].split('\\r')[0])\nc.logout()\n";
     let port = chain.imap.to_string();
     assert_eq!(python(script, &[&port, "alice@example.org", "INBOX", "Junk"]), "INBOX good\nJunk WIN A MILLION NOW\n");
     assert_eq!(python(script, &[&port, "quarantine@example.org", "INBOX"]), "INBOX look\n");
-    let script = "import poplib, sys\nc = poplib.POP3('127.0.0.1', int(sys.argv[1]))\nc.user('alice@example.org')\nc.pass_('chainmail')\n\
-                  print(c.stat()[0], len(c.uidl()[1]), c.top(1, 0)[1][0].decode())\nprint(c.retr(1)[1][-1].decode())\nc.dele(1)\nc.rset()\nc.quit()\n";
+    let script = "import poplib, sys\nc = poplib.POP3('127.0.0.1', int(sys.argv[1]))\n\
+                  c.user('alice@example.org')\nc.pass_('chainmail')\n\
+                  print(c.stat()[0], len(c.uidl()[1]), c.top(1, 0)[1][0].decode())\n\
+                  print(c.retr(1)[1][-1].decode())\nc.dele(1)\nc.rset()\nc.quit()\n";
     assert_eq!(python(script, &[&chain.pop3.to_string()]), "1 1 Return-Path: <ann@sender.example>\nHello\n");
     for (url, wanted) in [
         (format!("imap://127.0.0.1:{port}/INBOX;UID=1"), "Subject: good"),

@@ -1,8 +1,8 @@
-//! The promise: a mail answered with 250 is delivered exactly once, and nothing reaches a mailbox unscanned, whatever is
-//! killed, wiped or taken away. Every test ends with the books.
+//! The promise: a mail answered with 250 is delivered exactly once, and nothing reaches a mailbox unscanned, whatever
+//! is killed, wiped or taken away. Every test ends with the books.
 //!
-//! Real parts only: the `chainmail` binary, nats-server, clamd. The seed of every test is printed, and can be given again
-//! in CHAINMAIL_SEED.
+//! Real parts only: the `chainmail` binary, nats-server, clamd. The seed of every test is printed, and can be given
+//! again in CHAINMAIL_SEED.
 #![allow(clippy::unwrap_used)]
 
 use std::time::{Duration, Instant};
@@ -159,8 +159,8 @@ fn the_broker_loses_its_disk() {
     load.proves(&chain);
 }
 
-/// Whoever starts while the broker cannot do what it is asked waits for it, as those do that run already: a stage that was
-/// started again in the middle of a fault ended with an error, and the mail for it waited for somebody to see that.
+/// Whoever starts while the broker cannot do what it is asked waits for it, as those do that run already: a stage that
+/// was started again in the middle of a fault ended with an error, and the mail for it waited for somebody to see that.
 #[test]
 fn a_program_starts_while_the_broker_is_in_disorder() {
     let clamd = Clamd::start();
@@ -251,8 +251,8 @@ fn the_scanner_is_taken_away() {
     load.proves(&chain);
 }
 
-/// A rejected mail waits for its accept node to decide, and others are scanned meanwhile. A worker that waited itself would
-/// be held up for ten seconds; a busy machine may be slow once, but not each time.
+/// A rejected mail waits for its accept node to decide, and others are scanned meanwhile. A worker that waited itself
+/// would be held up for ten seconds; a busy machine may be slow once, but not each time.
 #[test]
 fn accept_decides_nothing_for_a_while() {
     let is_held_up = (0..3).all(|_| scanned_while_accept_is_stopped() > Duration::from_secs(8));
@@ -299,9 +299,9 @@ fn a_stage_is_away_for_a_while() {
     load.proves(&chain);
 }
 
-/// Scoring asks name servers that say nothing, and does so for one mail at a time: a process does ten mails a second, which
-/// is little for any machine, and each further one adds as many. A machine that is busy with other things for a while does
-/// not show it: then it is measured again.
+/// Scoring asks name servers that say nothing, and does so for one mail at a time: a process does ten mails a second,
+/// which is little for any machine, and each further one adds as many. A machine that is busy with other things for a
+/// while does not show it: then it is measured again.
 #[test]
 fn a_pool_is_doubled_and_halved_under_load() {
     let clamd = Clamd::start();

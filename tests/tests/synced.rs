@@ -23,7 +23,8 @@ fn everything_is_synced_before_it_is_promised() {
     wait_for("the mail", || chain.read("alice@example.org").len() == 1);
     append(&chain);
     let calls = trace.ends();
-    // A reply is said by itself, a word to the broker perhaps behind others, and again when it was not confirmed in time.
+    // A reply is said by itself, a word to the broker perhaps behind others, and again when it was not confirmed in
+    // time.
     for (said, is_reply, kind) in [
         ("\"550 5.7.1 ", true, ".marks"),
         ("\"250 2.0.0 Ok: kept", true, ".mail"),

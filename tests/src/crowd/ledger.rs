@@ -1,5 +1,5 @@
-//! What the server has promised to anybody, and what therefore must be so: written by all clients, each before and after
-//! what it does.
+//! What the server has promised to anybody, and what therefore must be so: written by all clients, each before and
+//! after what it does.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -1,5 +1,5 @@
-//! Many IMAP clients on the same few mailboxes, each doing what it likes. Whatever one of them is told must agree with what
-//! it was told before and with what any other was promised; and when all are still, all must see the same.
+//! Many IMAP clients on the same few mailboxes, each doing what it likes. Whatever one of them is told must agree with
+//! what it was told before and with what any other was promised; and when all are still, all must see the same.
 //!
 //! Each flag of a message has one client that writes it, so that its state is known without knowing who came first.
 //! Whoever breaks off leaves things of which nobody knows whether they happened: these alone may be either way.
@@ -33,8 +33,8 @@ pub struct Place<'a> {
     pub port: u16,
     pub user: &'a str,
     pub password: &'a str,
-    /// Whether it tells each session of the keywords that others write. It should (RFC 3501 section 6.4.6); Dovecot 2.3 now
-    /// and then does not say that one was taken away.
+    /// Whether it tells each session of the keywords that others write. It should (RFC 3501 section 6.4.6); Dovecot 2.3
+    /// now and then does not say that one was taken away.
     pub tells_keywords: bool,
 }
 
@@ -51,8 +51,8 @@ pub enum Server {
     Dies,
 }
 
-/// The seed of this run: that which `CHAINMAIL_SEED` names, or a new one. Clients run at once, so the same seed gives the
-/// same wishes, and not always the same order.
+/// The seed of this run: that which `CHAINMAIL_SEED` names, or a new one. Clients run at once, so the same seed gives
+/// the same wishes, and not always the same order.
 fn seed() -> u64 {
     let named = std::env::var("CHAINMAIL_SEED").ok().map(|seed| seed.parse().expect("CHAINMAIL_SEED is a number"));
     let seed = named.unwrap_or_else(|| u64::from(rand::random::<u32>()));

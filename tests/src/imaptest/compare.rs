@@ -1,5 +1,5 @@
-//! Whether a reply is the one that a script wants: lists with and without an order, variables that take their value from
-//! the first reply they meet, message numbers that follow expunges.
+//! Whether a reply is the one that a script wants: lists with and without an order, variables that take their value
+//! from the first reply they meet, message numbers that follow expunges.
 
 use std::collections::BTreeMap;
 

@@ -1,5 +1,5 @@
-//! The IMAP scripts of imaptest, played against a server: what each side says in them is known by people who wrote neither
-//! that server nor this one.
+//! The IMAP scripts of imaptest, played against a server: what each side says in them is known by people who wrote
+//! neither that server nor this one.
 //!
 //! The scripts are among the corpora; the interpreter is our own, and is held to the real server for which they were
 //! written. A group is one script with its mailbox. A group that wants what the server does not offer is skipped.

@@ -112,8 +112,8 @@ impl Script {
     }
 }
 
-/// The lines of a script. A line that opens a text with `{{{` goes on to the end of the line behind `}}}`, and holds the
-/// text as a literal. With `~{{{` the octets are those of the script; else its line ends become those of IMAP.
+/// The lines of a script. A line that opens a text with `{{{` goes on to the end of the line behind `}}}`, and holds
+/// the text as a literal. With `~{{{` the octets are those of the script; else its line ends become those of IMAP.
 fn lines(text: &[u8]) -> Vec<Vec<u8>> {
     let mut lines = Vec::new();
     let mut whole: Vec<u8> = Vec::new();
@@ -258,8 +258,9 @@ mod tests {
 
     #[test]
     fn a_script_is_read() {
-        let text = b"connections: 2\nstate: created\n\n# a comment\n1 ok append {{{\na\n\n}}} x \n* 1 fetch (x)\n! 2 y\n\n2 noop\n\
-            ? 3 exists\n2 no [trycreate]\n1 tag1 a\n1 tag2 b\n* z\n1 tag2 ok\n1 tag1 bad\n";
+        let text =
+            b"connections: 2\nstate: created\n\n# a comment\n1 ok append {{{\na\n\n}}} x \n* 1 fetch (x)\n! 2 y\n\n\
+            2 noop\n? 3 exists\n2 no [trycreate]\n1 tag1 a\n1 tag2 b\n* z\n1 tag2 ok\n1 tag1 bad\n";
         let script = Script::read(
             text,
             b"From u@d  Fri Feb 22 17:06:23 2008\nA: b\n\nc\n\nFrom u@d  Fri Feb  2 01:00:00 2008 +0200\nx",

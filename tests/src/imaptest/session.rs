@@ -60,8 +60,8 @@ impl Session {
         Ok(reply)
     }
 
-    /// Sends a command under a tag, waiting before each of its literals until the server wants it. Where it refuses one,
-    /// it has answered, and the rest is not sent.
+    /// Sends a command under a tag, waiting before each of its literals until the server wants it. Where it refuses
+    /// one, it has answered, and the rest is not sent.
     pub fn send(&mut self, command: &[u8]) -> io::Result<String> {
         self.tags += 1;
         let tag = format!("c{}", self.tags);

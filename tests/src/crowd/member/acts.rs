@@ -1,4 +1,5 @@
-//! What a client does at random: each thing is written down as uncertain before it, and as certain once it was answered.
+//! What a client does at random: each thing is written down as uncertain before it, and as certain once it was
+//! answered.
 
 use std::collections::BTreeMap;
 
@@ -218,8 +219,8 @@ impl Member<'_> {
         }
     }
 
-    /// Mailboxes come, change their names and go, under everybody's hands: OK or NO, but a name never gets a UIDVALIDITY
-    /// back with which other messages were seen.
+    /// Mailboxes come, change their names and go, under everybody's hands: OK or NO, but a name never gets a
+    /// UIDVALIDITY back with which other messages were seen.
     fn pass(&mut self) -> Result<(), Trouble> {
         let name = *PASSING.choose(&mut self.random).unwrap();
         match self.random.random_range(0..4) {
