@@ -208,6 +208,33 @@ async fn what_was_in_hand_says_nothing_to_a_broker_that_has_lost_it() {
     tasks.stop();
 }
 
+/// What was said while the broker was away waited for it, and was said unlooked when it was back.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_in_hand_says_nothing_while_the_broker_is_away() {
+    let (mut nats, tasks) = (Nats::start(), Tasks::default());
+    let broker = nats.connect(Duration::from_secs(5)).await;
+    keep_streams(&broker, &tasks).await;
+    let mut pull = pull(&broker, &tasks);
+    publish(&broker, "old").await;
+    let old = next(&mut pull, "old").await;
+    let mut said = broker.subscribe("$JS.ACK.>".to_owned()).await.unwrap();
+    broker.announce("$JS.ACK.before".to_owned(), Default::default()).await;
+    let mut hear = async || tokio::time::timeout(PATIENCE, said.next()).await.unwrap().unwrap().subject.to_string();
+    assert_eq!(hear().await, "$JS.ACK.before");
+    nats.kill();
+    let away = async {
+        while broker.is_connected() {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, away).await.expect("it is noticed");
+    old.tell(AckKind::Ack).await;
+    broker.notify("$JS.ACK.after".to_owned(), Default::default()).await;
+    nats.start_again();
+    assert_eq!(hear().await, "$JS.ACK.after", "that alone was said");
+    tasks.stop();
+}
+
 /// The same work was done again after each loss of the connection, since nothing was said of what had been in hand.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_was_in_hand_is_told_to_a_broker_that_still_has_it() {

@@ -27,7 +27,7 @@ use crate::taking::{Taking, Takings};
 
 /// A mail that could not be handed to the chain is tried again after that.
 const HAND_AGAIN: Duration = Duration::from_secs(5);
-/// How long the same mail on another connection is waited for. It takes no longer than a sync and a question to another node.
+/// How long the same mail on another connection is waited for. It takes no longer than a sync and the questions to other nodes.
 const TAKING: Duration = Duration::from_secs(30);
 /// How long a refusal's record is waited for, at the most.
 const RECORDING: Duration = Duration::from_secs(30);

@@ -52,8 +52,8 @@ pub(crate) enum Other {
     Nobody,
     /// It is kept there, under this id.
     Keeps(MailId),
-    /// The node that took it up cannot say.
-    Unsure,
+    /// This node took it up, and cannot say.
+    Unsure(NodeName),
 }
 
 /// What is known of the other nodes.
@@ -159,13 +159,7 @@ impl Peers {
         match <[u8; 16]>::try_from(answer.as_ref()) {
             Ok(id) => Other::Keeps(MailId::from_bytes(id)),
             Err(_) if answer.as_ref() == NO => Other::Nobody,
-            Err(_) => {
-                tracing::warn!(
-                    %node,
-                    "the node that took a mail up cannot say whether it has it; its sender is told to come again"
-                );
-                Other::Unsure
-            }
+            Err(_) => Other::Unsure(node),
         }
     }
 

@@ -8,17 +8,18 @@
 //! A mail that says neither when it was written nor which one it is looks like the next one of the same device. Taken for the
 //! one before, the next would be lost behind a 250: so such mail is recognised for a shorter time, and the log tells of it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use bytes::Bytes;
-use proto::{MailId, Millis};
+use futures::{StreamExt as _, TryStreamExt as _};
+use proto::{MailId, Millis, NodeName};
 use runtime::{clock, telemetry};
 use tokio::time::Instant;
 use wire::smtp::Reply;
 
 use crate::arbiter::Word;
-use crate::arrival::{self, Peer};
+use crate::arrival::{self, Keys, Peer};
 use crate::intake::{Arrived, Intake, Told, refusal, told};
 use crate::journal::Doubt;
 use crate::peers::{self, Other};
@@ -39,6 +40,17 @@ pub(crate) enum Known {
     Unsure,
 }
 
+impl Known {
+    /// The mails that were kept before.
+    fn mails(&self) -> BTreeSet<MailId> {
+        match self {
+            Self::New | Self::Unsure => BTreeSet::new(),
+            Self::As(first) | Self::Elsewhere(first) => BTreeSet::from([*first]),
+            Self::InPart(parts) => parts.iter().filter_map(Part::mail).collect(),
+        }
+    }
+}
+
 /// How a mail is known for one of its recipients.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Part {
@@ -47,6 +59,19 @@ pub(crate) enum Part {
     Elsewhere(MailId),
 }
 
+impl Part {
+    fn mail(&self) -> Option<MailId> {
+        match self {
+            Self::New => None,
+            Self::Here(first) | Self::Elsewhere(first) => Some(*first),
+        }
+    }
+}
+
+/// Recipients of a mail for whom other nodes are asked at once.
+const AT_ONCE: usize = 256;
+/// All other nodes have so long to answer for all recipients. The sender's next connection waits for that.
+const ASKING: Duration = Duration::from_secs(10);
 /// Clocks of nodes that run well differ by less.
 const AHEAD: Duration = Duration::from_secs(30);
 
@@ -74,38 +99,55 @@ impl Intake {
     /// As what a mail was kept before.
     pub(crate) async fn recognise(&self, arrived: &Arrived) -> Known {
         let is_bare = !arrival::is_told_apart(&arrived.message.body);
-        let keys = &arrived.keys;
-        match self.part(&keys.whole, is_bare).await {
-            Ok(Part::New) => {}
-            Ok(Part::Here(first)) => return Known::As(first),
-            Ok(Part::Elsewhere(first)) => return Known::Elsewhere(first),
-            Err(()) => return Known::Unsure,
-        }
-        let mut parts = Vec::with_capacity(keys.each.len());
-        for key in &keys.each {
-            let Ok(part) = self.part(key, is_bare).await else { return Known::Unsure };
-            parts.push(part);
-        }
-        sum_up(parts)
-    }
-
-    async fn part(&self, key: &Doubt, is_bare: bool) -> Result<Part, ()> {
         let journal = &self.config.journal;
         let lasts = if is_bare { Lasts::Bare(journal.doubt_bare_for) } else { Lasts::Named(journal.doubt_for) };
-        let is_young = |first: &MailId| lasts.covers(first.arrived(), clock::now());
-        let part = if let Some(first) = self.kept_as(key).filter(is_young) {
-            Part::Here(first)
-        } else {
-            match self.peers.look(&self.broker, key, lasts).await {
-                Other::Keeps(first) if is_young(&first) => Part::Elsewhere(first),
-                Other::Nobody | Other::Keeps(_) => Part::New,
-                Other::Unsure => return Err(()),
+        let known = match tokio::time::timeout(ASKING, self.recognise_by(&arrived.keys, lasts)).await {
+            Ok(Ok(known)) => known,
+            Ok(Err(node)) => {
+                tracing::warn!(
+                    %node,
+                    "the node that took a mail up cannot say whether it has it; its sender is told to come again"
+                );
+                Known::Unsure
+            }
+            Err(_) => {
+                tracing::warn!(
+                    "other nodes take too long to say which mail they have; its sender is told to come again"
+                );
+                Known::Unsure
             }
         };
-        if let (true, Part::Here(first) | Part::Elsewhere(first)) = (is_bare, part) {
-            tracing::warn!(mail = %first, "a mail with neither Message-ID nor Date is taken for this one, of the same content");
+        let first = known.mails();
+        if is_bare && !first.is_empty() {
+            tracing::warn!(
+                mails = ?first,
+                "a mail with neither Message-ID nor Date is taken for one that came before, of the same content"
+            );
         }
-        Ok(part)
+        known
+    }
+
+    /// When it is not certain, the node that could say.
+    async fn recognise_by(&self, keys: &Keys, lasts: Lasts) -> Result<Known, NodeName> {
+        match self.part(&keys.whole, lasts).await? {
+            Part::New => {}
+            Part::Here(first) => return Ok(Known::As(first)),
+            Part::Elsewhere(first) => return Ok(Known::Elsewhere(first)),
+        }
+        let parts: Vec<_> = keys.each.iter().map(|key| self.part(key, lasts)).collect();
+        futures::stream::iter(parts).buffered(AT_ONCE).try_collect().await.map(sum_up)
+    }
+
+    async fn part(&self, key: &Doubt, lasts: Lasts) -> Result<Part, NodeName> {
+        let is_young = |first: &MailId| lasts.covers(first.arrived(), clock::now());
+        if let Some(first) = self.kept_as(key).filter(is_young) {
+            return Ok(Part::Here(first));
+        }
+        match self.peers.look(&self.broker, key, lasts).await {
+            Other::Keeps(first) if is_young(&first) => Ok(Part::Elsewhere(first)),
+            Other::Nobody | Other::Keeps(_) => Ok(Part::New),
+            Other::Unsure(node) => Err(node),
+        }
     }
 
     /// The mail as which this one was kept before; none if it is a new one.

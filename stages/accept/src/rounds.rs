@@ -167,18 +167,23 @@ impl Intake {
         match self.arbiter.reject(id) {
             Stand::Waiting => match self.refuse(id, &reason).await {
                 Some(decision) => decision,
-                None => self.hold(mail, reason).await,
+                None => self.hold_late(mail, reason).await,
             },
             Stand::Deciding => Decision::Undecided,
-            Stand::Answered if self.is_cleared(id) && !self.is_by_scanner(&mail) => {
-                // Another round of the same body was passed by every check, and its copy may be under way still: one in a
-                // mailbox and one in the quarantine would be two.
-                mail.verdicts.retain(|verdict| verdict.disposition != Disposition::Reject);
-                self.send_on(&mail, Decision::Settled).await
-            }
-            // A scanner that has learned a virus since is right, whatever it said before.
-            Stand::Answered => self.hold(mail, reason).await,
+            Stand::Answered => self.hold_late(mail, reason).await,
         }
+    }
+
+    /// A stage rejects a mail whose sender was told 250.
+    async fn hold_late(&self, mut mail: Envelope, reason: String) -> Decision {
+        if self.is_cleared(mail.id) && !self.is_by_scanner(&mail) {
+            // Another round of the same body was passed by every check, and its copy may be under way still: one in a mailbox
+            // and one in the quarantine would be two.
+            mail.verdicts.retain(|verdict| verdict.disposition != Disposition::Reject);
+            return self.send_on(&mail, Decision::Settled).await;
+        }
+        // A scanner that has learned a virus since is right, whatever it said before.
+        self.hold(mail, reason).await
     }
 
     async fn hold(&self, mut mail: Envelope, reason: String) -> Decision {
@@ -227,8 +232,8 @@ impl Intake {
         true
     }
 
-    /// Records a refusal, and gives the sender its word. None if some recipient has the mail already: its sender is told
-    /// 250, and what is left goes on as held.
+    /// Records a refusal, and gives the sender its word. None if some recipient has the mail already, or all checks were
+    /// passed: its sender is told 250.
     async fn refuse(&self, id: MailId, reason: &str) -> Option<Decision> {
         let refused = self.journal.refuse(id).await;
         let (word, decision) = match &refused {

@@ -77,8 +77,12 @@ impl InHand {
         }
     }
 
-    /// Whether its number is known to mean this message.
+    /// Whether its number is known to mean this message, to the server that would hear of it.
     async fn is_there(&self) -> bool {
+        // What is said now would wait for a connection, and go to a server at which nobody has looked.
+        if !self.broker.is_connected() {
+            return false;
+        }
         let epoch = *self.epoch.borrow();
         match self.known() {
             Known::Gone => return false,

@@ -189,9 +189,11 @@ impl Index {
         Some(Pending { round: entry.round, held: entry.held.clone(), cleared: entry.cleared, open })
     }
 
-    /// Whether some recipient has a copy already: such a mail cannot be refused any more.
+    /// Whether some recipient has a copy already, or has one under way that nothing stops: such a mail cannot be refused any
+    /// more.
     pub(super) fn is_begun(&self, id: MailId) -> bool {
-        self.entries.get(&id).is_some_and(|entry| entry.recipients.iter().any(Recipient::is_begun))
+        let is_begun = |entry: &Entry| entry.cleared || entry.recipients.iter().any(Recipient::is_begun);
+        self.entries.get(&id).is_some_and(is_begun)
     }
 
     /// Every recipient that has not ended is rejected. Says whether the mail was pending. A sender that did not hear of it

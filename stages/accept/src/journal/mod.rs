@@ -21,6 +21,7 @@ mod books;
 mod carry;
 mod config;
 mod doubts;
+mod folder;
 mod index;
 mod mark;
 mod recipients;
@@ -29,7 +30,6 @@ mod recover;
 mod segment;
 mod writer;
 
-use std::fs::File;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -91,7 +91,8 @@ pub enum AppendError {
 pub enum Refusal {
     /// It is refused.
     Done,
-    /// Some recipient has its copy already, so it cannot be refused any more.
+    /// It cannot be refused any more: some recipient has its copy already, or all checks were passed, and the copies are under
+    /// way.
     Begun,
     /// It had ended before.
     Ended,
@@ -116,8 +117,8 @@ impl Journal {
     pub fn open(config: Config, node: &str, now: Millis) -> anyhow::Result<(Self, Recovery)> {
         let folder = config.folder.clone();
         std::fs::create_dir_all(&folder).with_context(|| format!("making {}", folder.display()))?;
-        sync_above(&folder)?;
-        let lock = lock(&folder)?;
+        folder::sync_above(&folder)?;
+        let lock = folder::lock(&folder)?;
         let (index, recovery) = recover::recover(&config, node, now)?;
         let key = index.key;
         let index = Arc::new(Mutex::new(index));
@@ -380,24 +381,6 @@ impl Journal {
     pub fn size(&self) -> (u64, u64) {
         let index = self.index();
         (index.pending() as u64, index.bytes())
-    }
-}
-
-/// The folder's own name must outlive a loss of power as what is in it does.
-fn sync_above(folder: &std::path::Path) -> anyhow::Result<()> {
-    let above = folder.parent().filter(|above| !above.as_os_str().is_empty()).unwrap_or(std::path::Path::new("."));
-    File::open(above).and_then(|above| above.sync_all()).with_context(|| format!("syncing {}", above.display()))
-}
-
-fn lock(folder: &std::path::Path) -> anyhow::Result<File> {
-    let path = folder.join("lock");
-    let file = File::create(&path).with_context(|| format!("making {}", path.display()))?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(std::fs::TryLockError::WouldBlock) => {
-            bail!("the journal in {} is in use by another process; every accept node needs its own", folder.display())
-        }
-        Err(std::fs::TryLockError::Error(error)) => Err(error).with_context(|| format!("locking {}", path.display())),
     }
 }
 

@@ -320,6 +320,18 @@ async fn what_is_delivered_in_part_is_not_refused() {
     assert_eq!(journal.books().in_flight, 2);
 }
 
+/// One round was being refused when it was heard that another had passed every check: the sender had a bounce, the recipient
+/// the mail.
+#[tokio::test]
+async fn what_is_known_to_be_cleared_is_not_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let (journal, _) = open(folder.path());
+    journal.append(mail(1, 1)).await.unwrap();
+    assert!(journal.clear(mail(1, 1).id));
+    assert_eq!(journal.refuse(mail(1, 1).id).await.unwrap(), Refusal::Begun);
+    assert_eq!(journal.books().in_flight, 1);
+}
+
 /// What has ended by another round gets no further copy: neither the mail, nor those of its recipients that have one.
 #[tokio::test]
 async fn only_who_waits_still_is_held_for() {

@@ -62,7 +62,7 @@ pub(super) enum Effect {
     Changed,
     /// Nothing: it was so, or the mail had ended.
     Nothing,
-    /// They were not written: what has begun to be delivered is not refused.
+    /// They were not written: what is delivered in part, or on its way to be, is not refused.
     Begun,
 }
 
