@@ -7,6 +7,7 @@
 //! waits. So it does when there was not plenty of room where clamd unpacks, before the scan and after it.
 
 use std::future::Future;
+use std::net::{IpAddr, UdpSocket};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -56,6 +57,16 @@ struct Asked {
 impl Scanner {
     /// The scanner of this configuration, which has shown nothing yet.
     pub fn new(config: &Config) -> Self {
+        if let (Clamd::Tcp(address), None) = (&config.clamd, &config.room.folder)
+            && !address.ip().is_loopback()
+            && is_ours(address.ip())
+        {
+            tracing::warn!(
+                %address,
+                "clamd is on this machine, and nobody looks whether it has room to unpack mail: name its folder \
+                 (stages.scan.temporary)"
+            );
+        }
         Self(Arc::new(Inner {
             clamd: config.clamd.clone(),
             room: config.room.clone(),
@@ -139,6 +150,11 @@ impl Scanner {
     fn last(&self) -> Option<Asked> {
         self.0.last.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
+}
+
+/// Whether an address is this machine's own: of others none can be had.
+fn is_ours(address: IpAddr) -> bool {
+    UdpSocket::bind((address, 0)).is_ok()
 }
 
 async fn within<T>(limit: Duration, what: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
@@ -247,6 +263,12 @@ mod tests {
     }
 
     const LONG: Duration = Duration::from_secs(3600);
+
+    #[test]
+    fn an_own_address_is_known() {
+        assert!(is_ours([127, 0, 0, 1].into()));
+        assert!(!is_ours([192, 0, 2, 1].into()));
+    }
 
     #[tokio::test]
     async fn one_question_serves_all_scans_that_had_ended() {
