@@ -1,6 +1,7 @@
 //! A shard: one database, its packs, one writer, any number of readers.
 
 mod changes;
+mod command;
 mod delivered;
 mod filter;
 mod index;
@@ -35,13 +36,14 @@ use tokio::sync::{Semaphore, mpsc, oneshot};
 pub(crate) use changes::{DELETED, REMEMBERED, SEEN};
 pub use changes::{FlagChange, FlagMode};
 use changes::{KEYWORD_BYTES, MOST_KEYWORDS};
+use command::{Command, Queued, Work};
 pub(crate) use index::Index;
 pub(crate) use indexed::Indexed;
 pub use mailboxes::{Manage, Refusal};
 pub(crate) use notices::{Notices, Watch};
 pub(crate) use outlines::Late;
 pub use outlines::Outlined;
-use pen::{Pen, Queued, Tried};
+use pen::{Pen, Tried};
 pub(crate) use placing::{Appended, Appending, CopyMode, Copying, Limits, PORTION, Placed, Placing};
 pub(crate) use portions::{Begun, Listed, Texts, Whole};
 pub(crate) use reader::{Held, Mailbox, Message, Reader};
@@ -49,7 +51,7 @@ pub(crate) use recent::Claim;
 pub(crate) use search::Search;
 pub(crate) use sweep::{Carried, Sweep, remove};
 pub(crate) use words::Words;
-use writer::{Command, Work, Writer};
+use writer::Writer;
 
 /// Deliveries and changes that may wait for a shard's writer; whoever comes then waits before that.
 const QUEUE: usize = 4096;

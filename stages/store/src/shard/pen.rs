@@ -10,10 +10,11 @@ use std::fs::File;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
+use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TryRecvError;
-use tokio::sync::{OwnedSemaphorePermit, mpsc};
 
-use super::writer::{Command, Writer};
+use super::command::{Command, Queued};
+use super::writer::Writer;
 
 pub(super) struct Pen {
     writer: Mutex<Writer>,
@@ -21,20 +22,6 @@ pub(super) struct Pen {
     is_wanted: AtomicBool,
     /// Goes last: nobody else may begin before the writer has ended.
     _lock: Arc<File>,
-}
-
-/// A command that waits for the shard's thread.
-pub(super) struct Queued {
-    pub(super) command: Command,
-    /// Of one that takes long: it is given back when the command is done, whoever waits for the answer or does not any
-    /// more.
-    pub(super) turn: Option<OwnedSemaphorePermit>,
-}
-
-impl From<Command> for Queued {
-    fn from(command: Command) -> Self {
-        Self { command, turn: None }
-    }
 }
 
 /// What became of a command that was to be written on the spot.
@@ -111,7 +98,7 @@ mod tests {
     use tokio::task::JoinSet;
 
     use super::*;
-    use crate::shard::writer::Work;
+    use crate::shard::command::Work;
     use crate::shard::{
         Admission, Appended, Appending, Change, Delivery, Kept, Limits, Notices, Outlined, Placing, Reader, Settings,
         Shard, StoreError,

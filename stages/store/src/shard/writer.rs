@@ -13,56 +13,18 @@ use runtime::clock;
 use rusqlite::{Connection, OptionalExtension as _, Transaction, params};
 use tokio::sync::oneshot;
 
+use super::command::{Command, Work};
 use super::delivered::{self, Decided, FORGET_MOST};
 use super::mailboxes;
 use super::notices::{self, Notices};
-use super::outlines::{self, Late};
-use super::placing::{Limits, Placed, Placing};
+use super::outlines;
+use super::placing::{Limits, Placed};
 use super::reader::place;
 use super::redo;
 use super::sound::Sound;
-use super::sweep::{self, Sweep};
-use super::{Admission, Change, Delivery, Kept, Settings, StoreError, Why};
+use super::sweep;
+use super::{Admission, Delivery, Kept, Settings, StoreError, Why};
 use crate::pack::{self, Current, Packer, Place};
-
-/// What the writer is asked to do.
-pub(super) enum Command {
-    Deliver(Box<Delivery>, oneshot::Sender<Result<Kept, StoreError>>),
-    Work(Work, oneshot::Sender<Result<u64, StoreError>>),
-    Place(Box<Placing>, oneshot::Sender<Result<Placed, StoreError>>),
-}
-
-/// What is not a delivery.
-pub(super) enum Work {
-    Change(Change),
-    Sweep(Sweep),
-    Outlines(Vec<Late>),
-    /// There is nothing to write, but there may be something else to do: what is doomed, a pack to be synced.
-    Wake,
-    #[cfg(test)]
-    BreakDown,
-    #[cfg(test)]
-    Wait(std::sync::Mutex<std::sync::mpsc::Receiver<()>>),
-}
-
-/// Rows that are changed, copied or expunged while one message is stored.
-const ROWS: usize = 10;
-
-impl Command {
-    /// For how many deliveries' time the writer has to do with it, about.
-    pub(super) fn weight(&self) -> usize {
-        match self {
-            Self::Place(placing, _) => match &**placing {
-                Placing::Append(appending) => appending.messages.len().max(1),
-                Placing::Copy(copying) => 1 + copying.uids.len() / ROWS,
-            },
-            Self::Work(Work::Change(Change::Flags { uids, .. } | Change::Expunge { uids, .. }), _) => {
-                1 + uids.len() / ROWS
-            }
-            Self::Deliver(..) | Self::Work(..) => 1,
-        }
-    }
-}
 
 /// An answer, and to whom it will be given once the batch is kept.
 type Answered<T> = (oneshot::Sender<Result<T, StoreError>>, Result<T, StoreError>);
@@ -413,6 +375,7 @@ impl Gathering<'_> {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+    use crate::shard::{Change, Sweep};
 
     fn delivery(mail: u8) -> Command {
         let delivery = Delivery {
@@ -485,26 +448,6 @@ mod tests {
         writer.pack.unsynced_since = appended.checked_sub(redo::LONGEST);
         writer.work(wake());
         assert_eq!((left(&writer), writer.pack.unsynced, writer.pack.unsynced_since), (0, 0, None));
-    }
-
-    /// Commands were counted, whatever they had to do.
-    #[test]
-    fn what_has_more_to_do_weighs_more() {
-        let uids = |count: i64| (1..=count).collect::<Vec<_>>();
-        let change = super::super::FlagChange { how: super::super::FlagMode::Add, flags: 1, keywords: Vec::new() };
-        let flags =
-            |count| Change::Flags { mailbox: 1, uids: uids(count), change: change.clone(), unchanged_since: None };
-        let expunge = |count| Change::Expunge { account: 1, mailbox: 1, uids: uids(count), only_deleted: true };
-        for (command, weight) in [
-            (delivery(1), 1),
-            (work(Work::Wake), 1),
-            (work(Work::Change(flags(1))), 1),
-            (work(Work::Change(flags(2000))), 201),
-            (work(Work::Change(expunge(2000))), 201),
-            (work(Work::Change(Change::Mailboxes { account: 1 })), 1),
-        ] {
-            assert_eq!(command.weight(), weight);
-        }
     }
 
     /// More mails come in a minute than are forgotten in one go.
