@@ -58,7 +58,7 @@ pub struct Calls(String);
 pub struct Files {
     /// Written, and not synced since.
     pub unsynced: BTreeSet<String>,
-    /// Synced at some time, whether or not they were written since.
+    /// Seen written and then synced, at some time: whether or not they were written since.
     pub synced: BTreeSet<String>,
 }
 
@@ -75,11 +75,10 @@ impl Calls {
                 // What is written from now on is not what this sync is about.
                 syncing.insert(thread, (path(call), files.unsynced.remove(path(call))));
             } else if is_sync && call.ends_with("= 0") {
-                files.unsynced.remove(path(call));
-                files.synced.insert(path(call).to_owned());
+                files.synced.extend(files.unsynced.take(path(call)));
             } else if call.starts_with("<... ") && call.contains("sync resumed>") {
                 match syncing.remove(thread) {
-                    Some((path, _)) if call.ends_with("= 0") => files.synced.insert(path.to_owned()),
+                    Some((path, true)) if call.ends_with("= 0") => files.synced.insert(path.to_owned()),
                     Some((path, true)) => files.unsynced.insert(path.to_owned()),
                     _ => false,
                 };
@@ -127,7 +126,7 @@ mod tests {
         check(&format!("{WRITE}{SAID}"), &[(ONE, &[])]);
         check(&format!("{WRITE}7 fdatasync(5</j/1.mail>) = 0\n{SAID}"), &[(&[], ONE)]);
         check(&format!("{WRITE}7 fdatasync(5</j/1.mail>) = -1 EIO (Input/output error)\n{SAID}"), &[(ONE, &[])]);
-        check(&format!("{WRITE}7 fsync(6</j/2.mail>) = 0\n{SAID}"), &[(ONE, &["/j/2.mail"])]);
+        check(&format!("{WRITE}7 fsync(6</j/2.mail>) = 0\n{SAID}"), &[(ONE, &[])]);
         check(&[WRITE, BEGUN, SAID, OVER, SAID].concat(), &[(ONE, &[]), (&[], ONE)]);
         check(&[WRITE, BEGUN, FAILED, SAID].concat(), &[(ONE, &[])]);
         check(&[WRITE, BEGUN, OVER, WRITE, SAID].concat(), &[(ONE, ONE)]);

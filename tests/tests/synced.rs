@@ -34,7 +34,10 @@ fn everything_is_synced_before_it_is_promised() {
         let seen = calls.files_at(said);
         assert!(seen.len() == 1 || !is_reply && !seen.is_empty(), "{said:?} was said {} times", seen.len());
         for Files { unsynced, synced } in &seen {
-            assert!(synced.iter().any(|path| path.ends_with(kind)), "{said:?} was said before any {kind} was synced");
+            assert!(
+                synced.iter().any(|path| path.ends_with(kind)),
+                "{said:?} was said, and no {kind} seen to be synced"
+            );
             let unsynced: Vec<_> = unsynced.iter().filter(|path| path.ends_with(kind)).collect();
             assert!(unsynced.is_empty(), "{said:?} was said, and {unsynced:?} not synced");
         }
