@@ -2,8 +2,12 @@
 //! Every test ends with what is in the mailboxes.
 #![allow(clippy::unwrap_used)]
 
+use std::io::Write as _;
+use std::net::TcpStream;
+
+use nix::sys::signal::Signal;
 use serde_json::json;
-use tests::chain::{Chain, Clamd, wait_for};
+use tests::chain::{Chain, Clamd, free_port, wait_for};
 use tests::clients::{Smtp, eicar};
 
 /// The copies that the stages have are the only ones then, and their senders had 250.
@@ -36,7 +40,7 @@ fn send_in_vain(chain: &mut Chain, body: &[u8], to: &[&str], kept: u64) {
         assert!(smtp.command(&format!("RCPT TO:<{to}>")).starts_with("250 "));
     }
     assert!(smtp.command("DATA").starts_with("354 "));
-    std::io::Write::write_all(smtp.stream(), &wire::smtp::client::stuff(body)).unwrap();
+    smtp.stream().write_all(&wire::smtp::client::stuff(body)).unwrap();
     wait_for("it to be kept", || {
         let status = chain.attempt(&["status", "--json"], "").unwrap_or_default();
         serde_json::from_str::<serde_json::Value>(&status).is_ok_and(|status| status["accepted"] == kept)
@@ -90,7 +94,9 @@ fn what_was_cleared_is_not_held_as_well() {
     let reply = Smtp::connect(&chain).send("x@evil.example", &["alice@example.org"], spam);
     assert!(reply.starts_with("250 "), "{reply}");
     let marks = chain.folder().join("var/journal/0000000001.marks");
-    wait_for("it to be noted as cleared", || std::fs::metadata(&marks).is_ok_and(|marks| marks.len() > 0));
+    // Such a mark has the kind 9, and 27 bytes as that of a sender that has gone on.
+    let is_cleared = |marks: Vec<u8>| marks.chunks(27).any(|mark| mark.get(2) == Some(&9));
+    wait_for("it to be noted as cleared", || std::fs::read(&marks).is_ok_and(is_cleared));
     chain.kill("accept");
     chain.stop("score");
     chain.change("/stages/score/junk", &json!(0.5));
@@ -127,4 +133,54 @@ fn a_mail_without_id_and_date_is_recognised_for_a_short_time_only() {
     assert!(chain.log("accept").contains("neither Message-ID"));
     chain.settles();
     chain.books(&[("accepted", 3), ("stored", 3)]);
+}
+
+/// Brings a mail to the accept node at this port, as a gate would, and breaks off after the reply.
+fn bring(port: u16, to: &[&str], body: &[u8]) -> String {
+    let mut connected = None;
+    wait_for("accept", || {
+        connected = TcpStream::connect(("127.0.0.1", port)).ok();
+        connected.is_some()
+    });
+    let mut stream = connected.unwrap();
+    // The PROXY protocol's header of a gate that speaks for itself.
+    stream.write_all(b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0").unwrap();
+    let mut smtp = Smtp::raw(stream).unwrap();
+    assert!(smtp.reply().unwrap().starts_with("220 ") && smtp.command("EHLO client.example").starts_with("250 "));
+    smtp.send("s@elsewhere.example", to, body)
+}
+
+/// A sender that did not hear the one node goes to the other, with other recipients.
+#[test]
+fn what_another_node_has_of_a_mail_is_not_kept_again() {
+    let clamd = Clamd::start();
+    let [first, second] = [free_port(), free_port()];
+    let listen = |port: u16| json!([format!("127.0.0.1:{port}")]);
+    let mut chain = Chain::start_parts_with(&clamd, &[("/stages/accept/listen", listen(first))]);
+    chain.start_node("accept", "node2", &[("/stages/accept/listen", listen(second))]);
+    let [alice, bob] = ["alice@example.org", "bob@example.org"];
+    let mail = |name: &str| format!("Subject: {name}\r\nMessage-ID: <{name}@x>\r\n\r\n{name}\r\n").into_bytes();
+    let mut accepted = 0;
+    // What is taken up before has two copies.
+    wait_for("the nodes to know each other", || {
+        let probe = mail(&format!("probe{accepted}"));
+        let (here, there) = (bring(first, &[alice], &probe), bring(second, &[alice], &probe));
+        assert!(here.starts_with("250 ") && there.starts_with("250 "), "{here} {there}");
+        accepted += if here == there { 1 } else { 2 };
+        here == there
+    });
+    let (probes, id) = (accepted, |reply: &str| reply.trim_end().rsplit(' ').next().unwrap().to_owned());
+    let more = bring(first, &[alice], &mail("more"));
+    let rest = bring(second, &[alice, bob], &mail("more"));
+    assert!(rest.starts_with("250 ") && rest.contains(&format!("{}, ", id(&more))), "{more} {rest}");
+    let fewer = bring(second, &[alice, bob], &mail("fewer"));
+    assert_eq!(bring(first, &[bob], &mail("fewer")), fewer, "for one of two");
+    // Neither answer would be safe while the one that may have it cannot say.
+    chain.signal("accept", Signal::SIGSTOP);
+    let unsure = bring(second, &[bob, alice], &mail("more"));
+    assert!(unsure.starts_with("451 "), "{unsure}");
+    chain.signal("accept", Signal::SIGCONT);
+    chain.settles();
+    chain.books(&[("accepted", probes + 4), ("stored", probes + 4)]);
+    assert_eq!(chain.read(bob).len(), 2);
 }

@@ -18,15 +18,15 @@ use runtime::{clock, telemetry};
 use tokio::time::Instant;
 use wire::smtp::Reply;
 
-use crate::arbiter::Word;
+use crate::arbiter::{Arbiter, Word};
 use crate::arrival::{self, Keys, Peer};
 use crate::intake::{Arrived, Intake, Told, refusal, told};
-use crate::journal::Doubt;
+use crate::journal::{Doubt, Journal};
 use crate::peers::{self, Other};
-use crate::taking::Taking;
+use crate::taking::{Taking, Takings};
 
 /// What is known of a mail.
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Known {
     /// Nothing.
     New,
@@ -162,21 +162,13 @@ impl Intake {
     pub(crate) async fn again(&self, first: MailId, keys: Vec<Doubt>, deadline: Instant) -> (Reply, Vec<Told>) {
         let word = match self.arbiter.join(first) {
             Some(heard) => self.hear(first, heard, deadline).await,
-            None if self.is_decided(first, &keys) => Word::Kept,
+            None if is_decided(first, &keys, &self.journal) => Word::Kept,
             // Refused at this moment, and its reason is gone with it: sent again, it is judged anew.
             None => Word::Failed,
         };
         telemetry::recognised();
         tracing::info!(mail = %first, "its sender had not heard our 250 and sent it again");
         told(&word, first, keys)
-    }
-
-    /// Whether a mail for which nobody waits is kept for certain: no refusal was completed since we looked, nor is there one
-    /// that could not be taken back.
-    fn is_decided(&self, first: MailId, keys: &[Doubt]) -> bool {
-        let now = clock::now();
-        let is_kept = keys.iter().any(|key| self.journal.doubtful(key, now) == Some(first));
-        is_kept && !self.journal.is_unsure(first)
     }
 
     /// Some recipients have the mail already: it is kept for the others.
@@ -196,7 +188,7 @@ impl Intake {
             }
         }
         // From here on they are not refused.
-        if !here.iter().all(|(first, keys)| self.arbiter.expire(*first) && self.is_decided(*first, keys)) {
+        if !here.iter().all(|(first, keys)| is_promised(*first, keys, &self.journal, &self.arbiter)) {
             return (Reply::local_error(), Vec::new());
         }
         let mut ids: Vec<String> = here.keys().chain(&elsewhere).map(MailId::to_string).collect();
@@ -223,25 +215,38 @@ impl Intake {
         (Reply::kept(&ids.join(", ")), told)
     }
 
-    /// What another node is told about a mail that its sender brought there: the id if it is in doubt here, `no` if it is
-    /// not, nothing while it is being kept or its refusal recorded, or when nobody knows whether the disk has it. With the
-    /// id, a sender was promised that the mail is kept.
+    /// What another node is told about a mail that its sender brought there.
     pub(crate) fn says_of(&self, key: &Doubt) -> Bytes {
-        // Looked at first: what leaves this state meanwhile is in the journal, or may be left there.
-        let is_taking = self.takings.has(key);
-        if self.journal.may_be_left(&[*key]) {
-            return Bytes::new();
-        }
-        let Some(first) = self.journal.doubtful(key, clock::now()) else {
-            return Bytes::from_static(if is_taking { b"" } else { peers::NO });
-        };
-        let is_kept = match self.arbiter.join(first) {
-            // Decided: it is kept, unless a refusal was completed since we looked.
-            None => self.is_decided(first, &[*key]),
-            Some(_) => self.arbiter.expire(first),
-        };
-        if is_kept { Bytes::copy_from_slice(&first.to_bytes()) } else { Bytes::new() }
+        says_of(key, &self.takings, &self.journal, &self.arbiter)
     }
+}
+
+/// The id of a mail if it is in doubt here, `no` if it is not, nothing while it is being kept or its refusal recorded, or when
+/// nobody knows whether the disk has it. With the id, a sender was promised that the mail is kept.
+fn says_of(key: &Doubt, takings: &Takings, journal: &Journal, arbiter: &Arbiter) -> Bytes {
+    // Looked at first: what leaves this state meanwhile is in the journal, or may be left there.
+    let is_taking = takings.has(key);
+    if journal.may_be_left(&[*key]) {
+        return Bytes::new();
+    }
+    let Some(first) = journal.doubtful(key, clock::now()) else {
+        return Bytes::from_static(if is_taking { b"" } else { peers::NO });
+    };
+    let is_kept = is_promised(first, &[*key], journal, arbiter);
+    if is_kept { Bytes::copy_from_slice(&first.to_bytes()) } else { Bytes::new() }
+}
+
+/// Whether a mail is kept for certain, whatever a stage says of it from here on. Its sender waits no longer.
+fn is_promised(first: MailId, keys: &[Doubt], journal: &Journal, arbiter: &Arbiter) -> bool {
+    arbiter.expire(first) && is_decided(first, keys, journal)
+}
+
+/// Whether a mail for which nobody waits is kept for certain: no refusal was completed since we looked, nor is there one that
+/// could not be taken back.
+fn is_decided(first: MailId, keys: &[Doubt], journal: &Journal) -> bool {
+    let now = clock::now();
+    let is_kept = keys.iter().any(|key| journal.doubtful(key, now) == Some(first));
+    is_kept && !journal.is_unsure(first)
 }
 
 /// When all recipients have it, and as one mail, its sender waits for the word on that.
@@ -259,6 +264,11 @@ fn sum_up(parts: Vec<Part>) -> Known {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
+    use crate::arbiter::Stand;
+    use crate::journal::tests::{config, leave, mail};
+    use crate::journal::{Mail, Refusal};
+
     use super::*;
 
     const NOW: Millis = Millis(1_800_000_000_000);
@@ -281,5 +291,70 @@ mod tests {
             assert_eq!(Lasts::Named(SPAN).covers(arrived, NOW), named, "{arrived:?}");
             assert_eq!(Lasts::Bare(SPAN).covers(arrived, NOW), bare, "{arrived:?}");
         }
+    }
+
+    #[test]
+    fn a_mail_that_all_recipients_have_is_that_one() {
+        let [one, two] = [1, 2].map(|number| MailId::from_bytes([number; 16]));
+        let (here, elsewhere) = (Part::Here(one), Part::Elsewhere(one));
+        for (parts, want) in [
+            (vec![], Known::New),
+            (vec![Part::New, Part::New], Known::New),
+            (vec![here, here], Known::As(one)),
+            (vec![elsewhere, elsewhere], Known::Elsewhere(one)),
+        ] {
+            assert_eq!(sum_up(parts.clone()), want, "{parts:?}");
+        }
+        for parts in [[here, Part::New], [Part::New, elsewhere], [here, Part::Here(two)], [here, elsewhere]] {
+            assert_eq!(sum_up(parts.to_vec()), Known::InPart(parts.to_vec()));
+        }
+        assert_eq!(sum_up(vec![here, Part::New, Part::Elsewhere(two)]).mails(), BTreeSet::from([one, two]));
+    }
+
+    const KEY: Doubt = [1; 32];
+
+    /// A mail that was kept just now, with two recipients.
+    async fn keep(folder: &std::path::Path) -> (Journal, MailId) {
+        let (journal, _) = Journal::open(config(folder), "n", clock::now()).unwrap();
+        let id = clock::new_mail_id();
+        journal.append(Mail { id, each: vec![[11; 32], [12; 32]], ..mail(1, 2) }).await.unwrap();
+        (journal, id)
+    }
+
+    #[tokio::test]
+    async fn another_node_is_told_only_what_is_certain() {
+        let folder = tempfile::tempdir().unwrap();
+        let ((journal, id), arbiter, takings) = (keep(folder.path()).await, Arbiter::default(), Takings::default());
+        let says = |key: &Doubt| says_of(key, &takings, &journal, &arbiter);
+        assert_eq!(says(&[9; 32]), peers::NO);
+        let taking = takings.take(vec![[9; 32], KEY], Instant::now()).await;
+        assert_eq!(says(&[9; 32]), "", "it is being kept");
+        assert_eq!(says(&KEY), id.to_bytes()[..], "it is, whoever brings it");
+        drop(taking);
+        leave(&journal, [9; 32]);
+        assert_eq!(says(&[9; 32]), "", "the disk may have it");
+        let heard = arbiter.open(id);
+        assert_eq!(says(&[12; 32]), id.to_bytes()[..]);
+        assert_eq!((heard.borrow().clone(), arbiter.reject(id)), (Some(Word::Kept), Stand::Answered), "it is promised");
+        let heard = arbiter.open(id);
+        assert_eq!(arbiter.reject(id), Stand::Waiting);
+        assert_eq!((says(&KEY), heard.borrow().clone()), (Bytes::new(), None), "its refusal is being recorded");
+        assert_eq!(journal.refuse(id).await.unwrap(), Refusal::Done);
+        assert_eq!(says(&KEY), peers::NO);
+    }
+
+    /// Otherwise its sender had 250 for a mail that is refused.
+    #[tokio::test]
+    async fn what_is_being_refused_is_promised_to_nobody() {
+        let folder = tempfile::tempdir().unwrap();
+        let ((journal, id), arbiter) = (keep(folder.path()).await, Arbiter::default());
+        let is_promised = |keys: &[Doubt]| is_promised(id, keys, &journal, &arbiter);
+        assert!(is_promised(&[[11; 32]]) && !is_promised(&[[9; 32]]));
+        let _heard = arbiter.open(id);
+        assert_eq!(arbiter.reject(id), Stand::Waiting);
+        assert!(!is_promised(&[[11; 32]]), "it is not known yet");
+        journal.refuse(id).await.unwrap();
+        arbiter.decide(id, Word::Refused("spam".into()));
+        assert!(!is_promised(&[[11; 32]]), "it is nowhere");
     }
 }

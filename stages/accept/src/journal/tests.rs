@@ -18,7 +18,7 @@ mod failing;
 
 pub(super) const NOW: Millis = Millis(1_800_000_000_000);
 
-pub(super) fn config(folder: &Path) -> Config {
+pub(crate) fn config(folder: &Path) -> Config {
     Config {
         folder: folder.to_owned(),
         segment: ByteSize::mib(64),
@@ -34,7 +34,7 @@ pub(super) fn config(folder: &Path) -> Config {
     }
 }
 
-pub(super) fn mail(number: u8, recipients: u32) -> Mail {
+pub(crate) fn mail(number: u8, recipients: u32) -> Mail {
     Mail {
         id: MailId::new(NOW, number.into()),
         recipients,
@@ -43,6 +43,11 @@ pub(super) fn mail(number: u8, recipients: u32) -> Mail {
         doubt: [number; 32],
         each: Vec::new(),
     }
+}
+
+/// As if an append of such a mail had failed, and could not be cut off.
+pub(crate) fn leave(journal: &Journal, key: Doubt) {
+    journal.index().note_left([key].into_iter());
 }
 
 fn open(folder: &Path) -> (Journal, Recovery) {
