@@ -98,7 +98,7 @@ impl Config {
                 "batch",
                 256,
                 1..=10_000,
-                "Deliveries that share one sync and one commit of a shard.",
+                "Deliveries, or other changes that take as long, that share one sync and one commit of a shard.",
             )),
             delivered_for: section
                 .span(
