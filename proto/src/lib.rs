@@ -1,7 +1,7 @@
 //! What travels between the programs: envelopes, ends, notices, and the names of every stream and subject.
 //!
-//! The generated protobuf types stay inside this crate. What leaves it is checked: nothing required is optional, ids and
-//! digests have their length, and fields that a newer program added survive a program that does not know them.
+//! The generated protobuf types stay inside this crate. What leaves it is checked: nothing required is optional, ids
+//! and digests have their length, and fields that a newer program added survive a program that does not know them.
 
 mod dead;
 mod ended;

@@ -15,8 +15,8 @@ pub enum Notice {
     Rejected(Box<Envelope>),
     /// The mail is held: the waiting sender can have its 250, but no check was passed by that.
     Held(MailId),
-    /// The body of this mail is nowhere. Answered with a [`Decision`]: settled when the mail has ended, and undecided as long
-    /// as accept sends it round.
+    /// The body of this mail is nowhere. Answered with a [`Decision`]: settled when the mail has ended, and undecided
+    /// as long as accept sends it round.
     Missed(MailId),
 }
 

@@ -60,7 +60,8 @@ pub fn ended(node: &NodeName) -> String {
     format!("mail.ended.{node}")
 }
 
-/// The subject of one stage's dead letters of this mail; of what could not be read, there is no telling which mail it is.
+/// The subject of one stage's dead letters of this mail; of what could not be read, there is no telling which mail it
+/// is.
 pub fn dead(stage: &str, id: Option<MailId>) -> String {
     id.map_or_else(|| format!("mail.dead.{stage}"), |id| format!("mail.dead.{stage}.{id}"))
 }

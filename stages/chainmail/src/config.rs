@@ -203,12 +203,11 @@ pub(crate) fn print(entries: &[Entry]) -> String {
 /// None: the defaults follow their own rules.
 pub(crate) fn reference() -> anyhow::Result<String> {
     let mut text = String::from(
-        "# Everything that can be configured\n\n\
-         Made by `chainmail check --reference`; not edited by hand. A file names only what differs from these defaults.\n\
-         Lengths of time and sizes carry their units: `30s`, `5min`, `25MiB`. Paths lie below the folder in which\n\
-         Chainmail runs. A list of sections, like `stages.gate.lists`, has no defaults: its fields are described where\n\
-         `pipeline.yaml` shows one.\n\n\
-         | key | default | allowed | what it is for |\n|---|---|---|---|\n",
+        "# Everything that can be configured\n\nMade by `chainmail check --reference`; not edited by hand. A file \
+         names only what differs from these defaults.\nLengths of time and sizes carry their units: `30s`, `5min`, \
+         `25MiB`. Paths lie below the folder in which\nChainmail runs. A list of sections, like `stages.gate.lists`, \
+         has no defaults: its fields are described where\n`pipeline.yaml` shows one.\n\n| key | default | allowed | \
+         what it is for |\n|---|---|---|---|\n",
     );
     for entry in parse("")?.1 {
         let shown = |text: &str| if text.is_empty() { String::new() } else { format!("`{text}`") };

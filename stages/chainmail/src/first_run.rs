@@ -13,8 +13,8 @@ use crate::config::Config;
 /// The password of the accounts of a first run.
 pub(crate) const PASSWORD: &str = "chainmail";
 
-/// Makes the domain and accounts of a first run, if the directory is empty, every listener is on loopback, and there never
-/// was any mail: where there was, the directory's file is away and must come back.
+/// Makes the domain and accounts of a first run, if the directory is empty, every listener is on loopback, and there
+/// never was any mail: where there was, the directory's file is away and must come back.
 ///
 /// # Errors
 /// When the directory does not answer.
@@ -78,7 +78,8 @@ pub(crate) async fn refuse_in_public(config: &Config, directory: &Directory) -> 
     for address in directory.first_run().await? {
         if directory.authenticate(&address, PASSWORD).await?.is_some() {
             bail!(
-                "{address} still has the password of the first run, and {public} is not on loopback; change it with: chainmail account passwd {address}"
+                "{address} still has the password of the first run, and {public} is not on loopback; change it with: \
+                 chainmail account passwd {address}"
             );
         }
     }

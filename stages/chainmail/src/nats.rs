@@ -1,7 +1,7 @@
 //! The nats-server of `run all`: a child process, started anew when it ends, and gone with its parent.
 //!
-//! It is watched, too: once its disk was full, a stream stays shut until the server is started again, so that is done as
-//! soon as there is room. A server that an operator runs is left alone; `/ready` says what is wrong with it.
+//! It is watched, too: once its disk was full, a stream stays shut until the server is started again, so that is done
+//! as soon as there is room. A server that an operator runs is left alone; `/ready` says what is wrong with it.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -27,13 +27,14 @@ const PAUSE: Duration = Duration::from_millis(500);
 const GRACE: Duration = Duration::from_secs(10);
 /// How often the broker is looked at.
 const PROBE: Duration = Duration::from_secs(1);
-/// Between two restarts of a server that takes nothing. It may have a large store to read before it takes anything again.
-/// Twice as long each time that it did not help: a server that is merely slow gets slower by them.
+/// Between two restarts of a server that takes nothing. It may have a large store to read before it takes anything
+/// again. Twice as long each time that it did not help: a server that is merely slow gets slower by them.
 const BETWEEN_RESTARTS: Duration = Duration::from_secs(20);
 const BETWEEN_RESTARTS_MOST: Duration = Duration::from_secs(900);
 /// For so long after its disk was full one sign that a server takes nothing is enough.
 const AFTER_FULL: Duration = Duration::from_secs(300);
-/// With less room than this on its disk a server that takes nothing is not started again: it would be shut again at once.
+/// With less room than this on its disk a server that takes nothing is not started again: it would be shut again at
+/// once.
 const LEAST_ROOM: u64 = 16 << 20;
 
 /// The child, as long as it is wanted.
@@ -251,8 +252,9 @@ fn write_settings(config: &Config) -> anyhow::Result<PathBuf> {
     let path = folder.join("server.conf");
     // The limits of the streams are in the streams; the server's own must not come first.
     let text = format!(
-        "server_name: chainmail\nlisten: \"{address}\"\nmax_payload: 8MB\nmax_pending: 256MB\nlog_file: \"{log}\"\nlogfile_size_limit: 16MB\n\
-         jetstream {{\n  store_dir: \"{store}\"\n  max_memory_store: 64MB\n  max_file_store: 1TB\n}}\n",
+        "server_name: chainmail\nlisten: \"{address}\"\nmax_payload: 8MB\nmax_pending: 256MB\nlog_file: \"{log}\"\n\
+         logfile_size_limit: 16MB\njetstream {{\n  store_dir: \"{store}\"\n  max_memory_store: 64MB\n  max_file_store: \
+         1TB\n}}\n",
         log = folder.join("server.log").display(),
         store = folder.display(),
     );

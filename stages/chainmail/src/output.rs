@@ -1,7 +1,7 @@
 //! What the operator's commands print, on standard output.
 //!
-//! Whoever reads may leave early, like `head`: what is left to print goes nowhere then, and the command does the rest of its
-//! work all the same. `println!` would panic there, between a change and its announcement.
+//! Whoever reads may leave early, like `head`: what is left to print goes nowhere then, and the command does the rest
+//! of its work all the same. `println!` would panic there, between a change and its announcement.
 
 use std::fmt;
 use std::io::{self, ErrorKind, Write as _};

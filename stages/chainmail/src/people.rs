@@ -40,13 +40,14 @@ pub(crate) enum Account {
         #[arg(long, default_value_t = 0)]
         messages: u64,
     },
-    /// Make many accounts, all of a list or none: a line for each, with its address and its password or ready hash (Argon2id,
-    /// PHC form).
+    /// Make many accounts, all of a list or none: a line for each, with its address and its password or ready hash
+    /// (Argon2id, PHC form).
     ///
-    /// One blank or more stand between the two, so that columns may be aligned; blanks inside a password are part of it, and
-    /// one that begins or ends with a blank is set with `account passwd`. A hash of another kind ($6$..., {SSHA}...) is
-    /// refused, and so is one that takes more than 256 MiB (m=262144), 10 passes (t), 768 MiB in all of them (m times t) or 16 lanes (p) for each login, what
-    /// stands for a locked account in /etc/shadow (*, !, x), and a password of fewer than 3 characters.
+    /// One blank or more stand between the two, so that columns may be aligned; blanks inside a password are part of
+    /// it, and one that begins or ends with a blank is set with `account passwd`. A hash of another kind ($6$...,
+    /// {SSHA}...) is refused, and so is one that takes more than 256 MiB (m=262144), 10 passes (t), 768 MiB in all of
+    /// them (m times t) or 16 lanes (p) for each login, what stands for a locked account in /etc/shadow (*, !, x), and
+    /// a password of fewer than 3 characters.
     Import {
         /// The list; `-` is standard input.
         list: std::path::PathBuf,
@@ -221,7 +222,8 @@ pub(crate) async fn domain(config: &Config, command: Domain) -> anyhow::Result<(
             if directory.is_empty().await?
                 && let Some(folder) = first_run::used(config)
             {
-                // Mail waits for a directory that is empty; for one that knows a domain, everybody else in it is nobody.
+                // Mail waits for a directory that is empty; for one that knows a domain, everybody else in it is
+                // nobody.
                 eprintln!(
                     "the directory was empty, but {} is not: if its file is away, put it back before mail is refused",
                     folder.display()

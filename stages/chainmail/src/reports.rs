@@ -1,5 +1,5 @@
-//! What every process tells the others: its figures for `chainmail status`, and, for accept, what an operator asks of its
-//! journal. And what it hears: that the directory has changed.
+//! What every process tells the others: its figures for `chainmail status`, and, for accept, what an operator asks of
+//! its journal. And what it hears: that the directory has changed.
 
 use std::collections::BTreeMap;
 

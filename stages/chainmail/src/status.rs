@@ -145,7 +145,8 @@ impl Status {
 fn print(status: &Status) -> std::io::Result<()> {
     let Books { accepted, stored, held, rejected, buried, in_flight } = status.books;
     say(format_args!(
-        "books     accepted {accepted} = stored {stored} + held {held} + rejected {rejected} + buried {buried} + in flight {in_flight}"
+        "books     accepted {accepted} = stored {stored} + held {held} + rejected {rejected} + buried {buried} + in \
+         flight {in_flight}"
     ))?;
     match (status.accept_nodes.is_empty(), status.balanced) {
         (true, _) => say(format_args!("          no accept node has answered: the books are not known"))?,

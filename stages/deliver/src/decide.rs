@@ -34,15 +34,15 @@ pub enum Found {
 /// Targets of one copy: some 600 KB, below the smallest limit of a broker's messages.
 const TARGETS: usize = 5000;
 
-/// Whether a mail would go into mailboxes although the scanner has not passed it. Held mail does not: a scanner that wants
-/// it held or refused, and has not noted that, would be asked again for ever.
+/// Whether a mail would go into mailboxes although the scanner has not passed it. Held mail does not: a scanner that
+/// wants it held or refused, and has not noted that, would be asked again for ever.
 pub fn is_unscanned(envelope: &Envelope, scanner: &str) -> bool {
     let is_pass = |verdict: &Verdict| verdict.stage == scanner && verdict.disposition == Disposition::Pass;
     held(envelope).is_none() && !envelope.verdicts.iter().any(is_pass)
 }
 
-/// Why a mail goes to the quarantine, if it does: it is held already, or some stage wanted it held or refused and nobody
-/// has noted that. A program of the site's own may forget to, or may say something that this one does not know.
+/// Why a mail goes to the quarantine, if it does: it is held already, or some stage wanted it held or refused and
+/// nobody has noted that. A program of the site's own may forget to, or may say something that this one does not know.
 fn held(envelope: &Envelope) -> Option<String> {
     let is_hold = |verdict: &&Verdict| verdict.disposition >= Disposition::Hold;
     let strictest = || envelope.verdicts.iter().filter(is_hold).max_by_key(|verdict| verdict.disposition);

@@ -1,7 +1,7 @@
 //! Delivery: which store and which folder, for every recipient.
 //!
-//! Aliases become mailboxes, spam goes to Junk, held mail to the quarantine. A recipient that vanished after the mail was
-//! accepted is held with the reason, not lost. When the directory cannot say, the mail waits.
+//! Aliases become mailboxes, spam goes to Junk, held mail to the quarantine. A recipient that vanished after the mail
+//! was accepted is held with the reason, not lost. When the directory cannot say, the mail waits.
 
 pub mod config;
 pub mod decide;

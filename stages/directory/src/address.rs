@@ -1,5 +1,5 @@
-//! Addresses as the directory compares them: lower case, without quotes that say nothing, local part and domain, checked
-//! once.
+//! Addresses as the directory compares them: lower case, without quotes that say nothing, local part and domain,
+//! checked once.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -83,8 +83,9 @@ impl fmt::Display for Address {
     }
 }
 
-/// The one spelling of a local part: quotes and backslashes that are not needed go, since the mailbox is the same without
-/// them (RFC 5321 section 4.1.2). What has no quotes is taken as it is; nothing where they are not closed, or around nothing.
+/// The one spelling of a local part: quotes and backslashes that are not needed go, since the mailbox is the same
+/// without them (RFC 5321 section 4.1.2). What has no quotes is taken as it is; nothing where they are not closed, or
+/// around nothing.
 fn unquoted(local: &str) -> Option<Cow<'_, str>> {
     let Some(inner) = local.strip_prefix('"') else { return Some(Cow::Borrowed(local)) };
     let (mut bare, mut characters) = (String::new(), inner.strip_suffix('"')?.chars());

@@ -1,4 +1,5 @@
-//! What a process remembers of the directory. Entries age: fresh ones are served, old ones only while the master is away.
+//! What a process remembers of the directory. Entries age: fresh ones are served, old ones only while the master is
+//! away.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -95,8 +96,8 @@ impl Cache {
         }
     }
 
-    /// The entry that is remembered, even if it is not fresh any more, as long as no change of it may have been missed. Ten times
-    /// as long: an announcement may be lost that nobody knows of.
+    /// The entry that is remembered, even if it is not fresh any more, as long as no change of it may have been missed.
+    /// Ten times as long: an announcement may be lost that nobody knows of.
     pub(crate) fn remembered(&self, key: &str) -> Option<Entry> {
         let known = self.known.get(key)?;
         let is_of_now = known.era == self.era.load(Ordering::Acquire) && known.at.elapsed() < self.remembered_for();

@@ -1,5 +1,6 @@
-//! What was changed in the directory, for those who hold an account for longer than a question: they hear of it, and look
-//! again. A change that was announced and not heard is made up for: from time to time they are to look at everything.
+//! What was changed in the directory, for those who hold an account for longer than a question: they hear of it, and
+//! look again. A change that was announced and not heard is made up for: from time to time they are to look at
+//! everything.
 
 use std::future::pending;
 use std::sync::Arc;

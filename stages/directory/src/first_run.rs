@@ -1,5 +1,5 @@
-//! What a first run makes: all of it or nothing. One that was broken off leaves the directory empty, so that the next is a
-//! first run again; half of it would be a site without a quarantine.
+//! What a first run makes: all of it or nothing. One that was broken off leaves the directory empty, so that the next
+//! is a first run again; half of it would be a site without a quarantine.
 
 use sqlx::Row as _;
 use wire::secret::Secret;

@@ -1,8 +1,8 @@
 //! Who exists and where they live: accounts, aliases and domains, with caches that outlive the master.
 //!
-//! Every stage asks through a cache with a bound in bytes. When the master does not answer in time, what was known before
-//! is served for a while; about what was never known, the answer is [`Unsure`], and the mail waits or its sender is told
-//! to come again. An unknown recipient and an absent master are never taken for each other.
+//! Every stage asks through a cache with a bound in bytes. When the master does not answer in time, what was known
+//! before is served for a while; about what was never known, the answer is [`Unsure`], and the mail waits or its sender
+//! is told to come again. An unknown recipient and an absent master are never taken for each other.
 
 mod address;
 mod admin;

@@ -1,8 +1,8 @@
 //! The SQL master. Every question has a deadline; a master that is locked or gone is an error, never an absence.
 //!
-//! A master without any domain is one, too: a process that was started while the file was away has made an empty one, and
-//! this process comes upon it as soon as it lets go of the old. Whoever asks is told so by the same statement that finds
-//! nobody: two may be answered by two connections, and these by two files.
+//! A master without any domain is one, too: a process that was started while the file was away has made an empty one,
+//! and this process comes upon it as soon as it lets go of the old. Whoever asks is told so by the same statement that
+//! finds nobody: two may be answered by two connections, and these by two files.
 
 use std::str::FromStr as _;
 use std::time::Duration;
@@ -20,8 +20,8 @@ use crate::{Config, Unsure, spelling};
 /// Connections of one process: questions are short.
 const CONNECTIONS: u32 = 4;
 
-/// A connection is not used for longer. It holds on to the file that it has opened: one that was moved away, or replaced
-/// from a backup, would be asked until then. Opening one takes less than a millisecond.
+/// A connection is not used for longer. It holds on to the file that it has opened: one that was moved away, or
+/// replaced from a backup, would be asked until then. Opening one takes less than a millisecond.
 const CONNECTION_LIFE: Duration = Duration::from_secs(10);
 
 /// Whether an account can be used.
@@ -198,7 +198,8 @@ impl Master {
     }
 }
 
-/// Refuses a database of something else, and changes nothing in it: the modes that ours is opened with are kept in the file.
+/// Refuses a database of something else, and changes nothing in it: the modes that ours is opened with are kept in the
+/// file.
 async fn refuse_foreign(config: &Config) -> anyhow::Result<()> {
     let looking = SqliteConnectOptions::from_str(&config.url)?.read_only(true).busy_timeout(config.deadline);
     let mut connection = looking.connect().await.with_context(|| format!("opening the directory {}", config.url))?;

@@ -144,9 +144,9 @@ impl Directory {
         }
     }
 
-    /// Whether the account of this number still has this address. No is said by the master alone: what is remembered may be
-    /// older than the account. For yes a memory that is not old is enough: changes are announced, and no mail waits for a
-    /// master that hangs.
+    /// Whether the account of this number still has this address. No is said by the master alone: what is remembered
+    /// may be older than the account. For yes a memory that is not old is enough: changes are announced, and no mail
+    /// waits for a master that hangs.
     ///
     /// # Errors
     /// [`Unsure`] when the master is away, and what is known from before does not say yes.

@@ -82,7 +82,8 @@ impl Config {
                 "connections",
                 4000,
                 1..=1_000_000,
-                "Connections at once; each takes two sockets, three more for each list while it is asked, and some 20 KiB.",
+                "Connections at once; each takes two sockets, three more for each list while it is asked, and some 20 \
+                 KiB.",
             )),
             per_address: count(section.count(
                 "per_address",

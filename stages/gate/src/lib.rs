@@ -1,11 +1,12 @@
 //! The front line: DNS lists, asked before any mail is looked at.
 //!
 //! A client that is listed is refused with the list's name and text; every other connection is passed through to one of
-//! the accept nodes, behind a PROXY header with what was found out. The lists fail open: one that does not answer counts
-//! as unknown, at once when that goes on. When no accept node can be reached, the client is told to come again.
+//! the accept nodes, behind a PROXY header with what was found out. The lists fail open: one that does not answer
+//! counts as unknown, at once when that goes on. When no accept node can be reached, the client is told to come again.
 //!
 //! An accept stage in the same process is given the client itself, with what the header would say: a connection between
-//! the two would only cost. Outside nobody sees a difference, since every limit and every last word holds as it does there.
+//! the two would only cost. Outside nobody sees a difference, since every limit and every last word holds as it does
+//! there.
 
 pub mod config;
 pub mod decide;

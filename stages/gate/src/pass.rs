@@ -1,5 +1,5 @@
-//! Passing a connection through to an accept node, or handing it over to the one of this process, or refusing it. Nothing
-//! is read of the mail.
+//! Passing a connection through to an accept node, or handing it over to the one of this process, or refusing it.
+//! Nothing is read of the mail.
 
 use std::io;
 use std::net::SocketAddr;
@@ -81,8 +81,8 @@ fn handed(gate: &Gate, client: TcpStream, peer: SocketAddr, facts: GateFacts) ->
     Handed { client, address, facts, idle: gate.config.idle }
 }
 
-/// Copies both ways until the node is done. What it says last must reach the client; what the client says to a node that is
-/// gone need not reach anybody.
+/// Copies both ways until the node is done. What it says last must reach the client; what the client says to a node
+/// that is gone need not reach anybody.
 async fn both_ways(client: &mut TcpStream, node: &mut TcpStream, idle: Duration) -> io::Result<()> {
     let (mut from_client, mut to_client) = client.split();
     let (mut from_node, mut to_node) = node.split();

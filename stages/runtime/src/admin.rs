@@ -1,7 +1,7 @@
 //! The admin HTTP server: `/live`, `/ready`, `/metrics`.
 //!
-//! `/live` answers as long as the process runs. `/ready` answers 200 when every part has reported that it is at work, and
-//! 503 with the names of those that are not.
+//! `/live` answers as long as the process runs. `/ready` answers 200 when every part has reported that it is at work,
+//! and 503 with the names of those that are not.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;

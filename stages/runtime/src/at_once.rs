@@ -11,8 +11,8 @@ use tokio::io::{AsyncRead, ReadBuf};
 /// The most that is read at once: a mail of a usual size in one call or two, and little beside a thread's stack.
 pub const MOST: usize = 64 * 1024;
 
-/// Gives what is there already, at most so much, to `take`, and says how much it was; nothing if nothing is there. The room
-/// for it lies on the stack.
+/// Gives what is there already, at most so much, to `take`, and says how much it was; nothing if nothing is there. The
+/// room for it lies on the stack.
 pub fn read_at_once(
     from: &mut (impl AsyncRead + Unpin),
     most: usize,
@@ -28,8 +28,9 @@ pub fn read_at_once(
     Some(read.map(|()| bytes.len()))
 }
 
-/// Waits until there is something to read again. Whoever reads on and on has spent what tokio lets a task do in one go, and is
-/// told that nothing is there; that the socket is readable costs nothing. Between the two it would go round for ever.
+/// Waits until there is something to read again. Whoever reads on and on has spent what tokio lets a task do in one go,
+/// and is told that nothing is there; that the socket is readable costs nothing. Between the two it would go round for
+/// ever.
 ///
 /// # Errors
 /// Those of `readable`.

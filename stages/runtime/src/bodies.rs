@@ -1,8 +1,8 @@
 //! Bodies travel once: accept puts each into the stream of bodies, and who needs it fetches it by its mail's id.
 //!
-//! Every process keeps those it has seen in a cache with a bound in bytes, so in `run all` no body is fetched twice. The
-//! digest is checked after every fetch. A body that is absent or wrong is *try again*: a replica may lag, and at last the
-//! journal puts it there anew.
+//! Every process keeps those it has seen in a cache with a bound in bytes, so in `run all` no body is fetched twice.
+//! The digest is checked after every fetch. A body that is absent or wrong is *try again*: a replica may lag, and at
+//! last the journal puts it there anew.
 
 use std::sync::Arc;
 
@@ -69,7 +69,8 @@ impl Room {
         Self { bytes: size.0, free: Arc::new(Semaphore::new(free)) }
     }
 
-    /// Waits for room for a body; giving it back is dropping it. A body that is larger than all the room takes all of it.
+    /// Waits for room for a body; giving it back is dropping it. A body that is larger than all the room takes all of
+    /// it.
     pub(crate) async fn take(&self, wanted: &BodyRef) -> Option<OwnedSemaphorePermit> {
         let bytes = u32::try_from(wanted.size.min(self.bytes)).unwrap_or(u32::MAX);
         // It is never closed.

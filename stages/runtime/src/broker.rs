@@ -2,8 +2,8 @@
 //!
 //! It outlives restarts of the broker. While the broker is away, publishing fails at once instead of piling up in
 //! memory; whoever publishes has the mail in the journal or in a stream, so nothing is lost by that. Each time the
-//! connection comes back, or lost streams were made anew, the *epoch* rises: streams are verified again, pulls are bound
-//! again, and the journal sends its pending mail round again.
+//! connection comes back, or lost streams were made anew, the *epoch* rises: streams are verified again, pulls are
+//! bound again, and the journal sends its pending mail round again.
 #![allow(clippy::disallowed_methods)]
 
 use std::sync::{Arc, Mutex, PoisonError};
@@ -27,8 +27,8 @@ use crate::{trace, version};
 /// The header by which the broker knows a duplicate.
 const MESSAGE_ID: &str = "Nats-Msg-Id";
 
-/// How long something without confirmation may wait to be sent. While a broker is away that nobody has noticed yet, senders
-/// wait for this: mail is taken all the same.
+/// How long something without confirmation may wait to be sent. While a broker is away that nobody has noticed yet,
+/// senders wait for this: mail is taken all the same.
 const NOTICE: Duration = Duration::from_secs(1);
 
 /// How long the broker may take to say whether it has streams at all.
@@ -252,8 +252,8 @@ impl Broker {
         }
     }
 
-    /// The same for many. They are waited for once, and the first that is not taken is the last that is tried: a broker that
-    /// is silent would take as long for each.
+    /// The same for many. They are waited for once, and the first that is not taken is the last that is tried: a broker
+    /// that is silent would take as long for each.
     ///
     /// # Errors
     /// When they were not all sent.
@@ -344,7 +344,8 @@ impl Broker {
 
     /// What is wrong with the broker, if it is connected.
     pub fn trouble(&self) -> Option<Trouble> {
-        // A publish fails after one such time. Only when nothing is confirmed for as long again is it not mere slowness.
+        // A publish fails after one such time. Only when nothing is confirmed for as long again is it not mere
+        // slowness.
         let patience = self.config.publish_timeout * 2;
         self.signs.health(|health| health.trouble(Instant::now(), patience))
     }
@@ -426,8 +427,8 @@ mod tests {
         assert!(error.starts_with(&want), "{error}");
     }
 
-    /// Each of them was waited for by itself: an import of 3,600 accounts, announced to a broker that had fallen silent, took
-    /// an hour.
+    /// Each of them was waited for by itself: an import of 3,600 accounts, announced to a broker that had fallen
+    /// silent, took an hour.
     #[tokio::test]
     async fn a_silent_broker_is_waited_for_once() {
         let (config, silent) = stand_in("2.12.0").await;

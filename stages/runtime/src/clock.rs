@@ -12,9 +12,9 @@ pub fn now() -> Millis {
     Millis(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
 }
 
-/// The time by which something is old enough to be given up or forgotten: the wall clock's, but never further ahead than this
-/// process has lived. A clock that jumps ahead, if only for a moment, would else have all that waits given up at once. What is
-/// later than it should be for that costs nothing.
+/// The time by which something is old enough to be given up or forgotten: the wall clock's, but never further ahead
+/// than this process has lived. A clock that jumps ahead, if only for a moment, would else have all that waits given up
+/// at once. What is later than it should be for that costs nothing.
 pub fn patient() -> Millis {
     static BEGAN: LazyLock<(Millis, Instant)> = LazyLock::new(|| (now(), Instant::now()));
     let (began, at) = *BEGAN;

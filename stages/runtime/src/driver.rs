@@ -1,8 +1,8 @@
 //! Drives a protocol session over a socket: reads, writes, TLS, time limits, shutdown.
 //!
-//! The session says what is next; the backend answers its questions. A peer that sends nothing, or takes nothing, for too
-//! long is told so in the protocol's words and dropped. At shutdown a connection that waits for its peer says farewell;
-//! one that is working for it finishes that first.
+//! The session says what is next; the backend answers its questions. A peer that sends nothing, or takes nothing, for
+//! too long is told so in the protocol's words and dropped. At shutdown a connection that waits for its peer says
+//! farewell; one that is working for it finishes that first.
 
 mod line;
 
@@ -28,8 +28,8 @@ use crate::tasks::Tasks;
 /// Bytes read at once, if no content is waited for. An idle connection has no room set aside for them.
 const READ: usize = 16 * 1024;
 
-/// Output is written when this much has gathered, even if the session has more; and bytes at once, so that a slow peer's
-/// progress through a large mail is seen.
+/// Output is written when this much has gathered, even if the session has more; and bytes at once, so that a slow
+/// peer's progress through a large mail is seen.
 const WRITE: usize = 64 * 1024;
 
 /// How long a peer that never pauses is heard after the shutdown has begun. What it had sent by then is long read.
@@ -40,7 +40,8 @@ pub trait Backend<S: Session>: Send {
     /// The answer to one question.
     fn answer(&mut self, question: S::Question) -> impl Future<Output = S::Answer> + Send;
 
-    /// Resolves when there may be something new for the session to ask about. Waited for as long as the session wants it.
+    /// Resolves when there may be something new for the session to ask about. Waited for as long as the session wants
+    /// it.
     fn news(&mut self) -> impl Future<Output = ()> + Send {
         std::future::pending()
     }
@@ -607,8 +608,8 @@ mod tests {
         assert_eq!(talk(terms(5_000), b"ab", |terms| terms.tasks.stop()).await, "XABdown");
     }
 
-    /// How a connection ends whose peer sends and sends; nothing, if it does not end. The peer has threads of its own, so
-    /// that there is always something to be read.
+    /// How a connection ends whose peer sends and sends; nothing, if it does not end. The peer has threads of its own,
+    /// so that there is always something to be read.
     async fn flooded(terms: Terms, then: impl FnOnce(&Terms)) -> Option<io::Result<()>> {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let mut says = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();

@@ -1,7 +1,7 @@
 //! From the gate into an accept stage of the same process, without a connection between them.
 //!
-//! What the PROXY header would say goes along, and what would hold for the connection holds: the listener's places and its
-//! busy line. The client's place at the gate stays taken until all is said, since the gate waits for that.
+//! What the PROXY header would say goes along, and what would hold for the connection holds: the listener's places and
+//! its busy line. The client's place at the gate stays taken until all is said, since the gate waits for that.
 
 use std::net::SocketAddr;
 use std::sync::Arc;

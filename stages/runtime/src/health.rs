@@ -107,8 +107,8 @@ impl Health {
         self.is_suspect = is_silent;
     }
 
-    /// A stream that has not confirmed what was published last. It may be shut: for whoever knows that its disk was full, that
-    /// is enough.
+    /// A stream that has not confirmed what was published last. It may be shut: for whoever knows that its disk was
+    /// full, that is enough.
     pub(crate) fn suspect(&self) -> Option<Trouble> {
         let silent = self.streams.iter().find(|(_, stream)| stream.silent.is_some());
         silent.map(|(name, _)| Trouble::Shut(name.clone()))

@@ -1,9 +1,9 @@
 //! A message in hand: the room that it takes, and what is said of it to the server.
 //!
-//! The server knows a message by its number alone. When it has lost the end of its stream, another message has that number,
-//! and would be taken for done. So once the connection or streams were lost, it is looked first whether the number still
-//! means the message that is in hand: the same number and the same nanosecond of its publishing. In doubt nothing is said,
-//! and the message comes back: it fails towards doing work twice.
+//! The server knows a message by its number alone. When it has lost the end of its stream, another message has that
+//! number, and would be taken for done. So once the connection or streams were lost, it is looked first whether the
+//! number still means the message that is in hand: the same number and the same nanosecond of its publishing. In doubt
+//! nothing is said, and the message comes back: it fails towards doing work twice.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;

@@ -1,7 +1,8 @@
 //! Accepts connections: bounded in number, for everybody together and for each address, and drained at shutdown.
 //!
-//! A connection over a limit is closed after one line of the protocol's own, so that the peer knows to come back. An error
-//! of the accepting itself (no file descriptors left) waits a moment and goes on: a listener never ends by itself.
+//! A connection over a limit is closed after one line of the protocol's own, so that the peer knows to come back. An
+//! error of the accepting itself (no file descriptors left) waits a moment and goes on: a listener never ends by
+//! itself.
 
 use std::collections::HashMap;
 use std::future::Future;

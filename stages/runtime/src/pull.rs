@@ -1,8 +1,8 @@
 //! Pulls messages off a consumer: as many as there is room for, whatever happens to the broker.
 //!
-//! Room first, message second. Errors are looked at one by one: most are not the end. The consumer is bound anew when the
-//! connection or lost streams came back, when the server says that it is gone, and by the watchdog: when it has messages
-//! pending and none arrives for a while. A stream that is found missing then is made anew by `streams`.
+//! Room first, message second. Errors are looked at one by one: most are not the end. The consumer is bound anew when
+//! the connection or lost streams came back, when the server says that it is gone, and by the watchdog: when it has
+//! messages pending and none arrives for a while. A stream that is found missing then is made anew by `streams`.
 #![allow(clippy::disallowed_methods)]
 
 use std::sync::Arc;
@@ -165,7 +165,8 @@ impl Pull {
         let stream = self.broker.jetstream().get_stream_no_info(&self.settings.stream).await?;
         let consumer = stream.create_consumer(wanted).await.inspect_err(|error| {
             // Perhaps nobody publishes to it, who would find that out.
-            if matches!(error.kind(), ConsumerErrorKind::JetStream(why) if why.error_code() == ErrorCode::STREAM_NOT_FOUND)
+            if let ConsumerErrorKind::JetStream(why) = error.kind()
+                && why.error_code() == ErrorCode::STREAM_NOT_FOUND
             {
                 self.broker.miss_stream();
             }
@@ -303,8 +304,9 @@ impl Pull {
     }
 }
 
-/// Whether a consumer is ahead of its stream, seen twice with a pause in between. The two are asked one after the other,
-/// perhaps of two servers: once may be the one's being late, and whoever believed it would throw away what is confirmed.
+/// Whether a consumer is ahead of its stream, seen twice with a pause in between. The two are asked one after the
+/// other, perhaps of two servers: once may be the one's being late, and whoever believed it would throw away what is
+/// confirmed.
 async fn twice(
     first: impl Future<Output = anyhow::Result<bool>>,
     pause: impl Future<Output = ()>,
@@ -339,9 +341,9 @@ fn is_ahead(floor: u64, delivered: u64, last: u64) -> bool {
     floor.max(delivered) > last
 }
 
-/// What is wrong with a consumer that was asked and has sent nothing for a while. Messages that wait to be delivered again
-/// are not among the pending ones, so a lost request is told by the requests that the server knows, of this process or of
-/// another; and when it must have been over and was not heard of.
+/// What is wrong with a consumer that was asked and has sent nothing for a while. Messages that wait to be delivered
+/// again are not among the pending ones, so a lost request is told by the requests that the server knows, of this
+/// process or of another; and when it must have been over and was not heard of.
 fn what_is_wrong(pending: u64, requests: usize, is_over: bool) -> Option<Wrong> {
     match (pending, requests, is_over) {
         (_, 0, _) | (_, _, true) => Some(Wrong::RequestLost),

@@ -142,11 +142,11 @@ pub fn settle(answer: Answer, attempt: Attempt, patience: &Patience) -> Plan {
     }
 }
 
-/// Whether a message is not to be handed to its stage any more. A stage that answers is told at `give_up_after` to give up;
-/// a message that is still there when every wait after that is over has been taking the whole process with it (a stack
-/// that overflows, memory that runs out), of which nothing in the process can keep count. The deliveries cannot tell it
-/// from mail that waits for a scanner, nor from the innocent mails that were in hand beside it: only time can. A first
-/// delivery is no such thing, however late: the stage was away; nor are a few, which may have been handed back.
+/// Whether a message is not to be handed to its stage any more. A stage that answers is told at `give_up_after` to give
+/// up; a message that is still there when every wait after that is over has been taking the whole process with it (a
+/// stack that overflows, memory that runs out), of which nothing in the process can keep count. The deliveries cannot
+/// tell it from mail that waits for a scanner, nor from the innocent mails that were in hand beside it: only time can.
+/// A first delivery is no such thing, however late: the stage was away; nor are a few, which may have been handed back.
 pub fn is_overdue(attempt: Attempt, patience: &Patience) -> bool {
     attempt.delivered > patience.crashes
         && attempt.age >= patience.give_up_after.saturating_add(patience.backoff_most * 2)
@@ -164,8 +164,8 @@ fn settle_part(Partly { ended, onward, waits }: Partly, attempt: Attempt, patien
     plan
 }
 
-/// The wait before delivery number `delivered + 1`: doubling, without the randomness that many senders would need, since
-/// messages that fail together are spread by their own handling.
+/// The wait before delivery number `delivered + 1`: doubling, without the randomness that many senders would need,
+/// since messages that fail together are spread by their own handling.
 pub fn backoff(delivered: u64, patience: &Patience) -> Duration {
     let doublings = u32::try_from(delivered.saturating_sub(1)).unwrap_or(u32::MAX).min(30);
     patience.backoff_first.saturating_mul(1 << doublings).min(patience.backoff_most)

@@ -1,7 +1,7 @@
 //! How often mails have made a stage panic or hang, as far as this process knows.
 //!
-//! A restart forgets it, and so does the bound: such a mail has its chances again, and at last it is given up by age. It
-//! errs that way, since a mail that is buried for no fault of its own needs a person.
+//! A restart forgets it, and so does the bound: such a mail has its chances again, and at last it is given up by age.
+//! It errs that way, since a mail that is buried for no fault of its own needs a person.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
@@ -17,8 +17,8 @@ const SUSPECTS: usize = 1024;
 pub(crate) struct Suspects(Mutex<HashMap<MailId, u64>>);
 
 impl Suspects {
-    /// How often the mail has panicked or hung, now that its stage has given this answer; `most` is when it is buried. Nothing is remembered of one that
-    /// its stage is done with.
+    /// How often the mail has panicked or hung, now that its stage has given this answer; `most` is when it is buried.
+    /// Nothing is remembered of one that its stage is done with.
     pub(crate) fn after(&self, mail: MailId, answer: &Answer, most: u64) -> u64 {
         let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         match answer {

@@ -1,9 +1,10 @@
-//! Takes what was confirmed out of a work stream where the broker has left it. A broker that has met a full disk may have
-//! noted a confirmation and not have deleted the message: it would lie there for ever, and look like mail that waits.
+//! Takes what was confirmed out of a work stream where the broker has left it. A broker that has met a full disk may
+//! have noted a confirmation and not have deleted the message: it would lie there for ever, and look like mail that
+//! waits.
 //!
 //! Mail that was taken out and not confirmed would come back late, with the journal's next round. So nothing is taken
-//! out on a guess; and when it cannot be proved afterwards that the right messages were taken, everything goes round again
-//! at once. It fails that way: twice rather than late.
+//! out on a guess; and when it cannot be proved afterwards that the right messages were taken, everything goes round
+//! again at once. It fails that way: twice rather than late.
 //!
 //! It runs beside the pull, which must go on pulling and hear the shutdown while a broker says nothing.
 
@@ -181,11 +182,11 @@ fn is_unbroken(before: &Seen, after: &Seen) -> bool {
 
 /// With nothing to deliver and nothing in hand, all that was delivered is answered.
 ///
-/// A consumer that is never found idle has the floor alone, below which nothing is said to be in hand; a server has been
-/// seen to have it above a message that was given back. So it is used once after each bind, and what it takes out goes
-/// round again. That bounds what is left over: only a full disk leaves anything, and a stream takes nothing more after that
-/// until the server is started again and every consumer is bound anew. What the floor was at the bind is swept at the
-/// next occasion, when a confirmation that was only on its way then has long arrived.
+/// A consumer that is never found idle has the floor alone, below which nothing is said to be in hand; a server has
+/// been seen to have it above a message that was given back. So it is used once after each bind, and what it takes out
+/// goes round again. That bounds what is left over: only a full disk leaves anything, and a stream takes nothing more
+/// after that until the server is started again and every consumer is bound anew. What the floor was at the bind is
+/// swept at the next occasion, when a confirmation that was only on its way then has long arrived.
 fn what_to_take(now: &Seen, bound: Option<&Seen>, occasion: Occasion) -> Take {
     if now.pending == 0 && now.in_hand == 0 {
         return if now.delivered > 0 { Take::Answered(now.delivered) } else { Take::Nothing };

@@ -48,7 +48,8 @@ mod tests {
         }
     }
 
-    /// Two stores hand copies for full mailboxes on to one quarantine: the broker took the second for the first once more.
+    /// Two stores hand copies for full mailboxes on to one quarantine: the broker took the second for the first once
+    /// more.
     #[test]
     fn copies_for_others_have_other_names() {
         let all = [

@@ -1,7 +1,7 @@
 //! Background work with a name, and the one shutdown that all of it hears.
 //!
-//! Everything that runs beside a request is started here. Shutdown has two steps: *stopping* (take on nothing new, finish
-//! what was begun) and, when the grace period is over, the end of the process. A task that panics is reported; a
+//! Everything that runs beside a request is started here. Shutdown has two steps: *stopping* (take on nothing new,
+//! finish what was begun) and, when the grace period is over, the end of the process. A task that panics is reported; a
 //! vital one takes the process with it, since half a program serves nobody.
 #![allow(clippy::disallowed_methods)]
 
@@ -72,7 +72,8 @@ impl Tasks {
     }
 }
 
-/// Resolves at SIGTERM or SIGINT. The process listens for them from the call on: what comes before the first poll counts.
+/// Resolves at SIGTERM or SIGINT. The process listens for them from the call on: what comes before the first poll
+/// counts.
 ///
 /// # Errors
 /// When the process may not listen for signals.

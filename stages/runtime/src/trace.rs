@@ -1,8 +1,8 @@
 //! The trace context of a mail on its way, in the header `traceparent` (<https://www.w3.org/TR/trace-context/>).
 //!
-//! The trace is the mail: both ids have 16 bytes, and they are the same. The parent is the hop that published the message.
-//! So a mail can be followed through programs that are not ours, too. What cannot be read is passed over: nothing depends
-//! on it.
+//! The trace is the mail: both ids have 16 bytes, and they are the same. The parent is the hop that published the
+//! message. So a mail can be followed through programs that are not ours, too. What cannot be read is passed over:
+//! nothing depends on it.
 
 use proto::MailId;
 

@@ -1,5 +1,5 @@
-//! Which nats-server can be used. An older one knows less of streams than is asked of it, and would fail later and elsewhere:
-//! so it is refused at the start.
+//! Which nats-server can be used. An older one knows less of streams than is asked of it, and would fail later and
+//! elsewhere: so it is refused at the start.
 
 use anyhow::bail;
 

@@ -1,8 +1,8 @@
 //! The worker loop: takes mail off a consumer, hands it to its stage, and carries out what `settle` says.
 //!
 //! A message is confirmed only after everything that follows from it is safe. When a step fails, the message is given
-//! back, so that it is tried again soon; when even that is lost, the server delivers it again by itself. A panic costs one
-//! message's attempt, not the process.
+//! back, so that it is tried again soon; when even that is lost, the server delivers it again by itself. A panic costs
+//! one message's attempt, not the process.
 
 use std::panic::AssertUnwindSafe;
 use std::pin::pin;
@@ -176,8 +176,8 @@ impl<S: Stage> Worker<S> {
             }
             Err(error) => (None, Answer::Unreadable(error)),
         };
-        // What follows is the broker's work and accept's, and may take long while they are away: others have their turn.
-        // How many are in hand is bounded by the pull's room.
+        // What follows is the broker's work and accept's, and may take long while they are away: others have their
+        // turn. How many are in hand is bounded by the pull's room.
         drop(turn);
         if let Some(envelope) = &envelope {
             answer = self.unless_over(envelope, answer).await;
@@ -211,8 +211,8 @@ impl<S: Stage> Worker<S> {
         }
     }
 
-    /// A mail that went round twice leaves a copy behind when it ends, whose body is gone. Only accept knows that of one
-    /// whose body is late, or of a copy that comes too late.
+    /// A mail that went round twice leaves a copy behind when it ends, whose body is gone. Only accept knows that of
+    /// one whose body is late, or of a copy that comes too late.
     async fn unless_over(&self, mail: &Envelope, answer: Answer) -> Answer {
         if !matches!(answer, Answer::Fault(Fault::Missed(_)) | Answer::Overdue) {
             return answer;

@@ -81,7 +81,8 @@ impl Config {
                 "largest",
                 "25MiB",
                 "1MiB"..="4GiB",
-                "Larger mail, with the header lines that we add, is not given to clamd. Not above clamd's StreamMaxLength, which is 25 MiB if not set.",
+                "Larger mail, with the header lines that we add, is not given to clamd. Not above clamd's \
+                 StreamMaxLength, which is 25 MiB if not set.",
             ),
             too_large: if too_large == "pass" { TooLarge::Pass } else { TooLarge::Hold },
         };
@@ -110,13 +111,18 @@ fn room(section: &mut Section, is_usual: bool, clamd: &Clamd, var: &std::path::P
     if !is_usual && !is_away && !section.has("temporary") {
         section.wrong(
             "temporary",
-            format_args!("must name the folder in which this clamd unpacks mail (its TemporaryDirectory, /tmp if not set), or be `{ELSEWHERE}` if this process cannot look there"),
+            format_args!(
+                "must name the folder in which this clamd unpacks mail (its TemporaryDirectory, /tmp if not set), or \
+                 be `{ELSEWHERE}` if this process cannot look there"
+            ),
         );
     }
     let folder = section.text(
         "temporary",
         if is_usual { &usual } else { ELSEWHERE },
-        "The folder in which clamd unpacks mail: its TemporaryDirectory, for which a tmpfs of its own is best. A clamd without room there leaves parts out and calls the rest clean, so mail waits then. To be named with `clamd`; `elsewhere` if clamd is on another machine, where nobody looks after its room.",
+        "The folder in which clamd unpacks mail: its TemporaryDirectory, for which a tmpfs of its own is best. A clamd \
+         without room there leaves parts out and calls the rest clean, so mail waits then. To be named with `clamd`; \
+         `elsewhere` if clamd is on another machine, where nobody looks after its room.",
     );
     Room {
         folder: (folder != ELSEWHERE).then(|| folder.into()),
@@ -124,7 +130,8 @@ fn room(section: &mut Section, is_usual: bool, clamd: &Clamd, var: &std::path::P
             "temporary_free",
             "512MiB",
             "1MiB"..="1TiB",
-            "So much must be free there before and after a scan, or the mail waits. The default is what clamd takes at most with the settings of ops/clamd.conf: MaxThreads times the sum of MaxScanSize and StreamMaxLength.",
+            "So much must be free there before and after a scan, or the mail waits. The default is what clamd takes at \
+             most with the settings of ops/clamd.conf: MaxThreads times the sum of MaxScanSize and StreamMaxLength.",
         ),
     }
 }

@@ -1,6 +1,6 @@
-//! Who really sent this mail: SPF, DKIM, DMARC and ARC, by mail-auth. It fails open: what DNS does not answer within the
-//! deadline is a temporary error, and temporary errors weigh nothing. While our own name server is silent everything is one,
-//! at once.
+//! Who really sent this mail: SPF, DKIM, DMARC and ARC, by mail-auth. It fails open: what DNS does not answer within
+//! the deadline is a temporary error, and temporary errors weigh nothing. While our own name server is silent
+//! everything is one, at once.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -23,12 +23,12 @@ use tokio::time::{Instant, timeout_at};
 /// section 8.4); real mail has one to three.
 const SIGNATURES: usize = 8;
 
-/// Questions about one mail that wait for DNS at the same time: each signature's, those of SPF, the reverse name, ARC and
-/// DMARC, and whether the name server is there.
+/// Questions about one mail that wait for DNS at the same time: each signature's, those of SPF, the reverse name, ARC
+/// and DMARC, and whether the name server is there.
 pub const QUESTIONS: usize = SIGNATURES + 5;
 
-/// Bytes of the field that tells the results. The sender chooses the names in it; what is longer than this has no reader,
-/// and tells of SPF alone.
+/// Bytes of the field that tells the results. The sender chooses the names in it; what is longer than this has no
+/// reader, and tells of SPF alone.
 const FIELD: usize = 16 * 1024;
 
 /// One method's result (RFC 8601 section 2.7), as far as rules tell them apart.
@@ -287,8 +287,8 @@ fn dkim_word(result: &DkimResult) -> Word {
     }
 }
 
-/// Where an aligned half of it could not be asked the library says so: nobody is refused for a name server that is down, and
-/// nobody is spared for one that has nothing to do with the author's domain.
+/// Where an aligned half of it could not be asked the library says so: nobody is refused for a name server that is
+/// down, and nobody is spared for one that has nothing to do with the author's domain.
 fn dmarc_word(result: &DmarcResult) -> Word {
     match result {
         DmarcResult::Pass => Word::Pass,

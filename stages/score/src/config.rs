@@ -79,7 +79,8 @@ impl Config {
                     "deadline",
                     "4s",
                     "10ms"..="1min",
-                    "All DNS look-ups for a mail have to be answered within that; what is not counts as unknown. Below accept's verdict_wait.",
+                    "All DNS look-ups for a mail have to be answered within that; what is not counts as unknown. Below \
+                     accept's verdict_wait.",
                 )
                 .0,
             silence: breaker::Settings::read(&mut section),

@@ -10,7 +10,8 @@ use crate::authenticate::Authentication;
 use crate::fields::{fields, strays};
 use crate::html::{self, Page};
 
-/// Text and HTML of a mail are looked at up to so many bytes each, and of each part; what spam says, it says at the top.
+/// Text and HTML of a mail are looked at up to so many bytes each, and of each part; what spam says, it says at the
+/// top.
 const LOOK: usize = 256 * 1024;
 
 /// Everything that is known of a mail.

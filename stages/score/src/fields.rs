@@ -38,8 +38,8 @@ fn field((offset, raw): (usize, &[u8])) -> Option<Field<'_>> {
     is_name.then(|| Field { offset, raw, name, value: &raw[colon + 1..] })
 }
 
-/// The fields up to the first empty line (RFC 5322 section 2.2). Lines that are no fields are stepped over, as readers of
-/// mail do.
+/// The fields up to the first empty line (RFC 5322 section 2.2). Lines that are no fields are stepped over, as readers
+/// of mail do.
 pub fn fields(mail: &[u8]) -> impl Iterator<Item = Field<'_>> {
     lines(mail).filter_map(field)
 }

@@ -1,7 +1,8 @@
 //! Spam scoring: authentication, rules, and a score with its reasons.
 //!
 //! Mail goes on, into Junk, or is refused, by the sum of its symbols' points. It fails open: what DNS does not answer
-//! weighs nothing, a name server that is silent is left alone for a while, and a mail that cannot be parsed is scored for that.
+//! weighs nothing, a name server that is silent is left alone for a while, and a mail that cannot be parsed is scored
+//! for that.
 
 mod authenticate;
 pub mod config;

@@ -186,7 +186,8 @@ async fn silent_dns_costs_time_only() {
     let head = [("client", "192.0.2.1"), ("helo", "mx.sender.example"), ("from", "a@sender.example"), ("to", "b@c")];
     let forged = "Authentication-Results: mx.example.org; dkim=pass\r\n";
     let mail = format!(
-        "{forged}From: a@sender.example\r\nTo: b@c\r\nSubject: x\r\nDate: Tue, 24 Nov 2026 12:00:00 +0000\r\nMessage-ID: <1@a>\r\n\r\nHi\r\n"
+        "{forged}From: a@sender.example\r\nTo: b@c\r\nSubject: x\r\nDate: Tue, 24 Nov 2026 12:00:00 +0000\r\n\
+         Message-ID: <1@a>\r\n\r\nHi\r\n"
     );
     let verdict = verdict(score.score(&envelope(&head), &Bytes::from(mail)).await);
     assert_eq!(verdict.disposition, Disposition::Pass);
@@ -319,7 +320,8 @@ async fn a_thousand_signatures_cost_a_few_questions() {
     let head = [("client", "192.0.2.1"), ("helo", "mx.sender.example"), ("from", "a@sender.example"), ("to", "b@c")];
     let signature = |number: usize| {
         format!(
-            "DKIM-Signature: v=1; a=rsa-sha256; c=relaxed/relaxed; d=d{number}.example; s=s; h=from; bh=47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=; b=AAAA\r\n"
+            "DKIM-Signature: v=1; a=rsa-sha256; c=relaxed/relaxed; d=d{number}.example; s=s; h=from; \
+             bh=47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=; b=AAAA\r\n"
         )
     };
     let signatures: String = (0..1000).map(signature).collect();

@@ -1,5 +1,5 @@
-//! Deliveries into one node: bodies of 8 KB that do not compress, 20,000 accounts, everything synced, as many deliveries
-//! at once as the ingest has workers. `cargo bench -p store`.
+//! Deliveries into one node: bodies of 8 KB that do not compress, 20,000 accounts, everything synced, as many
+//! deliveries at once as the ingest has workers. `cargo bench -p store`.
 #![allow(clippy::unwrap_used, missing_docs)]
 
 use std::cell::RefCell;

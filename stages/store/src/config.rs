@@ -105,7 +105,8 @@ impl Config {
                     "delivered_for",
                     "30days",
                     "7days"..="365days",
-                    "For so long after its delivery a delivered id is remembered. Longer than a mail goes round; what is sent round later is sent only to those who do not have it.",
+                    "For so long after its delivery a delivered id is remembered. Longer than a mail goes round; what \
+                     is sent round later is sent only to those who do not have it.",
                 )
                 .0,
             listen: Listen::read(&mut section),
@@ -125,12 +126,7 @@ impl Config {
                 .span("idle", "30min", "1min"..="1day", "How long a reader may say nothing: RFC 3501 section 5.4.")
                 .0,
             texts: texts(&mut section),
-            views: section.size(
-                "views",
-                "64MiB",
-                "1MiB"..="64GiB",
-                "Room for the mailboxes that are kept in memory for their readers: some 60 bytes for each message, so the default holds a million. What is not kept is read from the disk.",
-            ),
+            views: views(&mut section),
             indexing: indexing(&mut section),
             logins: Logins::read(&mut section),
             message: 25 << 20,
@@ -140,16 +136,28 @@ impl Config {
     }
 }
 
+fn views(section: &mut Section) -> ByteSize {
+    section.size(
+        "views",
+        "64MiB",
+        "1MiB"..="64GiB",
+        "Room for the mailboxes that are kept in memory for their readers: some 60 bytes for each message, so the \
+         default holds a million. What is not kept is read from the disk.",
+    )
+}
+
 fn pack(section: &mut Section) -> ByteSize {
     section.size("pack", "256MiB", "1MiB"..="64GiB", "A pack file of this size is sealed and never changes afterwards.")
 }
 
 fn texts(section: &mut Section) -> ByteSize {
     section.size(
-                "texts",
-                "256MiB",
-                "1MiB"..="64GiB",
-                "Room for the texts that readers are being sent; an account has a quarter at most, so that one cannot keep the others waiting. Beside it there is as much for the messages that readers append, half as much for texts of at most 1 MiB, which large ones so never keep waiting, and as much for what SORT and THREAD put in order.",
+        "texts",
+        "256MiB",
+        "1MiB"..="64GiB",
+        "Room for the texts that readers are being sent; an account has a quarter at most, so that one cannot keep the \
+         others waiting. Beside it there is as much for the messages that readers append, half as much for texts of at \
+         most 1 MiB, which large ones so never keep waiting, and as much for what SORT and THREAD put in order.",
     )
 }
 
@@ -158,7 +166,9 @@ fn indexing(section: &mut Section) -> Indexing {
         is_on: section.switch(
             "search_index",
             "true",
-            "Whether texts are indexed, behind the delivery, so that searching through them reads only mail that may match. It takes half a KiB for a mail of 4 KB; without it a search reads all mail of the mailbox, some 40,000 of 4 KB a second.",
+            "Whether texts are indexed, behind the delivery, so that searching through them reads only mail that may \
+             match. It takes half a KiB for a mail of 4 KB; without it a search reads all mail of the mailbox, some \
+             40,000 of 4 KB a second.",
         ),
         most: usize::try_from(
             section
@@ -166,7 +176,8 @@ fn indexing(section: &mut Section) -> Indexing {
                     "search_index_text",
                     "1MiB",
                     "64KiB"..="64MiB",
-                    "A mail with more text than this is not indexed but always read: so large a text has nearly all that anybody looks for. Attachments are not text.",
+                    "A mail with more text than this is not indexed but always read: so large a text has nearly all \
+                     that anybody looks for. Attachments are not text.",
                 )
                 .0,
         )
@@ -179,7 +190,8 @@ fn rewrite_below(section: &mut Section) -> u64 {
         "rewrite_below",
         30,
         0..=90,
-        "A sealed pack of which less than this percentage is alive is rewritten, so that the space of expunged mail comes back. A higher one gives back more and writes more; 0 turns it off.",
+        "A sealed pack of which less than this percentage is alive is rewritten, so that the space of expunged mail \
+         comes back. A higher one gives back more and writes more; 0 turns it off.",
     )
 }
 
@@ -187,14 +199,20 @@ impl Logins {
     fn read(section: &mut Section) -> Self {
         Self {
             within: section
-                .span("login", "1min", "1s"..="30min", "How long a reader may take to log in, TLS included. People have typed their password before.")
+                .span(
+                    "login",
+                    "1min",
+                    "1s"..="30min",
+                    "How long a reader may take to log in, TLS included. People have typed their password before.",
+                )
                 .0,
             delay: section
                 .span(
                     "login_delay",
                     "30s",
                     "0s"..="5min",
-                    "After three failures each login from that network (an IPv4 address, an IPv6 /64) waits: 1 s, then twice as long, up to this.",
+                    "After three failures each login from that network (an IPv4 address, an IPv6 /64) waits: 1 s, then \
+                     twice as long, up to this.",
                 )
                 .0,
             delayed: usize::try_from(section.count(
@@ -208,7 +226,8 @@ impl Logins {
                 "per_account",
                 100,
                 1..=1_000_000,
-                "Sessions of one account at once, of IMAP and POP3 together. A program has some five, and a person some devices.",
+                "Sessions of one account at once, of IMAP and POP3 together. A program has some five, and a person \
+                 some devices.",
             ))
             .unwrap_or(usize::MAX),
         }

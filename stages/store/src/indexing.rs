@@ -1,8 +1,8 @@
 //! Fills the text indexes of the shards, behind the delivery: it reads bodies that were stored, in small portions, and
 //! rests longer than it works. What it has not come to yet is searched by reading; nothing waits for it.
 //!
-//! Behind the newest body of each shard it goes round once more, slowly: filters of bodies that are gone go, and bodies that
-//! were passed over get theirs.
+//! Behind the newest body of each shard it goes round once more, slowly: filters of bodies that are gone go, and bodies
+//! that were passed over get theirs.
 
 use std::time::{Duration, Instant};
 

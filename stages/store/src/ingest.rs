@@ -1,7 +1,7 @@
 //! The stage of a store node: puts each copy into its mailboxes, and says that the mail has ended there.
 //!
-//! A repeated copy creates nothing and ends the same way. A mailbox that is full, or was removed, is not a reason to lose a
-//! mail: it goes to the quarantine with that reason. When the disk fails, the copy waits.
+//! A repeated copy creates nothing and ends the same way. A mailbox that is full, or was removed, is not a reason to
+//! lose a mail: it goes to the quarantine with that reason. When the disk fails, the copy waits.
 
 use bytes::{Bytes, BytesMut};
 use directory::Directory;
@@ -41,8 +41,8 @@ impl Ingest {
         Ok(Placed::Here(end(target, kind)))
     }
 
-    /// The account may have been removed while the copy waited: what was stored for it then, nobody could read. The directory
-    /// said that it is there when the copy was made, so when it cannot say now, that holds.
+    /// The account may have been removed while the copy waited: what was stored for it then, nobody could read. The
+    /// directory said that it is there when the copy was made, so when it cannot say now, that holds.
     ///
     /// The quarantine has no limit, whatever its account says: it is where mail goes for which there is no other place.
     async fn admission(&self, target: &Target) -> Admission {
@@ -55,9 +55,9 @@ impl Ingest {
         }
     }
 
-    /// A copy that its mailbox does not take goes into the quarantine, wherever that lives. It is held for this mailbox,
-    /// and not for all that its recipient's address stands for. The shard has decided so and says the same each time: see
-    /// `delivered.rs`.
+    /// A copy that its mailbox does not take goes into the quarantine, wherever that lives. It is held for this
+    /// mailbox, and not for all that its recipient's address stands for. The shard has decided so and says the same
+    /// each time: see `delivered.rs`.
     async fn turned_away(&self, mail: &Envelope, target: &Target, why: Why, text: &Text) -> Result<Placed, Fault> {
         let quarantine = self.directory.held_account().await?;
         let reason = match why {
@@ -189,8 +189,8 @@ fn delivery(mail: &Envelope, target: &Target, text: &Text, admission: Admission)
     }
 }
 
-/// A reason becomes a header line of ours and a line on a terminal. It may come from a stage of the site's own, and quote
-/// what a sender wrote: it must not go on as a line that we never said.
+/// A reason becomes a header line of ours and a line on a terminal. It may come from a stage of the site's own, and
+/// quote what a sender wrote: it must not go on as a line that we never said.
 fn one_line(reason: &str) -> String {
     let fits = |(at, c): &(usize, char)| at + c.len_utf8() <= REASON;
     reason.char_indices().take_while(fits).map(|(_, c)| if c.is_control() { ' ' } else { c }).collect()
@@ -307,7 +307,8 @@ mod tests {
     fn a_held_copy_says_why_and_for_whom() {
         let mut mail = envelope();
         mail.held = Some("virus".into());
-        let want = "Return-Path: <s@x>\r\nDelivered-To: a@x\r\nX-Chainmail-Held: virus\r\nX-Chainmail-Held-For: Alias@x\r\nReceived: r\r\n";
+        let want = "Return-Path: <s@x>\r\nDelivered-To: a@x\r\nX-Chainmail-Held: virus\r\n\
+                    X-Chainmail-Held-For: Alias@x\r\nReceived: r\r\n";
         check(&mail, Folder::Held, want, "held:0");
         mail.held = Some("odd\r\nX-Chainmail-Scan: clean".into());
         let want = want.replace("virus", "odd  X-Chainmail-Scan: clean");

@@ -1,7 +1,8 @@
 //! The store node: keeps the mail, serves IMAP and POP3.
 //!
-//! Accounts are spread over shards; a shard is a database for everything small and pack files for the bodies. A delivery
-//! is answered when body and rows are synced; a repeated one creates nothing. When the disk fails, deliveries wait.
+//! Accounts are spread over shards; a shard is a database for everything small and pack files for the bodies. A
+//! delivery is answered when body and rows are synced; a repeated one creates nothing. When the disk fails, deliveries
+//! wait.
 
 pub mod config;
 pub mod held;

@@ -186,8 +186,8 @@ impl Logins {
         self.networks.lock().unwrap_or_else(PoisonError::into_inner).get_mut(&network).map(work)
     }
 
-    /// A place among those who wait, and how long; none if all places of the network are taken. Networks without failures
-    /// wait for nothing and are not remembered.
+    /// A place among those who wait, and how long; none if all places of the network are taken. Networks without
+    /// failures wait for nothing and are not remembered.
     fn queue(&self, network: IpAddr) -> Option<(Option<Waiting<'_>>, Duration)> {
         let queued = self.with(network, |found| {
             if found.last.elapsed() > FORGET {

@@ -84,8 +84,9 @@ impl Node {
         self.shard(delivery.account).deliver(delivery).await
     }
 
-    /// Resolves with an error when the writer of a shard has ended, by a defect: without it the mail of its accounts would
-    /// wait in vain, and its readers could change nothing. The process ends; started again, it has all its shards.
+    /// Resolves with an error when the writer of a shard has ended, by a defect: without it the mail of its accounts
+    /// would wait in vain, and its readers could change nothing. The process ends; started again, it has all its
+    /// shards.
     ///
     /// # Errors
     /// When a writer has ended.

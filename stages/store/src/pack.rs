@@ -1,8 +1,9 @@
 //! Pack files: bodies, one behind the other, only ever appended.
 //!
 //! A record is written before the rows that name it are committed, and synced before or, for small batches, kept in the
-//! database until it is (see `redo.rs`). What was written is never cut off: what no row names is dead. A pack that is mostly dead is rewritten: what lives in it is copied to the current one, and its
-//! file goes. A damaged record is an error that names file and offset, and costs that record only.
+//! database until it is (see `redo.rs`). What was written is never cut off: what no row names is dead. A pack that is
+//! mostly dead is rewritten: what lives in it is copied to the current one, and its file goes. A damaged record is an
+//! error that names file and offset, and costs that record only.
 
 mod inflate;
 mod unpacker;

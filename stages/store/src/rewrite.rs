@@ -1,10 +1,10 @@
 //! Space comes back: a sealed pack that is mostly dead is rewritten.
 //!
 //! One pack after the other is looked at, of one shard after the other. What is alive in a mostly dead one is read and
-//! verified here, beside the writer, and handed to it in small loads, which share its syncs with the deliveries; then the
-//! rows of the dead go, and at last the file. What a crash leaves at each step stands in `shard/sweep.rs`. A damaged
-//! record that a message needs is not carried and not removed: its pack stays, and the error names file and offset. It is
-//! said again in each round: it can be mended by a mail of the same text, or by a backup.
+//! verified here, beside the writer, and handed to it in small loads, which share its syncs with the deliveries; then
+//! the rows of the dead go, and at last the file. What a crash leaves at each step stands in `shard/sweep.rs`. A
+//! damaged record that a message needs is not carried and not removed: its pack stays, and the error names file and
+//! offset. It is said again in each round: it can be mended by a mail of the same text, or by a backup.
 
 use std::time::{Duration, Instant};
 

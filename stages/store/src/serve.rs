@@ -24,8 +24,8 @@ use crate::{rewrite, syncs};
 
 /// How long a client may take none of what we write.
 const STALLED: Duration = Duration::from_secs(120);
-/// Bytes a second that a message which a client brings in or takes moves at least, in all: a third of what a telephone modem
-/// did. One of 25 MiB may so hold its room for three and a half hours.
+/// Bytes a second that a message which a client brings in or takes moves at least, in all: a third of what a telephone
+/// modem did. One of 25 MiB may so hold its room for three and a half hours.
 const SLOWEST: u64 = 2048;
 
 /// Whether TLS begins with the connection.

@@ -1,5 +1,5 @@
-//! Wakes the writers of shards to which nothing comes, so that each syncs in time what it has appended and not synced. A disk
-//! that could not keep it is noticed by that, and what it has lost is written again (see `shard/redo.rs`).
+//! Wakes the writers of shards to which nothing comes, so that each syncs in time what it has appended and not synced.
+//! A disk that could not keep it is noticed by that, and what it has lost is written again (see `shard/redo.rs`).
 
 use std::time::Duration;
 

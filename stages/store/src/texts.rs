@@ -1,8 +1,8 @@
-//! Room in memory for what readers are sent, for what they bring in, and for what of theirs is put in order: each with one
-//! bound for all, of which each account has a share.
+//! Room in memory for what readers are sent, for what they bring in, and for what of theirs is put in order: each with
+//! one bound for all, of which each account has a share.
 //!
-//! A slow reader holds its text until it has taken it, so without a bound one account with many connections could fill the
-//! memory. Who finds no room in time is told to come again.
+//! A slow reader holds its text until it has taken it, so without a bound one account with many connections could fill
+//! the memory. Who finds no room in time is told to come again.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
@@ -15,15 +15,15 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 const COPIES: u64 = 2;
 /// An account may have so much of all the room for large texts, and of that for what it brings in.
 const SHARE: u64 = 4;
-/// Texts up to this size have half as much room of their own, so that a few accounts whose clients take large ones slowly
-/// keep nobody from reading ordinary mail: a load of a FETCH has so much.
+/// Texts up to this size have half as much room of their own, so that a few accounts whose clients take large ones
+/// slowly keep nobody from reading ordinary mail: a load of a FETCH has so much.
 const SMALL: u64 = 1 << 20;
 /// And so much of that an account may have: some loads, or some hundreds of ordinary texts.
 const SMALL_SHARE: u64 = 8;
 /// And so much of that for putting in order, where the default has room for half a million messages of one account.
 const ORDERED: u64 = 2;
-/// Small texts, large ones, what is brought in, what is put in order: the part of the configured size that each has, and the
-/// part of it that an account may have.
+/// Small texts, large ones, what is brought in, what is put in order: the part of the configured size that each has,
+/// and the part of it that an account may have.
 const POOLS: [(u64, u64); 4] = [(2, SMALL_SHARE), (1, SHARE), (1, SHARE), (1, ORDERED)];
 /// How long a reader waits for room: less than its client does.
 const WAIT: Duration = Duration::from_secs(20);
@@ -104,8 +104,8 @@ impl Texts {
         self.reading(size).take(account, size.saturating_mul(COPIES)).await
     }
 
-    /// A turn at searching through texts, of which the largest has this size: each search keeps a core busy, and more of
-    /// them than there are cores would only keep everybody else waiting.
+    /// A turn at searching through texts, of which the largest has this size: each search keeps a core busy, and more
+    /// of them than there are cores would only keep everybody else waiting.
     ///
     /// # Errors
     /// When there was no room for a while.
@@ -115,8 +115,8 @@ impl Texts {
         Ok((held, Arc::clone(&self.searches).acquire_owned().await?))
     }
 
-    /// Room for what is wanted early, or more than one text: only while half of all and of the share stays free, so that
-    /// whoever needs room for one text finds it.
+    /// Room for what is wanted early, or more than one text: only while half of all and of the share stays free, so
+    /// that whoever needs room for one text finds it.
     pub(crate) fn try_take(&self, account: i64, size: u64) -> Option<Held> {
         self.reading(size).take_at_once(account, size.saturating_mul(COPIES), Leaving::Half)
     }
@@ -131,8 +131,8 @@ impl Texts {
         if size <= SMALL { &self.small } else { &self.large }
     }
 
-    /// Makes room for so many bytes of what is received. Says whether there is some: whoever has some already must not wait
-    /// for more, or all of them might wait for each other.
+    /// Makes room for so many bytes of what is received. Says whether there is some: whoever has some already must not
+    /// wait for more, or all of them might wait for each other.
     ///
     /// # Errors
     /// When there was none for a while.

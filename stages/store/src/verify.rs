@@ -1,9 +1,10 @@
 //! Verifies a node's folder: every body that a row names is read, and the rows are held against each other.
 //!
-//! It only reads, and a running node does not mind: each look is a snapshot of its own, and what a rewritten pack has moved
-//! meanwhile is looked for where it is now. Bytes that no row names are not damage; a crash leaves such. A whole pack of
-//! them is told all the same: the rows may have come from an older backup, and its mail is out of reach. While the rows of a
-//! shard are counted, its write-ahead log cannot be emptied and grows by what is delivered in these seconds or minutes.
+//! It only reads, and a running node does not mind: each look is a snapshot of its own, and what a rewritten pack has
+//! moved meanwhile is looked for where it is now. Bytes that no row names are not damage; a crash leaves such. A whole
+//! pack of them is told all the same: the rows may have come from an older backup, and its mail is out of reach. While
+//! the rows of a shard are counted, its write-ahead log cannot be emptied and grows by what is delivered in these
+//! seconds or minutes.
 
 use std::path::Path;
 
@@ -36,9 +37,11 @@ const WRONG: [&str; 7] = [
     "SELECT 'message ' || uid || ' is in mailbox ' || mailbox || ', which is not there'
      FROM messages LEFT JOIN mailboxes ON mailboxes.id = mailbox
      WHERE mailboxes.id IS NULL AND mailbox NOT IN (SELECT mailbox FROM doomed)",
-    "SELECT 'the body in pack ' || pack || ' at offset ' || offset || ' is said to be needed by ' || refs || ', and is by '
+    "SELECT 'the body in pack ' || pack || ' at offset ' || offset || ' is said to be needed by ' || refs || ', and is \
+     by '
          || coalesce(needed, 0)
-     FROM bodies LEFT JOIN (SELECT body, count(*) AS needed FROM messages GROUP BY body) ON body = id
+     FROM bodies LEFT JOIN (SELECT body, count(*) AS needed FROM messages \
+     GROUP BY body) ON body = id
      WHERE refs != coalesce(needed, 0)",
     "SELECT 'mailbox ' || name || ' of account ' || account || ' would give a UID or MODSEQ a second time'
      FROM mailboxes JOIN
@@ -101,8 +104,8 @@ fn look(shard: &Path, verified: &mut Verified, tell: &mut dyn FnMut(&str)) -> an
     unnamed(&database, &packs)
 }
 
-/// Packs that no row names. The last is left out: it is written to, and may have nothing in it yet; so are those whose files
-/// are about to go.
+/// Packs that no row names. The last is left out: it is written to, and may have nothing in it yet; so are those whose
+/// files are about to go.
 fn unnamed(database: &Connection, packs: &Path) -> anyhow::Result<Vec<String>> {
     let mut numbers = pack::numbers(packs)?;
     numbers.sort_unstable();
@@ -165,7 +168,8 @@ fn counts(snapshot: &Connection, tell: &mut dyn FnMut(&str)) -> anyhow::Result<(
         if counted != here {
             let [messages, unseen, deleted, bytes] = counted;
             tell(&format!(
-                "mailbox {name} of account {account} counts {messages} messages, {unseen} unseen, {deleted} deleted, {bytes} bytes, and has {here:?}"
+                "mailbox {name} of account {account} counts {messages} messages, {unseen} unseen, {deleted} deleted, \
+                 {bytes} bytes, and has {here:?}"
             ));
         }
         if let Some(uid) = marks.keys().next() {

@@ -1,8 +1,8 @@
 //! Mailboxes as they are, shared by all who look at them: IMAP sessions and POP3.
 //!
-//! A view that is kept is brought up to date by what has changed since its MODSEQ: new messages, marks, tombstones. What is
-//! not kept, and nobody has, is read whole. Which of both makes no difference but time: what counts is the shard's database, and each look
-//! asks it for the mailbox's MODSEQ.
+//! A view that is kept is brought up to date by what has changed since its MODSEQ: new messages, marks, tombstones.
+//! What is not kept, and nobody has, is read whole. Which of both makes no difference but time: what counts is the
+//! shard's database, and each look asks it for the mailbox's MODSEQ.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -57,8 +57,8 @@ pub(crate) struct Views(Arc<Inner>);
 
 struct Inner {
     kept: Cache<Key, View, Weigh>,
-    /// The last view of each mailbox that anybody looks at, kept or not: readers of a mailbox that is too large to be kept
-    /// would otherwise have a copy each.
+    /// The last view of each mailbox that anybody looks at, kept or not: readers of a mailbox that is too large to be
+    /// kept would otherwise have a copy each.
     looked_at: Mutex<HashMap<Key, Seen>>,
     /// Whoever brings a view up to date: the others take what came of it, so that all share the same pieces.
     turns: [Mutex<()>; TURNS],
@@ -107,8 +107,8 @@ impl Views {
         }
         let turn = usize::try_from(mailbox.id.unsigned_abs()).unwrap_or(0) % TURNS;
         let _turn = self.0.turns[turn].lock().unwrap_or_else(PoisonError::into_inner);
-        // All in one snapshot: a UIDNEXT that a message has already would hide it from a client that asks for what is new
-        // (RFC 3501 section 2.3.1.1).
+        // All in one snapshot: a UIDNEXT that a message has already would hide it from a client that asks for what is
+        // new (RFC 3501 section 2.3.1.1).
         let snapshot = connection.unchecked_transaction()?;
         let Some(mailbox) = which.find(&snapshot)? else { return Ok(None) };
         let key = (shard, mailbox.id);

@@ -1,5 +1,5 @@
-//! The parts of a message and where they lie (RFC 2045, RFC 2046). Reading never fails: what is odd becomes text. What it
-//! takes has bounds, whatever the message is made of.
+//! The parts of a message and where they lie (RFC 2045, RFC 2046). Reading never fails: what is odd becomes text. What
+//! it takes has bounds, whatever the message is made of.
 
 mod decode;
 mod text;
@@ -105,8 +105,8 @@ fn parse_part(text: &[u8], range: Range<usize>, default: &str, depth: usize, bud
     Part { header, body, kind }
 }
 
-/// Whether a part of this type is a message. One in UTF-8 may be encoded (RFC 6532 section 3.7), and is looked into only if it
-/// is not.
+/// Whether a part of this type is a message. One in UTF-8 may be encoded (RFC 6532 section 3.7), and is looked into
+/// only if it is not.
 fn is_message(value: &str, header: &[u8]) -> bool {
     let is_plain = |encoding: Vec<u8>| {
         let encoding = encoding.trim_ascii();
@@ -298,7 +298,9 @@ mod tests {
 
     use super::*;
 
-    const MIXED: &str = "Content-Type: multipart/mixed; (c) boundary=\"b b\"\r\n\r\npreamble\r\n--b b\r\n\r\none\r\n--b b \r\nContent-Type: message/rfc822\r\n\r\nSubject: in\r\n\r\ntwo\r\n\r\n--b b--\r\nepilogue\r\n";
+    const MIXED: &str = "Content-Type: multipart/mixed; (c) boundary=\"b b\"\r\n\r\npreamble\r\n--b b\r\n\r\none\r\n\
+                         --b b \r\nContent-Type: message/rfc822\r\n\r\nSubject: in\r\n\r\ntwo\r\n\r\n--b b--\r\n\
+                         epilogue\r\n";
 
     #[test]
     fn parts_lie_where_they_lie() {
@@ -321,7 +323,8 @@ mod tests {
 
     #[test]
     fn a_digest_holds_messages() {
-        let text = b"Content-Type: multipart/digest; boundary=b\r\n\r\n--b\r\n\r\nSubject: in\r\n\r\ntwo\r\n--b\r\nContent-Type: text/plain\r\n\r\nSubject: x\r\n--b--\r\n";
+        let text = b"Content-Type: multipart/digest; boundary=b\r\n\r\n--b\r\n\r\nSubject: in\r\n\r\ntwo\r\n--b\r\n\
+                     Content-Type: text/plain\r\n\r\nSubject: x\r\n--b--\r\n";
         let Kind::Multipart(parts) = parse(text).kind else { panic!("not multipart") };
         assert!(matches!((&parts[0].kind, &parts[1].kind), (Kind::Message(_), Kind::Leaf)));
     }
@@ -344,7 +347,8 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_bytes_make_it_panic(text in "(Content-Type: multipart/x; boundary=b\r\n|--b(--)?\r\n|\r\n|message/rfc822|[a-z:;\"()\\\\ ]|\u{e4}){0,40}") {
+        fn no_bytes_make_it_panic(text in "(Content-Type: multipart/x; boundary=b\r\n|--b(--)?\r\n|\r\n\
+    |message/rfc822|[a-z:;\"()\\\\ ]|\u{e4}){0,40}") {
             parse(text.as_bytes());
             structured(text.as_bytes());
         }

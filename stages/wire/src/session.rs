@@ -1,7 +1,7 @@
 //! The shape that every protocol session has: bytes in, bytes and questions out.
 //!
-//! A session owns no socket and no clock. Whoever drives it feeds it what arrives, carries out what it asks for, one step
-//! at a time, and tells it what became of it. The same bytes in any split give the same steps.
+//! A session owns no socket and no clock. Whoever drives it feeds it what arrives, carries out what it asks for, one
+//! step at a time, and tells it what became of it. The same bytes in any split give the same steps.
 
 use bytes::Bytes;
 

@@ -18,8 +18,8 @@
 //! X: start tls | close
 //! ```
 //!
-//! The world of a transcript: recipients whose local part begins with `unknown`, `unsure` or `suspended` are just that, all
-//! others exist; the sender `<busy@…>` is told to come again; 64 KiB are reserved; messages are kept as 1, 2, 3.
+//! The world of a transcript: recipients whose local part begins with `unknown`, `unsure` or `suspended` are just that,
+//! all others exist; the sender `<busy@…>` is told to come again; 64 KiB are reserved; messages are kept as 1, 2, 3.
 
 #![allow(clippy::unwrap_used)]
 

@@ -1,7 +1,8 @@
 //! What is sent and heard over a socket, packed (RFC 4978) if both sides have agreed on that.
 //!
-//! Whatever a peer packs, it is unpacked a read's worth at a time, and no more before the session has taken that. A peer
-//! that waits costs what its own packing may refer back to, 32 KiB and some; our side of it begins anew when it goes on.
+//! Whatever a peer packs, it is unpacked a read's worth at a time, and no more before the session has taken that. A
+//! peer that waits costs what its own packing may refer back to, 32 KiB and some; our side of it begins anew when it
+//! goes on.
 
 use std::io;
 use std::time::Duration;

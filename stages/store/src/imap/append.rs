@@ -18,7 +18,8 @@ const LOOKED_AT: u32 = 64 * 1024;
 /// From so many bytes on a digest is made where a thread may be kept for long.
 const LONG: usize = 1 << 20;
 /// Messages of an account without a limit of its own, beyond which a reader brings in and copies no more: a copy costs
-/// nearly nothing, and each of them lies in memory while its mailbox is open. For mail that is delivered this is no limit.
+/// nearly nothing, and each of them lies in memory while its mailbox is open. For mail that is delivered this is no
+/// limit.
 const MESSAGES: u64 = 1_000_000;
 
 impl Reading {
@@ -77,9 +78,9 @@ impl Reading {
         told(self.place_in_portions(&Copying { account, mailbox, uids: wide(uids), to, how, limits }).await)
     }
 
-    /// Each portion is placed as a whole or not at all. If one cannot be, what was copied before it is taken back; what was
-    /// moved stays where it is: a message is moved or is not (RFC 6851 section 3.3), and the client hears NO. A crash in
-    /// between leaves the portions that are placed; no client has heard of them.
+    /// Each portion is placed as a whole or not at all. If one cannot be, what was copied before it is taken back; what
+    /// was moved stays where it is: a message is moved or is not (RFC 6851 section 3.3), and the client hears NO. A
+    /// crash in between leaves the portions that are placed; no client has heard of them.
     async fn place_in_portions(&self, copying: &Copying) -> Result<Placed, StoreError> {
         let mut all: Option<Placed> = None;
         for uids in copying.uids.chunks(PORTION).chain(copying.uids.is_empty().then_some(&[][..])) {
@@ -226,7 +227,12 @@ mod tests {
         }
         reading.node.change(1, Change::Mailboxes { account: 1 }).await.unwrap();
         let mailbox = inbox(&reading).await;
-        database.execute_batch("UPDATE messages SET uid = 30000 WHERE uid = 2; UPDATE messages SET uid = 50000 WHERE uid = 3; UPDATE mailboxes SET uidnext = 50001 WHERE uidnext = 4").unwrap();
+        database
+            .execute_batch(
+                "UPDATE messages SET uid = 30000 WHERE uid = 2; UPDATE messages SET uid = 50000 WHERE uid = 3; UPDATE \
+                 mailboxes SET uidnext = 50001 WHERE uidnext = 4",
+            )
+            .unwrap();
         let all = || (1..=50_000).collect::<Vec<u32>>();
         let count = async |name: &str| reading.node.view(1, name).await.unwrap().unwrap().1.messages.len();
         let used = || {

@@ -74,7 +74,12 @@ mod tests {
             deliver(&reading, mail, "", "text").await;
         }
         let mailbox = inbox(&reading).await;
-        database.execute_batch("UPDATE messages SET uid = 30000 WHERE uid = 2; UPDATE messages SET uid = 50000 WHERE uid = 3; UPDATE mailboxes SET uidnext = 50001 WHERE uidnext = 4").unwrap();
+        database
+            .execute_batch(
+                "UPDATE messages SET uid = 30000 WHERE uid = 2; UPDATE messages SET uid = 50000 WHERE uid = 3; UPDATE \
+                 mailboxes SET uidnext = 50001 WHERE uidnext = 4",
+            )
+            .unwrap();
         let modseq = async || reading.node.view_again(1, mailbox).await.unwrap().unwrap().modseq;
         let before = modseq().await;
         let flag = async |unchanged_since| {

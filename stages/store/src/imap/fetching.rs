@@ -1,7 +1,8 @@
-//! FETCH over the storage: outlines in portions, texts in loads, the next of which is read while the one before it is sent.
+//! FETCH over the storage: outlines in portions, texts in loads, the next of which is read while the one before it is
+//! sent.
 //!
-//! Loads need room like every text. What is more than one text, or only may be wanted, takes it while half of it is free:
-//! nobody waits for it, and it keeps nobody waiting.
+//! Loads need room like every text. What is more than one text, or only may be wanted, takes it while half of it is
+//! free: nobody waits for it, and it keeps nobody waiting.
 
 use std::collections::HashMap;
 

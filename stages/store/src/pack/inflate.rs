@@ -1,5 +1,5 @@
-//! Unpacking what is stored. To set out for it costs more than to unpack a mail, so a few who have done so are handed on
-//! from reader to reader.
+//! Unpacking what is stored. To set out for it costs more than to unpack a mail, so a few who have done so are handed
+//! on from reader to reader.
 
 use std::io::{self, Cursor};
 use std::sync::{Mutex, PoisonError};

@@ -34,8 +34,8 @@ impl Unpacker {
         Ok(Self { folder, open: None, read: Vec::new(), from: 0, length: 0, inflate })
     }
 
-    /// Appends a body to `out`, and verifies its digest. After an error there may be a part of it. `next` are those that will
-    /// be wanted next, if that is known.
+    /// Appends a body to `out`, and verifies its digest. After an error there may be a part of it. `next` are those
+    /// that will be wanted next, if that is known.
     pub(crate) fn append(
         &mut self,
         out: &mut Vec<u8>,

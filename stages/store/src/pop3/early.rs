@@ -1,5 +1,5 @@
-//! Texts that are read before they are asked for. Most clients take all that there is, one text after the other: who has
-//! taken two in a row is given the next of what was read with them.
+//! Texts that are read before they are asked for. Most clients take all that there is, one text after the other: who
+//! has taken two in a row is given the next of what was read with them.
 //!
 //! What is read so early needs room like every text, and takes a small part of it: it is held until the client asks,
 //! or ends.

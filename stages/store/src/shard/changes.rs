@@ -16,7 +16,8 @@ pub(crate) const SEEN: i64 = 1;
 pub(crate) const DELETED: i64 = 8;
 /// Keywords of one message: they lie in its row, which every look at the mailbox reads.
 pub(super) const MOST_KEYWORDS: usize = 50;
-/// And their bytes, together with the spaces between: as long as a mailbox is open, those of all its messages lie in memory.
+/// And their bytes, together with the spaces between: as long as a mailbox is open, those of all its messages lie in
+/// memory.
 pub(super) const KEYWORD_BYTES: usize = 1000;
 
 const AS_IT_CAME: &str = "SELECT flags, keywords, modseq FROM messages WHERE mailbox = ? AND uid = ?";

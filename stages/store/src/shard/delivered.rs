@@ -1,13 +1,14 @@
-//! What was decided about each mail and target, so that it is decided once: it is in the mailbox, or was turned away. One row
-//! each, kept for `delivered_for` from when it was last asked for.
+//! What was decided about each mail and target, so that it is decided once: it is in the mailbox, or was turned away.
+//! One row each, kept for `delivered_for` from when it was last asked for.
 //!
-//! Not from the arrival of the mail: one that was buried for weeks and is replayed is old when it is delivered, and may go
-//! round again. When a row cannot be forgotten it stays; a mail that is delivered twice cannot be taken back.
+//! Not from the arrival of the mail: one that was buried for weeks and is replayed is old when it is delivered, and may
+//! go round again. When a row cannot be forgotten it stays; a mail that is delivered twice cannot be taken back.
 //!
-//! A mail that is turned away goes to the quarantine, which may live in another shard or on another node, so both cannot be
-//! written at once. The decision comes first:
+//! A mail that is turned away goes to the quarantine, which may live in another shard or on another node, so both
+//! cannot be written at once. The decision comes first:
 //! - broken off before the decision is committed: nothing was handed over; it is decided anew.
-//! - broken off between decision and hand-over, or before its end is told: the copy comes again, is turned away again, be
+//! - broken off between decision and hand-over, or before its end is told: the copy comes again, is turned away again,
+//!   be
 //!   the mailbox empty by then, and handed over again; the quarantine has one row for it as well.
 //!
 //! The other way round, a copy would be in the quarantine and nothing would say so here: when it came again and found

@@ -1,10 +1,10 @@
-//! What may be in a text, in a few hundred bytes: a filter with a bit for every three bytes that follow each other in it.
-//! Pure.
+//! What may be in a text, in a few hundred bytes: a filter with a bit for every three bytes that follow each other in
+//! it. Pure.
 //!
-//! A needle of which one such bit is missing is not in the text. One that has all of them may be, or not: a filter never
-//! hides what is there. A mail of 4 KB has one of 256 to 1,024 bytes, made in some 10 us; a third of its bits are set at
-//! most, so it lets pass one needle of five letters in thirty, and one of eight in seven hundred, whose letters have
-//! nothing to do with it.
+//! A needle of which one such bit is missing is not in the text. One that has all of them may be, or not: a filter
+//! never hides what is there. A mail of 4 KB has one of 256 to 1,024 bytes, made in some 10 us; a third of its bits are
+//! set at most, so it lets pass one needle of five letters in thirty, and one of eight in seven hundred, whose letters
+//! have nothing to do with it.
 
 /// Bits of the largest filter, a power of two: 32 KiB, for texts of some hundred thousand bytes.
 const MOST: usize = 1 << 18;

@@ -1,13 +1,13 @@
 //! The text index of a shard: a database of its own, `search.db`, with a filter for every body.
 //!
-//! It only spares work: what a filter rules out need not be read, all else is. A body without a filter, or whose filter is
-//! not the one that was made of it, is read; so whatever is missing here, or stale, costs time and nothing else. When the
-//! database is damaged it is thrown away, and filled anew.
+//! It only spares work: what a filter rules out need not be read, all else is. A body without a filter, or whose filter
+//! is not the one that was made of it, is read; so whatever is missing here, or stale, costs time and nothing else.
+//! When the database is damaged it is thrown away, and filled anew.
 //!
 //! A filter for each body, not lists of bodies for each word: a shard has the mail of very many accounts, and a search
-//! must not pay for the others'. A body that goes takes one row with it. Measured with mails of 4 KB, a filter and its row
-//! take 400 bytes and 30 us, reading the mail included; FTS5 with trigrams, which keeps such lists, took 1,640 bytes
-//! (without positions) and 570 us.
+//! must not pay for the others'. A body that goes takes one row with it. Measured with mails of 4 KB, a filter and its
+//! row take 400 bytes and 30 us, reading the mail included; FTS5 with trigrams, which keeps such lists, took 1,640
+//! bytes (without positions) and 570 us.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -57,7 +57,8 @@ impl Index {
         let mut database = self.lock();
         let opened = match open(&self.path) {
             Err(error) if is_damage(&error) => {
-                tracing::warn!(database = %self.path.display(), error = format!("{error:#}"), "a text index cannot be read: it is made anew");
+                tracing::warn!(database = %self.path.display(), error = format!("{error:#}"), "a text index cannot be \
+                                                                                               read: it is made anew");
                 remove(&self.path)?;
                 open(&self.path)
             }
@@ -159,7 +160,8 @@ impl Index {
         if let Err(error) = &done
             && is_damage(error)
         {
-            tracing::warn!(database = %self.path.display(), error = format!("{error:#}"), "a text index is damaged: it is made anew");
+            tracing::warn!(database = %self.path.display(), error = format!("{error:#}"), "a text index is damaged: it \
+                                                                                           is made anew");
             *database = None;
             remove(&self.path)?;
             *database = Some(self::open(&self.path)?);

@@ -1,12 +1,12 @@
 //! What becomes of mailboxes: made, renamed, deleted, subscribed to.
 //!
-//! Every change is checked before its first row is written, so that what is refused has changed nothing. A UIDVALIDITY is
-//! given once in an account, whatever the clock says: a name that is made again, or given to another mailbox, never meets
-//! its old one.
+//! Every change is checked before its first row is written, so that what is refused has changed nothing. A UIDVALIDITY
+//! is given once in an account, whatever the clock says: a name that is made again, or given to another mailbox, never
+//! meets its old one.
 //!
 //! A deleted mailbox is gone with the commit: its row, and what it counted for the account. The rows of its messages go
-//! afterwards, in portions between the batches; a row in `doomed` says so, and a crash in between costs nothing but another
-//! portion.
+//! afterwards, in portions between the batches; a row in `doomed` says so, and a crash in between costs nothing but
+//! another portion.
 
 use std::collections::HashMap;
 
@@ -109,8 +109,8 @@ impl Gathering<'_> {
         Ok(())
     }
 
-    /// The name of a mailbox into which mail is delivered, and which was not there: that of the mailbox that has its special
-    /// use by now, if it was renamed, or its own, and it is made.
+    /// The name of a mailbox into which mail is delivered, and which was not there: that of the mailbox that has its
+    /// special use by now, if it was renamed, or its own, and it is made.
     pub(super) fn made_for(&self, account: i64, name: &str) -> rusqlite::Result<String> {
         self.make_mailboxes(account)?;
         let use_of = |(first, special_use): &&(&str, &str)| *first == name && !special_use.is_empty();

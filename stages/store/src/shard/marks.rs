@@ -1,6 +1,6 @@
-//! Flags as readers have left them. A message's own row has those with which it came and is not written again for them: it
-//! is wide, and flagging ten thousand messages would write megabytes. What has changed since lies in blocks, one row for
-//! 256 UIDs of a mailbox: flagging a whole mailbox writes a few pages.
+//! Flags as readers have left them. A message's own row has those with which it came and is not written again for them:
+//! it is wide, and flagging ten thousand messages would write megabytes. What has changed since lies in blocks, one row
+//! for 256 UIDs of a mailbox: flagging a whole mailbox writes a few pages.
 //!
 //! A message that has a mark is there: whoever removes it removes its mark with it.
 
@@ -84,8 +84,8 @@ pub(super) fn write<'a>(
     connection.prepare_cached(sql)?.execute(params![mailbox, block, modseq, encode(marks)]).map(drop)
 }
 
-/// For each message the last bits of its UID and its flags, a byte each; then MODSEQ and the length of the keywords, seven
-/// bits to a byte; then the keywords.
+/// For each message the last bits of its UID and its flags, a byte each; then MODSEQ and the length of the keywords,
+/// seven bits to a byte; then the keywords.
 fn encode<'a>(marks: impl Iterator<Item = (&'a i64, &'a Mark)>) -> Vec<u8> {
     let mut block = Vec::with_capacity(8 << BITS);
     for (uid, mark) in marks {
@@ -146,8 +146,10 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_block_is_read_as_it_was_written(marks in proptest::collection::btree_map(512i64..768, (0i64..256, "[a-z ]{0,9}", 0i64..i64::MAX), 0..256)) {
-            let mark = |(flags, keywords, modseq): (i64, String, i64)| Mark { flags, keywords: keywords.into(), modseq };
+        fn a_block_is_read_as_it_was_written(marks in proptest::collection::btree_map(
+            512i64..768, (0i64..256, "[a-z ]{0,9}", 0i64..i64::MAX), 0..256,
+        )) {
+            let mark = |(flags, words, modseq): (i64, String, i64)| Mark { flags, keywords: words.into(), modseq };
             let marks: Marks = marks.into_iter().map(|(uid, what)| (uid, mark(what))).collect();
             let mut again = Marks::new();
             decode(2, &encode(marks.iter()), &mut Words::default(), |uid, mark| drop(again.insert(uid, mark))).unwrap();

@@ -1,7 +1,8 @@
 //! Who waits for changes of a mailbox is told of each after its commit.
 //!
-//! Which mailboxes a batch changed is noted by the database itself, wherever MODSEQ is raised: nobody who writes a change
-//! can forget to say so. A notice says only that there is something to look at; so one that waits and many are the same.
+//! Which mailboxes a batch changed is noted by the database itself, wherever MODSEQ is raised: nobody who writes a
+//! change can forget to say so. A notice says only that there is something to look at; so one that waits and many are
+//! the same.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};

@@ -1,8 +1,9 @@
 //! Outlines of bodies, beside their rows: what clients that list a mailbox ask of every message.
 //!
-//! They only save time. One that is missing, damaged, or of an older form is made anew from the body, and one that could not
-//! be written is made again. What must be right is that an outline belongs to its body: it is made of the same bytes as the
-//! digest, goes with the body's row, and a late one is written only to the row that still has that digest.
+//! They only save time. One that is missing, damaged, or of an older form is made anew from the body, and one that
+//! could not be written is made again. What must be right is that an outline belongs to its body: it is made of the
+//! same bytes as the digest, goes with the body's row, and a late one is written only to the row that still has that
+//! digest.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -10,8 +11,8 @@ use bytes::{BufMut as _, Bytes, BytesMut};
 use rusqlite::{ErrorCode, Transaction, params};
 use wire::imap::Outline;
 
-/// Larger ones are not kept but made when they are asked for: few mails have more than a thousand addresses or parts, and a
-/// sender must not fill the database with what it says of them.
+/// Larger ones are not kept but made when they are asked for: few mails have more than a thousand addresses or parts,
+/// and a sender must not fill the database with what it says of them.
 const MOST: usize = 16 * 1024;
 /// A body of this size is looked into on a thread where that may take a while.
 const LARGE: usize = 256 * 1024;

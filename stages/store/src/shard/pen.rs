@@ -1,6 +1,6 @@
-//! A shard's pen, which one has at a time. Whoever wants a change written and finds the pen free writes it on the spot, on
-//! its own thread; all else waits for the shard's thread, which writes together what has gathered. So a change that comes
-//! alone is spared the way to another thread and back, and many that come at once are synced together.
+//! A shard's pen, which one has at a time. Whoever wants a change written and finds the pen free writes it on the spot,
+//! on its own thread; all else waits for the shard's thread, which writes together what has gathered. So a change that
+//! comes alone is spared the way to another thread and back, and many that come at once are synced together.
 //!
 //! Who writes on the spot does not come before what waits: the thread would never get the pen from a crowd of them.
 //!

@@ -1,7 +1,7 @@
 //! Messages that readers bring in, copy and move. All or none: everything is checked before the first row is written.
 //!
-//! A copy refers to the body that is there. A message that is moved within an account stays in its usage, and the mailbox
-//! that it leaves keeps a tombstone, as for one that was expunged.
+//! A copy refers to the body that is there. A message that is moved within an account stays in its usage, and the
+//! mailbox that it leaves keeps a tombstone, as for one that was expunged.
 
 use std::sync::Arc;
 
@@ -181,7 +181,9 @@ impl Gathering<'_> {
         let Appended { flags, keywords, received, body, digest, outline } = message;
         let row = self.body(body, digest)?;
         outlines::keep(self.transaction, row, outline)?;
-        let insert = "INSERT INTO messages (mailbox, uid, modseq, body, size, received, flags, keywords, prefix, mail, held, held_for)
+        let insert =
+            "INSERT INTO messages (mailbox, uid, modseq, body, size, received, flags, keywords, prefix, mail, held, \
+             held_for)
              VALUES (?, ?, ?, ?, ?, ?, ?, ?, x'', zeroblob(16), '', '')";
         let values = params![target.id, uid, target.modseq, row, message.size(), received, flags, keywords];
         self.transaction.prepare_cached(insert)?.execute(values).map(drop)
@@ -206,8 +208,10 @@ impl Gathering<'_> {
         // Why a mail is held moves with it; a copy of it is a mail like any other.
         let held = if copying.how == CopyMode::Move { "held" } else { "''" };
         let insert = format!(
-            "INSERT INTO messages (mailbox, uid, modseq, body, size, received, flags, keywords, prefix, mail, held, held_for)
-             SELECT ?, ?, ?, body, size, received, ?, ?, prefix, mail, {held}, held_for FROM messages
+            "INSERT INTO messages (mailbox, uid, modseq, body, size, received, flags, keywords, prefix, mail, held, \
+             held_for)
+             SELECT ?, ?, ?, body, size, received, ?, ?, prefix, mail, {held}, held_for FROM \
+             messages
              WHERE mailbox = ? AND uid = ?"
         );
         let mut insert = self.transaction.prepare_cached(&insert)?;
@@ -258,7 +262,8 @@ impl Gathering<'_> {
 
     fn use_up(&self, account: i64, gain: &Gain) -> rusqlite::Result<()> {
         let add = "INSERT INTO accounts (account, bytes, messages) VALUES (?, ?, ?)
-             ON CONFLICT (account) DO UPDATE SET bytes = bytes + excluded.bytes, messages = messages + excluded.messages";
+             ON CONFLICT (account) \
+                   DO UPDATE SET bytes = bytes + excluded.bytes, messages = messages + excluded.messages";
         self.transaction.prepare_cached(add)?.execute([account, gain.bytes, gain.messages]).map(drop)
     }
 }

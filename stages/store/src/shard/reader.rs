@@ -184,7 +184,9 @@ impl Reader {
     pub(crate) async fn held(&self, account: i64, behind: i64, most: u32) -> anyhow::Result<Vec<(i64, Held)>> {
         self.ask(move |connection, _| {
             let sql = "SELECT mailboxes.id, uid, mail, held, held_for, received, size FROM messages
-                 JOIN mailboxes ON mailboxes.id = mailbox WHERE account = ? AND held != '' AND uid > ? ORDER BY uid LIMIT ?";
+                 \
+                       JOIN mailboxes ON mailboxes.id = mailbox WHERE account = ? AND held != '' AND uid > ? ORDER BY \
+                       uid LIMIT ?";
             let mut statement = connection.prepare_cached(sql)?;
             let rows = statement.query_map(params![account, behind, most], |row| {
                 let held = Held {
@@ -339,8 +341,8 @@ pub(crate) fn messages(
     rows.collect()
 }
 
-/// The prefix that a row has, and the body that it names. The pack may have been rewritten, and be gone, between the question
-/// and the look: then the row names another by now.
+/// The prefix that a row has, and the body that it names. The pack may have been rewritten, and be gone, between the
+/// question and the look: then the row names another by now.
 fn follow(
     packs: &Path,
     mut row: impl FnMut() -> rusqlite::Result<Option<(Bytes, [u8; 32], Place)>>,

@@ -1,14 +1,14 @@
 //! Messages of which no session was told yet: they are \Recent for the first one that reads and writes their mailbox
 //! (RFC 3501 section 2.3.2).
 //!
-//! This is known in memory alone. What a SELECT takes would else be a write, synced, for which deliveries wait; and all that
-//! a client does with it is to show mail as new that it has not shown before. So what came before the process was started
-//! is recent for nobody, although the RFC would rather have it recent for everybody: mail of years would be new after each
-//! restart.
+//! This is known in memory alone. What a SELECT takes would else be a write, synced, for which deliveries wait; and all
+//! that a client does with it is to show mail as new that it has not shown before. So what came before the process was
+//! started is recent for nobody, although the RFC would rather have it recent for everybody: mail of years would be new
+//! after each restart.
 //!
 //! A mailbox is noted from the batch that brings it a message until a session takes that. New messages are noted before
-//! their rows are committed: whoever sees them finds them here. Of a batch that fails a note is left, of UIDs that nobody
-//! has; the messages that get them will be recent, as they should be.
+//! their rows are committed: whoever sees them finds them here. Of a batch that fails a note is left, of UIDs that
+//! nobody has; the messages that get them will be recent, as they should be.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -18,8 +18,8 @@ use rusqlite::Connection;
 use super::notices::Changed;
 use super::reader::Reader;
 
-/// Mailboxes that are noted: half a MB. Beyond it all is forgotten, and nothing that was there is recent any more: those that
-/// are read fill it less than those that nobody opens.
+/// Mailboxes that are noted: half a MB. Beyond it all is forgotten, and nothing that was there is recent any more:
+/// those that are read fill it less than those that nobody opens.
 const MOST: usize = 20_000;
 
 /// The mailboxes of a shard that have messages of which no session was told.

@@ -1,13 +1,13 @@
 //! Small batches cost one sync, not two: their records lie in the database as well as in the pack, and the sync of the
-//! commit is theirs. The pack is synced later, for many batches at once or when some time has passed, and the rows of `redo`
-//! go.
+//! commit is theirs. The pack is synced later, for many batches at once or when some time has passed, and the rows of
+//! `redo` go.
 //!
-//! What a loss of power leaves: bytes that were appended to the pack may be missing or be zeros there, and then their rows
-//! in `redo` are in the database. The start writes them where they were, before anything reads or appends. It may do so any
-//! number of times.
+//! What a loss of power leaves: bytes that were appended to the pack may be missing or be zeros there, and then their
+//! rows in `redo` are in the database. The start writes them where they were, before anything reads or appends. It may
+//! do so any number of times.
 //!
-//! When a sync fails, what the kernel was to write may be gone from its memory, too: the rows are written again before the
-//! next records.
+//! When a sync fails, what the kernel was to write may be gone from its memory, too: the rows are written again before
+//! the next records.
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
@@ -27,8 +27,8 @@ const BATCH: usize = 64 * 1024;
 /// Bytes of a pack that are not synced, at most: so much is written again after a loss of power.
 const MOST: i64 = 1024 * 1024;
 
-/// A pack is synced when something in it has not been for so long. The kernel writes by itself after some 30 seconds, and that
-/// it could not is told with the next sync alone: nobody would hear of it while no mail comes.
+/// A pack is synced when something in it has not been for so long. The kernel writes by itself after some 30 seconds,
+/// and that it could not is told with the next sync alone: nobody would hear of it while no mail comes.
 pub(super) const LONGEST: Duration = Duration::from_secs(60);
 
 /// Whether a pack must be synced, though nothing may be there to append.
@@ -55,8 +55,8 @@ pub(super) fn append(pack: &mut Current, transaction: &Connection, records: &[u8
     Ok(())
 }
 
-/// Writes what is in the database into the packs, and syncs them. A pack that is not there is no matter if all that was in
-/// it has moved to another.
+/// Writes what is in the database into the packs, and syncs them. A pack that is not there is no matter if all that was
+/// in it has moved to another.
 ///
 /// # Errors
 /// When a pack cannot be written, or is not there and bodies are in it: its folder may not be the right one.

@@ -1,7 +1,7 @@
 //! A shard's database: everything about its mail that is small.
 //!
-//! A database of an earlier version is brought to this one when its writer opens it, in one transaction: it is of the one
-//! version or of the other, whenever that breaks off. One of a later version is refused.
+//! A database of an earlier version is brought to this one when its writer opens it, in one transaction: it is of the
+//! one version or of the other, whenever that breaks off. One of a later version is refused.
 
 use std::path::Path;
 use std::time::Duration;
@@ -141,8 +141,8 @@ fn second(now: Millis) -> String {
     )
 }
 
-/// From version 2, where flags were written into the messages' rows: they stay there until they change. What is kept of texts
-/// is made when it is asked for.
+/// From version 2, where flags were written into the messages' rows: they stay there until they change. What is kept of
+/// texts is made when it is asked for.
 fn third() -> &'static str {
     "CREATE TABLE marks (
          mailbox INTEGER NOT NULL,
@@ -163,44 +163,60 @@ fn third() -> &'static str {
      CREATE TABLE redo (pack INTEGER NOT NULL, offset INTEGER NOT NULL, records BLOB NOT NULL);"
 }
 
-/// From version 2. There the mailboxes of an account had one UIDVALIDITY between them, which must not be once they can be
-/// renamed: all but the INBOX get one of their own.
+/// From version 2. There the mailboxes of an account had one UIDVALIDITY between them, which must not be once they can
+/// be renamed: all but the INBOX get one of their own.
 const THIRD: &str = "
 CREATE TABLE mailboxes_of_3 (
     id INTEGER PRIMARY KEY AUTOINCREMENT,
-    account INTEGER NOT NULL,
+    account INTEGER NOT \
+                     NULL,
     name TEXT NOT NULL,
     uidvalidity INTEGER NOT NULL,
-    uidnext INTEGER NOT NULL DEFAULT 1,
+    uidnext INTEGER NOT NULL \
+                     DEFAULT 1,
     modseq INTEGER NOT NULL DEFAULT 1,
     messages INTEGER NOT NULL DEFAULT 0,
-    unseen INTEGER NOT NULL DEFAULT 0,
+    \
+                     unseen INTEGER NOT NULL DEFAULT 0,
     deleted INTEGER NOT NULL DEFAULT 0,
-    bytes INTEGER NOT NULL DEFAULT 0,
+    bytes INTEGER NOT \
+                     NULL DEFAULT 0,
     special_use TEXT NOT NULL DEFAULT '',
     UNIQUE (account, name)
 );
-INSERT INTO mailboxes_of_3
+INSERT \
+                     INTO mailboxes_of_3
     SELECT id, account, name,
-        CASE name WHEN 'INBOX' THEN uidvalidity
-            ELSE max(uidvalidity) OVER (PARTITION BY account) + row_number() OVER (PARTITION BY account ORDER BY id) END,
+        CASE name WHEN 'INBOX' THEN \
+                     uidvalidity
+            ELSE max(uidvalidity) OVER (PARTITION BY account) + row_number() OVER \
+                     (PARTITION BY account ORDER BY id) END,
         uidnext, modseq, messages, unseen,
-        (SELECT coalesce(sum(flags >> 3 & 1), 0) FROM messages WHERE mailbox = id),
-        (SELECT coalesce(sum(size), 0) FROM messages WHERE mailbox = id),
+        \
+                     (SELECT coalesce(sum(flags >> 3 & 1), 0) FROM messages WHERE mailbox = id),
+        (SELECT \
+                     coalesce(sum(size), 0) FROM messages WHERE mailbox = id),
         special_use
-    FROM mailboxes;
+    FROM \
+                     mailboxes;
 CREATE TABLE subscriptions (
     account INTEGER NOT NULL,
     name TEXT NOT NULL,
-    PRIMARY KEY (account, name)
+    \
+                     PRIMARY KEY (account, name)
 ) WITHOUT ROWID;
-INSERT INTO subscriptions SELECT account, name FROM mailboxes WHERE subscribed;
+INSERT INTO subscriptions SELECT account, name FROM \
+                     mailboxes WHERE subscribed;
 DROP TABLE mailboxes;
-ALTER TABLE mailboxes_of_3 RENAME TO mailboxes;
+ALTER TABLE mailboxes_of_3 RENAME TO \
+                     mailboxes;
 ALTER TABLE accounts ADD COLUMN uidvalidity INTEGER NOT NULL DEFAULT 0;
-INSERT INTO accounts (account, bytes, messages, uidvalidity)
-    SELECT account, 0, 0, max(uidvalidity) FROM mailboxes WHERE true GROUP BY account
-    ON CONFLICT (account) DO UPDATE SET uidvalidity = excluded.uidvalidity;
+INSERT INTO \
+                     accounts (account, bytes, messages, uidvalidity)
+    SELECT account, 0, 0, max(uidvalidity) FROM \
+                     mailboxes WHERE true GROUP BY account
+    ON CONFLICT (account) DO UPDATE SET uidvalidity = \
+                     excluded.uidvalidity;
 CREATE TABLE doomed (mailbox INTEGER PRIMARY KEY);
 ";
 

@@ -1,10 +1,10 @@
 //! Bodies whose records were sound a short while ago.
 //!
 //! A new delivery of a body that is there already only refers to its record. If that is damaged, the new mail would be
-//! lost with it, although its text has just come; so the record is read before it is referred to, and the body is stored
-//! anew if it is not what it was. That costs a read, and it is rarely paid: the copies of one mail come together, and what
-//! was written or read within the hour is taken as sound. Disks do not spoil what they hold so fast that more were gained
-//! by reading it, most likely from the system's memory, for each of a thousand copies.
+//! lost with it, although its text has just come; so the record is read before it is referred to, and the body is
+//! stored anew if it is not what it was. That costs a read, and it is rarely paid: the copies of one mail come
+//! together, and what was written or read within the hour is taken as sound. Disks do not spoil what they hold so fast
+//! that more were gained by reading it, most likely from the system's memory, for each of a thousand copies.
 
 use std::collections::HashSet;
 use std::time::{Duration, Instant};

@@ -1,11 +1,13 @@
 //! The writer's part of rewriting packs: sound records move into the current pack, and a pack that no row names goes.
 //!
 //! What a crash leaves, step by step:
-//! - records appended, their rows not committed: bytes that no row names, in a pack that lives on. The old pack still has
+//! - records appended, their rows not committed: bytes that no row names, in a pack that lives on. The old pack still
+//!   has
 //!   all of it.
 //! - some rows moved: the rest lies where it lay. The next look goes on from there.
 //! - dead rows deleted, the pack not retired: nothing named them.
-//! - the pack retired, its file there: the row in `retired` says so, and the start removes it. Only such a row removes a
+//! - the pack retired, its file there: the row in `retired` says so, and the start removes it. Only such a row removes
+//!   a
 //!   file. One that the rows merely do not know may belong to a newer database than the one that was restored.
 //! - the file gone, the row there: the start finds nothing and deletes the row.
 

@@ -1,4 +1,5 @@
-//! A shard's one writer: takes what waits, appends the bodies, commits the rows, all of it synced, and only then says so.
+//! A shard's one writer: takes what waits, appends the bodies, commits the rows, all of it synced, and only then says
+//! so.
 //!
 //! When the pack or the commit fails, the whole batch fails, and nothing is half kept.
 
@@ -73,8 +74,8 @@ impl Writer {
         self.settings.batch
     }
 
-    /// A portion of what belonged to deleted mailboxes goes; says whether there may be more. When the disk fails it stays
-    /// until there is something to do again.
+    /// A portion of what belonged to deleted mailboxes goes; says whether there may be more. When the disk fails it
+    /// stays until there is something to do again.
     pub(super) fn clear_some(&mut self) -> bool {
         self.has_doomed = self.has_doomed && mailboxes::clear(&mut self.database).unwrap_or_else(|error| {
             tracing::warn!(shard = self.settings.number, %error, "messages of deleted mailboxes stay a while longer");
@@ -253,7 +254,9 @@ impl Gathering<'_> {
         let body = self.body(&delivery.body, &delivery.digest)?;
         outlines::keep(self.transaction, body, &delivery.outline)?;
         let (mailbox, uid, modseq) = self.next_uid(delivery, size)?;
-        let insert = "INSERT INTO messages (mailbox, uid, modseq, body, size, received, flags, keywords, prefix, mail, held, held_for)
+        let insert =
+            "INSERT INTO messages (mailbox, uid, modseq, body, size, received, flags, keywords, prefix, mail, held, \
+             held_for)
              VALUES (?, ?, ?, ?, ?, ?, 0, '', ?, ?, ?, ?)";
         self.transaction.prepare_cached(insert)?.execute(params![
             mailbox,
@@ -283,8 +286,8 @@ impl Gathering<'_> {
         Ok(self.is_full(delivery.account, (size, 1), limits)?.then_some(Why::Full))
     }
 
-    /// The row of a body: one that is there already and whose record is sound, or one whose record goes into the pack with
-    /// this batch.
+    /// The row of a body: one that is there already and whose record is sound, or one whose record goes into the pack
+    /// with this batch.
     pub(super) fn body(&mut self, body: &Bytes, digest: &[u8; 32]) -> rusqlite::Result<i64> {
         let known = match self.sound.get(digest) {
             Some(id) => Some((*id, None)),

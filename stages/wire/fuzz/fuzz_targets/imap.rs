@@ -6,7 +6,8 @@ use libfuzzer_sys::fuzz_target;
 use wire::imap::{Answer, ImapSession, Limits, MessageRow, Outline, Question, View};
 use wire::session::{Cleartext, Session, Step, Tls};
 
-const READ: &[u8] = b"a LOGIN a b\r\nb SELECT INBOX\r\nc FETCH 1 (ENVELOPE BODYSTRUCTURE BODY[1.1] BODY[HEADER.FIELDS (TO)])\r\n";
+const READ: &[u8] = b"a LOGIN a b\r\nb SELECT INBOX\r\nc FETCH 1 (ENVELOPE BODYSTRUCTURE BODY[1.1] BODY[HEADER.FIELDS \
+                      (TO)])\r\n";
 
 fuzz_target!(|bytes: &[u8]| {
     let mut session = ImapSession::new(Limits::default(), Tls::Offered, Cleartext::Allowed);

@@ -1,5 +1,5 @@
-//! Structure and sections of the same mail agree with each other: what BODYSTRUCTURE says of a part is what fetching that
-//! part gives. Over mail that nobody here wrote, where the corpora are there, and over odd mail of our own.
+//! Structure and sections of the same mail agree with each other: what BODYSTRUCTURE says of a part is what fetching
+//! that part gives. Over mail that nobody here wrote, where the corpora are there, and over odd mail of our own.
 #![allow(clippy::unwrap_used)]
 
 use std::fs::File;
@@ -198,8 +198,10 @@ fn odd_mail() {
         "Content-Type: multipart/mixed; boundary=b\r\n\r\nno parts",
         "Content-Type: multipart/mixed; boundary=b\r\n\r\n--b\r\n--b\r\n\r\n--b--",
         "Content-Type: message/rfc822\r\n\r\nSubject: in\r\n\r\ntext",
-        "Content-Type: message/rfc822\r\n\r\nContent-Type: multipart/mixed; boundary=b\r\n\r\n--b\r\n\r\none\r\n--b\r\nContent-Type: message/rfc822\r\n\r\n\r\ntwo\r\n--b--",
-        "Content-Type: multipart/digest; boundary=b\r\n\r\n--b\r\nContent-Type: ;x=y\r\n\r\nSubject: in\r\n\r\ntext\r\n--b--",
+        "Content-Type: message/rfc822\r\n\r\nContent-Type: multipart/mixed; boundary=b\r\n\r\n--b\r\n\r\none\r\n--b\r\n\
+         Content-Type: message/rfc822\r\n\r\n\r\ntwo\r\n--b--",
+        "Content-Type: multipart/digest; boundary=b\r\n\r\n--b\r\nContent-Type: ;x=y\r\n\r\nSubject: in\r\n\r\ntext\r\n\
+         --b--",
         "Content-Type: /; a=\"\r\n\"\r\nContent-ID: \"\\\r\n\r\n",
     ] {
         check(text.as_bytes());
@@ -209,7 +211,9 @@ fn odd_mail() {
 
 proptest! {
     #[test]
-    fn any_mail(text in "(Content-Type: (multipart/(mixed|digest); boundary=b|message/rfc822|text/x; a=\"\\\\\"\"|x|;)\r\n|Content-(ID|MD5|Disposition|Language|Transfer-Encoding): ([(\"{ä3}]|base64){0,3}\r\n|--b(--)?\r\n|\r\n|\n|[a-z(=]){0,30}") {
+    fn any_mail(text in "(Content-Type: (multipart/(mixed|digest); boundary=b|message/rfc822|text/x; \
+    a=\"\\\\\"\"|x|;)\r\n|Content-(ID|MD5|Disposition|Language|Transfer-Encoding): ([(\"{ä3}]|base64){0,3}\r\n\
+    |--b(--)?\r\n|\r\n|\n|[a-z(=]){0,30}") {
         check(text.as_bytes());
     }
 }

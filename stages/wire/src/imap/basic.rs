@@ -114,7 +114,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn it_is_the_same(text in "(Content-Type: (multipart/(mixed|digest); boundary=b|message/rfc822|text/x; a=\"(\\\\\" b)\\\\\"\"|x|;)\r\n|Content-(ID|MD5|Disposition|Language): ([(\"{ä3}]|NIL){0,4}\r\n|Subject: \u{e4}\r\n|--b(--)?\r\n|\r\n|[a-z(]){0,30}") {
+        fn it_is_the_same(text in "(Content-Type: (multipart/(mixed|digest); boundary=b|message/rfc822|text/x; \
+    a=\"(\\\\\" b)\\\\\"\"|x|;)\r\n|Content-(ID|MD5|Disposition|Language): ([(\"{ä3}]|NIL){0,4}\r\n|Subject: \u{e4}\r\n\
+    |--b(--)?\r\n|\r\n|[a-z(]){0,30}") {
             check(text.as_bytes());
         }
 

@@ -20,7 +20,8 @@ pub(super) fn astring(out: &mut BytesMut, value: &[u8]) {
     if !value.is_empty() && value.iter().all(is_part) { out.put_slice(value) } else { string(out, value) }
 }
 
-/// A text without control characters for a client that reads UTF-8 between quotes (RFC 6855 section 3, RFC 9051 section 4.3).
+/// A text without control characters for a client that reads UTF-8 between quotes (RFC 6855 section 3, RFC 9051 section
+/// 4.3).
 pub(super) fn text(out: &mut BytesMut, value: &str) {
     quoted(out, value.as_bytes());
 }

@@ -7,7 +7,8 @@ use crate::mime::several;
 
 /// Addresses of one field are told apart up to this many.
 const ADDRESSES: usize = 1000;
-/// Words and marks of one field that are looked at. A field of commas would otherwise take thirty times its bytes in memory.
+/// Words and marks of one field that are looked at. A field of commas would otherwise take thirty times its bytes in
+/// memory.
 const TOKENS: usize = 100 * ADDRESSES;
 
 /// Writes the envelope of a message with this header.

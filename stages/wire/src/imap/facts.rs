@@ -10,7 +10,8 @@ const REFERENCES: usize = 100;
 /// Bytes of a field that is put in order, and of a message id: a line has 998 at most. They are kept for every message.
 const MOST: usize = 2000;
 
-/// The facts of a message. Texts are decoded and folded, so that their order is that of `i;unicode-casemap`, or near it.
+/// The facts of a message. Texts are decoded and folded, so that their order is that of `i;unicode-casemap`, or near
+/// it.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Facts {
     /// When it was sent, in milliseconds since 1970; when it was received, if it does not say (section 2.2).
@@ -111,7 +112,9 @@ mod tests {
 
     #[test]
     fn of_a_header() {
-        let header = "Date: Mon, 2 Mar 2026 01:00:00 +0100\r\nSubject: Re: =?utf-8?q?=C3=9Cber?=\r\n alles\r\nFrom: =?utf-8?q?J=C3=B6rg?= X <Joerg@b.example>\r\nTo: A@b, c@d\r\nCc: group: E@f;\r\nMessage-ID: <\"m\"@x>\r\nReferences: <1@x> junk\r\n <2@x>\r\nIn-Reply-To: <3@x>\r\n\r\n";
+        let header = "Date: Mon, 2 Mar 2026 01:00:00 +0100\r\nSubject: Re: =?utf-8?q?=C3=9Cber?=\r\n alles\r\n\
+                      From: =?utf-8?q?J=C3=B6rg?= X <Joerg@b.example>\r\nTo: A@b, c@d\r\nCc: group: E@f;\r\n\
+                      Message-ID: <\"m\"@x>\r\nReferences: <1@x> junk\r\n <2@x>\r\nIn-Reply-To: <3@x>\r\n\r\n";
         let text = |text: &str| text.to_owned();
         let want = Facts {
             sent: 1_772_409_600_000,
@@ -146,7 +149,8 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_bytes_make_it_panic(header in "(Date|Subject|From|To|References|Message-ID|: |<|>|@|\"|=\\?utf-8\\?q\\?|\\?=|re:|\r\n|[a-c0-9]|\u{e4}){0,30}") {
+        fn no_bytes_make_it_panic(header in "(Date|Subject|From|To|References|Message-ID|: \
+    |<|>|@|\"|=\\?utf-8\\?q\\?|\\?=|re:|\r\n|[a-c0-9]|\u{e4}){0,30}") {
             Facts::of(header.as_bytes(), 0);
         }
     }

@@ -153,8 +153,8 @@ pub(super) struct Response {
     last: BytesMut,
     /// The bytes of the pieces.
     length: usize,
-    /// The bytes of the parts that were decoded for it, and of the headers that were looked through: a little of each may be
-    /// wanted a hundred times.
+    /// The bytes of the parts that were decoded for it, and of the headers that were looked through: a little of each
+    /// may be wanted a hundred times.
     looked: usize,
 }
 
@@ -192,8 +192,8 @@ impl Response {
     }
 }
 
-/// Writes the response for one message; the source has what the items need. It is refused if it would be far larger than the
-/// message, or a part cannot be decoded.
+/// Writes the response for one message; the source has what the items need. It is refused if it would be far larger
+/// than the message, or a part cannot be decoded.
 pub(super) fn response(
     number: usize,
     row: &MessageRow,

@@ -1,7 +1,7 @@
 //! The server's side of IMAP4rev1 (RFC 3501): logging in, finding mailboxes, reading, flags, searching, expunging.
 //!
-//! The grammar is imap-codec's. A mailbox is a snapshot that the session keeps, so that sequence numbers stand still until
-//! the client may be told of changes.
+//! The grammar is imap-codec's. A mailbox is a snapshot that the session keeps, so that sequence numbers stand still
+//! until the client may be told of changes.
 
 #[cfg(test)]
 mod agreement;

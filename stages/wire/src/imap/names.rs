@@ -1,5 +1,5 @@
-//! Mailbox names: UTF-8 inside; on the wire modified UTF-7 (RFC 3501 section 5.1.3), or UTF-8 for clients that have asked for
-//! that (RFC 6855, RFC 9051); and the wildcards of LIST.
+//! Mailbox names: UTF-8 inside; on the wire modified UTF-7 (RFC 3501 section 5.1.3), or UTF-8 for clients that have
+//! asked for that (RFC 6855, RFC 9051); and the wildcards of LIST.
 
 use std::collections::HashMap;
 
@@ -38,8 +38,8 @@ pub fn is_mailbox_name(name: &str) -> bool {
         && (name == "INBOX" || !name.eq_ignore_ascii_case("INBOX"))
 }
 
-/// Whether a new mailbox may have this name: RFC 9051 section 5.1 wants it composed (Unicode's form C), or there would be two
-/// that look alike. One that has another name already keeps it.
+/// Whether a new mailbox may have this name: RFC 9051 section 5.1 wants it composed (Unicode's form C), or there would
+/// be two that look alike. One that has another name already keeps it.
 pub(super) fn is_composed(name: &str) -> bool {
     name.is_ascii() || unicode_normalization::is_nfc(name)
 }
@@ -114,9 +114,9 @@ fn with_inbox(name: String) -> String {
     }
 }
 
-/// A pattern of LIST: `*` is anything, `%` anything within one level. Read once and asked of every name. No backtracking: the
-/// positions of the pattern that are reached after so much of a name are bits, so that each letter takes a few steps
-/// whatever the pattern.
+/// A pattern of LIST: `*` is anything, `%` anything within one level. Read once and asked of every name. No
+/// backtracking: the positions of the pattern that are reached after so much of a name are bits, so that each letter
+/// takes a few steps whatever the pattern.
 #[derive(Debug)]
 pub(super) struct Pattern {
     length: usize,
@@ -166,7 +166,8 @@ impl Pattern {
         self.length
     }
 
-    /// Marks whether the names above a name, the highest first, and at last itself, match. It is gone through once for all.
+    /// Marks whether the names above a name, the highest first, and at last itself, match. It is gone through once for
+    /// all.
     pub(super) fn mark(&self, name: &str, levels: &mut Vec<bool>) {
         levels.resize(name.matches('/').count() + 1, false);
         let mut reached = vec![0; self.wild.len()];

@@ -1,7 +1,7 @@
 //! A text that is looked for, whatever the case of its letters.
 //!
-//! Both sides are folded: every letter by itself to its lower case, so that a part of a word is found as well as the whole
-//! of it. Accents count: `u` does not find `ü`.
+//! Both sides are folded: every letter by itself to its lower case, so that a part of a word is found as well as the
+//! whole of it. Accents count: `u` does not find `ü`.
 
 use memchr::memmem::Finder;
 

@@ -1,16 +1,16 @@
-//! What clients ask about every message at first sight, so that it is kept beside the message and its text need not be read:
-//! the fields of its header that lists are made of, and its structure.
+//! What clients ask about every message at first sight, so that it is kept beside the message and its text need not be
+//! read: the fields of its header that lists are made of, and its structure.
 //!
-//! It is made of the text as it came, and is the same for every copy of it. A copy has header lines of its own before it;
-//! as long as they are [neutral](is_neutral) they change nothing of what is kept.
+//! It is made of the text as it came, and is the same for every copy of it. A copy has header lines of its own before
+//! it; as long as they are [neutral](is_neutral) they change nothing of what is kept.
 
 use bytes::{BufMut as _, Bytes, BytesMut};
 
 use super::structure::{Form, structure};
 use crate::mime::{Fields, parse, parse_header};
 
-/// The fields that are kept: those that ENVELOPE and BODYSTRUCTURE are made of, that sorting and threading look at, and that
-/// well-known clients ask for by name when they list a mailbox. No field that is long in most mails.
+/// The fields that are kept: those that ENVELOPE and BODYSTRUCTURE are made of, that sorting and threading look at, and
+/// that well-known clients ask for by name when they list a mailbox. No field that is long in most mails.
 const KEPT: [&str; 45] = [
     "date",
     "subject",
@@ -110,8 +110,8 @@ pub fn is_kept(name: &[u8]) -> bool {
     KEPT.iter().any(|kept| kept.as_bytes().eq_ignore_ascii_case(name))
 }
 
-/// Whether header lines before a text change nothing of what is kept of it: they are whole lines, do not end the header, and
-/// none of them is a field that is kept.
+/// Whether header lines before a text change nothing of what is kept of it: they are whole lines, do not end the
+/// header, and none of them is a field that is kept.
 pub fn is_neutral(prefix: &[u8]) -> bool {
     let mut at = 0;
     while let Some(end) = memchr::memchr(b'\n', &prefix[at..]) {
@@ -174,7 +174,8 @@ mod tests {
         #[test]
         fn a_neutral_prefix_changes_nothing(
             prefix in "(Received: r\r\n|X-A: 1\r\n 2\r\n|\r\n|Subject: s\r\n|x){0,3}",
-            text in "(Subject: |From: a@b|Content-Type: multipart/mixed; boundary=b\r\n|--b(--)?\r\n| |\r\n|\n|x|:){0,12}",
+            text in "(Subject: |From: a@b|Content-Type: multipart/mixed; boundary=b\r\n|--b(--)?\r\n| |\r\n|\n\
+    |x|:){0,12}",
         ) {
             if is_neutral(prefix.as_bytes()) {
                 let whole = format!("{prefix}{text}");

@@ -1,8 +1,8 @@
-//! Parameters in pieces (RFC 2231 section 3): `name*0=a; name*1=b` is `name=ab`, and is told so in BODYSTRUCTURE (section 6;
-//! RFC 9051 section 7.5.2), or each client would have to do the same.
+//! Parameters in pieces (RFC 2231 section 3): `name*0=a; name*1=b` is `name=ab`, and is told so in BODYSTRUCTURE
+//! (section 6; RFC 9051 section 7.5.2), or each client would have to do the same.
 //!
-//! A value with a charset keeps its form in one piece: `name*=utf-8''a%20b` is what clients look for. Pieces that do not make
-//! a whole are told as they came.
+//! A value with a charset keeps its form in one piece: `name*=utf-8''a%20b` is what clients look for. Pieces that do
+//! not make a whole are told as they came.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;

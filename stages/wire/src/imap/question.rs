@@ -53,8 +53,8 @@ pub struct Limits {
     pub fetch_fields: usize,
     /// Criteria of one SEARCH that ask for texts: each is looked for in every message.
     pub search_texts: usize,
-    /// Messages of a mailbox that can be sorted or put into threads: each takes some 200 bytes while that is done. How much
-    /// room there is for them is asked.
+    /// Messages of a mailbox that can be sorted or put into threads: each takes some 200 bytes while that is done. How
+    /// much room there is for them is asked.
     pub sorted: usize,
     /// Keywords named in one command.
     pub keywords: Keywords,
@@ -185,8 +185,8 @@ pub enum Question {
     },
     /// Which mailboxes are there? Answer: mailboxes.
     Mailboxes,
-    /// How is this mailbox now? It becomes the one that the questions below are about. Answer: view, or refused if there is
-    /// none of that name.
+    /// How is this mailbox now? It becomes the one that the questions below are about. Answer: view, or refused if
+    /// there is none of that name.
     View(String),
     /// Change flags. Answer: done, or refused if a message would have too many keywords.
     Flags {
@@ -198,7 +198,8 @@ pub enum Question {
         flags: i64,
         /// Keywords.
         keywords: Vec<String>,
-        /// Only of those that have not changed after this MODSEQ. The others are the answer, if there are any: modified.
+        /// Only of those that have not changed after this MODSEQ. The others are the answer, if there are any:
+        /// modified.
         unchanged_since: Option<u64>,
     },
     /// Remove these messages for good. Answer: done.
@@ -227,8 +228,9 @@ pub enum Question {
     Quota,
     /// Make, rename, delete or subscribe to a mailbox. Answer: done, or no.
     Manage(Manage),
-    /// May messages of this size be put into this mailbox? They are asked about before they come; with 0 bytes they do not,
-    /// and what room there is in memory for them is given back, as it is when they are appended. Answer: done, or no.
+    /// May messages of this size be put into this mailbox? They are asked about before they come; with 0 bytes they do
+    /// not, and what room there is in memory for them is given back, as it is when they are appended. Answer: done, or
+    /// no.
     Room {
         /// The mailbox.
         name: String,
@@ -246,21 +248,21 @@ pub enum Question {
         /// What becomes of these.
         how: CopyMode,
     },
-    /// The same as `View`; and this session takes the messages of which none was told before, now and whenever it asks for
-    /// changes: no other will be told that they are recent.
+    /// The same as `View`; and this session takes the messages of which none was told before, now and whenever it asks
+    /// for changes: no other will be told that they are recent.
     Select(String),
-    /// Is there room in memory for so many bytes of what is to be put in order, together with what there was before? It is kept
-    /// until something else than outlines is asked for; 0 gives it back. Answer: done, or refused if no account may have
-    /// so much.
+    /// Is there room in memory for so many bytes of what is to be put in order, together with what there was before? It
+    /// is kept until something else than outlines is asked for; 0 gives it back. Answer: done, or refused if no account
+    /// may have so much.
     Gather(u64),
-    /// What mailboxes are there, with the bytes of what is marked as deleted, for which it may take longer? Answer: mailboxes,
-    /// or unavailable.
+    /// What mailboxes are there, with the bytes of what is marked as deleted, for which it may take longer? Answer:
+    /// mailboxes, or unavailable.
     MailboxesWithDeleted,
     /// How is the mailbox of this name, with the bytes of what is marked as deleted? Answer: mailboxes, which is this
     /// one, or none.
     MailboxWithDeleted(String),
-    /// Is there room in memory for so many bytes of messages that are being received, together with what there was before? It
-    /// is kept until they are appended or given up. Answer: done, or unavailable.
+    /// Is there room in memory for so many bytes of messages that are being received, together with what there was
+    /// before? It is kept until they are appended or given up. Answer: done, or unavailable.
     Receive(u64),
     /// How is the mailbox of this name? Answer: mailboxes, which is this one, or none.
     Mailbox(String),
@@ -374,8 +376,8 @@ pub enum Answer {
     View(View),
     /// The UIDs of those that do.
     Found(Vec<u32>),
-    /// Outlines of the first so many of the messages that were asked about, with the messages' UIDs: what is missing among
-    /// these is gone. At least one, unless none was asked about.
+    /// Outlines of the first so many of the messages that were asked about, with the messages' UIDs: what is missing
+    /// among these is gone. At least one, unless none was asked about.
     Outlines(usize, Vec<(u32, Outline)>),
     /// The same with texts.
     Texts(usize, Vec<(u32, Bytes)>),

@@ -112,7 +112,8 @@ impl<'a> Readable<'a> {
     }
 }
 
-/// The addresses in a field without what may stand between their parts (RFC 5322 section 3.2.2), if there is any of that.
+/// The addresses in a field without what may stand between their parts (RFC 5322 section 3.2.2), if there is any of
+/// that.
 fn plain_addresses(value: &str) -> impl Iterator<Item = String> {
     let is_plain = !value.contains(['(', '"']) && !value.contains(" @") && !value.contains("@ ");
     addresses_of(if is_plain { b"" } else { value.as_bytes() }).filter_map(|address| {
@@ -199,7 +200,8 @@ mod tests {
             "\n",
         );
         check(
-            "Content-Type: text/plain; charset=iso-8859-1\r\nContent-Transfer-Encoding: quoted-printable\r\n\r\nGr=FC=DFe=\r\n!",
+            "Content-Type: text/plain; charset=iso-8859-1\r\nContent-Transfer-Encoding: quoted-printable\r\n\r\n\
+             Gr=FC=DFe=\r\n!",
             &[("content-type", "text/plain; charset=iso-8859-1"), ("content-transfer-encoding", "quoted-printable")],
             "grüße!\n",
         );
@@ -207,7 +209,9 @@ mod tests {
 
     #[test]
     fn only_texts_and_messages_are_read() {
-        let parts = "Content-Type: multipart/mixed; boundary=b\r\n\r\n--b\r\nContent-Type: image/png\r\n\r\nPNG\r\n--b\r\nContent-Transfer-Encoding: base64\r\n\r\nw5xC\r\nRVI=\r\n--b\r\nContent-Type: message/rfc822\r\n\r\nSubject: In\r\n\r\nner\r\n--b--\r\n";
+        let parts = "Content-Type: multipart/mixed; boundary=b\r\n\r\n--b\r\nContent-Type: image/png\r\n\r\nPNG\r\n\
+                     --b\r\nContent-Transfer-Encoding: base64\r\n\r\nw5xC\r\nRVI=\r\n--b\r\n\
+                     Content-Type: message/rfc822\r\n\r\nSubject: In\r\n\r\nner\r\n--b--\r\n";
         let readable = Readable::new(parts.as_bytes());
         assert_eq!(readable.texts().body, "über\nsubject: in\nner\n");
         let parts = "content-type: image/png\ncontent-transfer-encoding: base64\ncontent-type: message/rfc822\n";
@@ -224,7 +228,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_bytes_make_it_panic(text in "(Subject: |=\\?utf-8\\?[bq]\\?|\\?=|Content-Type: text/x; charset=(utf-8|x)|Content-Transfer-Encoding: (base64|quoted-printable)|=[0-9A-F]{0,2}|\r\n|[a-zA-Z= ]|\u{e4}){0,40}") {
+        fn no_bytes_make_it_panic(text in "(Subject: |=\\?utf-8\\?[bq]\\?|\\?=|Content-Type: text/x; \
+                charset=(utf-8|x)|Content-Transfer-Encoding: (base64|quoted-printable)|=[0-9A-F]{0,2}|\r\n|[a-zA-Z= ]|\
+                \u{e4}){0,40}") {
             let readable = Readable::new(text.as_bytes());
             let _ = (readable.whole(), readable.date());
         }

@@ -7,8 +7,8 @@ use std::sync::{Arc, Weak};
 
 use super::question::MessageRow;
 
-/// A piece has the messages of so many UIDs, a power of two: a change of one copies some 14 KB, and a mailbox of a million
-/// has four thousand pieces.
+/// A piece has the messages of so many UIDs, a power of two: a change of one copies some 14 KB, and a mailbox of a
+/// million has four thousand pieces.
 const PIECE: u32 = 256;
 /// Bytes of a piece beside its rows.
 const OVERHEAD: usize = 64;
@@ -192,7 +192,8 @@ impl Rows {
         Self(Arc::new(self.0.iter().map(piece).collect()))
     }
 
-    /// Tells of each UID in which two views differ, in order: the message as it was, if it was there, and as it is, if it is.
+    /// Tells of each UID in which two views differ, in order: the message as it was, if it was there, and as it is, if
+    /// it is.
     pub(super) fn compare<'a>(&'a self, new: &'a Self, mut tell: impl FnMut(Placed<'a>, Placed<'a>)) {
         let (mut was, mut is) = (self.0.iter().peekable(), new.0.iter().peekable());
         loop {
@@ -295,7 +296,10 @@ mod tests {
     proptest! {
         /// The same as a plain map, whatever is put in and taken out.
         #[test]
-        fn rows_are_a_map(steps in proptest::collection::vec((proptest::collection::vec((1u32..2000, 0i64..4), 0..40), proptest::collection::vec(1u32..2000, 0..40)), 1..8)) {
+        fn rows_are_a_map(steps in proptest::collection::vec((
+            proptest::collection::vec((1u32..2000, 0i64..4), 0..40),
+            proptest::collection::vec(1u32..2000, 0..40),
+        ), 1..8)) {
             let (mut rows, mut model) = (Rows::default(), BTreeMap::new());
             for (put, gone) in steps {
                 let put: BTreeMap<u32, i64> = put.into_iter().collect();

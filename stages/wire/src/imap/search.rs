@@ -1,7 +1,7 @@
 //! SEARCH (RFC 3501 section 6.4.4): criteria are read once; then each message is asked whether it meets them.
 //!
-//! What the row of a message tells is looked at first, and what is dearer only if that leaves it open: so a criterion has
-//! three answers, the third of which is "not known yet".
+//! What the row of a message tells is looked at first, and what is dearer only if that leaves it open: so a criterion
+//! has three answers, the third of which is "not known yet".
 
 use chrono::{Datelike as _, NaiveDate};
 use imap_types::core::{AString, Charset};
@@ -260,8 +260,8 @@ fn all_of<T>(mut all: impl Iterator<Item = T>, mut judge: impl FnMut(T) -> Optio
 }
 
 impl Wanted {
-    /// Whether a message that was received then is old or young enough, both in milliseconds since 1970; none if this is
-    /// not about that.
+    /// Whether a message that was received then is old or young enough, both in milliseconds since 1970; none if this
+    /// is not about that.
     pub fn in_time(&self, received: i64, now: i64) -> Option<bool> {
         let before = |seconds: u32| now.saturating_sub(i64::from(seconds) * 1000);
         match self {

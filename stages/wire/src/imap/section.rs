@@ -50,8 +50,8 @@ pub(super) fn names<'a>(wanted: &'a Section<'static>) -> &'a [AString<'static>] 
     }
 }
 
-/// What a part's body stands for (RFC 3516): none if there is no such part, and then none if its encoding is not known. Without
-/// numbers it is the whole message, which like all that has parts stands for itself.
+/// What a part's body stands for (RFC 3516): none if there is no such part, and then none if its encoding is not known.
+/// Without numbers it is the whole message, which like all that has parts stands for itself.
 pub(super) fn binary(text: &Bytes, root: &Part, numbers: &[NonZeroU32]) -> Option<Option<Bytes>> {
     if numbers.is_empty() {
         return Some(Some(text.clone()));
@@ -97,8 +97,8 @@ fn message<'a>(root: &'a Part, numbers: Option<&PartNumbers>) -> Option<&'a Part
     }
 }
 
-/// Names of fields that are asked for, in whichever case. A header may have a million fields, so that none of them may be
-/// compared with very many names.
+/// Names of fields that are asked for, in whichever case. A header may have a million fields, so that none of them may
+/// be compared with very many names.
 enum Names<'a> {
     Few(&'a [AString<'a>]),
     /// In lower case, with the bytes of the longest.
@@ -150,7 +150,10 @@ mod tests {
     use super::*;
     use crate::mime::parse;
 
-    const NESTED: &str = "Subject: out\r\nX-A: 1\r\nContent-Type: multipart/mixed; boundary=b\r\n\r\n--b\r\nContent-Type: text/plain\r\n\r\none\r\n--b\r\nContent-Type: message/rfc822\r\n\r\nSubject: in\r\nContent-Type: multipart/mixed; boundary=c\r\n\r\n--c\r\n\r\ninner\r\n--c--\r\n--b--\r\n";
+    const NESTED: &str = "Subject: out\r\nX-A: 1\r\nContent-Type: multipart/mixed; boundary=b\r\n\r\n--b\r\n\
+                          Content-Type: text/plain\r\n\r\none\r\n--b\r\nContent-Type: message/rfc822\r\n\r\n\
+                          Subject: in\r\nContent-Type: multipart/mixed; boundary=c\r\n\r\n--c\r\n\r\ninner\r\n--c--\r\n\
+                          --b--\r\n";
 
     #[track_caller]
     fn check(text: &str, wanted: &str, want: Option<&str>) {

@@ -129,7 +129,10 @@ mod tests {
 
     proptest! {
         #[test]
-        fn contains_what_was_named(ranges in proptest::collection::vec((1u32..60, 1u32..60), 1..9), number in 1u32..70) {
+        fn contains_what_was_named(
+            ranges in proptest::collection::vec((1u32..60, 1u32..60), 1..9),
+            number in 1u32..70,
+        ) {
             let named = |(one, other): &(u32, u32)| (*one.min(other)..=*one.max(other)).contains(&number);
             let text = ranges.iter().map(|(one, other)| format!("{one}:{other}")).collect::<Vec<_>>().join(",");
             let set = Set::new(&text.as_str().try_into().unwrap(), 60);

@@ -193,9 +193,11 @@ mod tests {
     #[test]
     fn a_name_in_pieces() {
         check(
-            "Content-Type: image/png; name*0=\"a \"; name*1=b\r\nContent-Disposition: inline; filename*0*=utf-8''%C3%A4; filename*1=.png\r\n\r\n",
+            "Content-Type: image/png; name*0=\"a \"; name*1=b\r\nContent-Disposition: inline; \
+             filename*0*=utf-8''%C3%A4; filename*1=.png\r\n\r\n",
             Form::Extended,
-            "(\"image\" \"png\" (\"name\" \"a b\") NIL NIL \"7bit\" 0 NIL (\"inline\" (\"filename*\" \"utf-8''%C3%A4.png\")) NIL NIL)",
+            "(\"image\" \"png\" (\"name\" \"a b\") NIL NIL \"7bit\" 0 NIL (\"inline\" (\"filename*\" \
+             \"utf-8''%C3%A4.png\")) NIL NIL)",
         );
     }
 
@@ -219,7 +221,9 @@ mod tests {
 
     #[test]
     fn parts_and_a_message() {
-        let text = "Content-Type: multipart/mixed; boundary=b\r\n\r\n--b\r\nContent-Type: image/png; name=x\r\nContent-Disposition: attachment; filename=y\r\n\r\nPNG\r\n--b\r\nContent-Type: message/rfc822\r\n\r\nSubject: s\r\n\r\nt\r\n--b--\r\n";
+        let text = "Content-Type: multipart/mixed; boundary=b\r\n\r\n--b\r\nContent-Type: image/png; name=x\r\n\
+                    Content-Disposition: attachment; filename=y\r\n\r\nPNG\r\n--b\r\nContent-Type: message/rfc822\r\n\
+                    \r\nSubject: s\r\n\r\nt\r\n--b--\r\n";
         let image = "(\"image\" \"png\" (\"name\" \"x\") NIL NIL \"7bit\" 3)";
         let inner = "(\"text\" \"plain\" (\"charset\" \"us-ascii\") NIL NIL \"7bit\" 1 0)";
         let message = format!(

@@ -1,8 +1,8 @@
 //! THREAD (RFC 5256): messages as trees of who answers whom. Pure.
 //!
 //! Whatever the headers say, each message is in the result once: there are no loops, and a message id that several have
-//! counts for the first of them. What mail of strangers can make of it has a bound: beyond so many steps no more references
-//! are followed.
+//! counts for the first of them. What mail of strangers can make of it has a bound: beyond so many steps no more
+//! references are followed.
 
 use std::collections::HashMap;
 use std::fmt::Write as _;
@@ -10,8 +10,8 @@ use std::fmt::Write as _;
 use super::facts::Facts;
 use super::sort::OVERHEAD;
 
-/// Steps that are spent on looking for loops: a tenth of a second's work, for which other sessions wait. Mail of people needs
-/// some for each message.
+/// Steps that are spent on looking for loops: a tenth of a second's work, for which other sessions wait. Mail of people
+/// needs some for each message.
 const STEPS: usize = 10_000_000;
 
 /// How messages are put into threads.

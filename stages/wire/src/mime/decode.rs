@@ -1,5 +1,5 @@
-//! A part's body without its transfer encoding (RFC 2045 section 6). Decoding never fails: what is no part of the encoding
-//! is passed over, or taken as it stands.
+//! A part's body without its transfer encoding (RFC 2045 section 6). Decoding never fails: what is no part of the
+//! encoding is passed over, or taken as it stands.
 
 use std::borrow::Cow;
 
@@ -16,8 +16,8 @@ pub fn decode<'a>(header: &[u8], body: &'a [u8]) -> Option<Cow<'a, [u8]>> {
     }
 }
 
-/// RFC 2045 section 6.8: characters that are not of the alphabet are passed over; what comes behind the padding begins anew,
-/// for some join two texts.
+/// RFC 2045 section 6.8: characters that are not of the alphabet are passed over; what comes behind the padding begins
+/// anew, for some join two texts.
 fn base64(body: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(body.len() / 4 * 3);
     let (mut bits, mut count) = (0_u32, 0);

@@ -513,7 +513,8 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_split_gives_the_same(said in "(CAPA|USER alice|PASS secret|LIST|RETR 1|DELE 2|AUTH PLAIN|QUIT|x|\r\n){0,12}", piece in 1usize..8) {
+        fn any_split_gives_the_same(said in "(CAPA|USER alice|PASS secret|LIST|RETR 1|DELE 2|AUTH PLAIN|QUIT|x|\r\n\
+    ){0,12}", piece in 1usize..8) {
             let whole = run(&mut session(), said.as_bytes(), usize::MAX);
             prop_assert_eq!(run(&mut session(), said.as_bytes(), piece), whole);
         }

@@ -8,8 +8,9 @@ use bytes::{Buf as _, Bytes, BytesMut};
 
 use super::reply::Reply;
 
-/// A line without an end in sight is taken in pieces of this size, so that it does not gather in the input. Ordinary mail
-/// has lines of up to 998 bytes (RFC 5321 section 4.5.3.1.6); longer ones are taken too, since many programs make them.
+/// A line without an end in sight is taken in pieces of this size, so that it does not gather in the input. Ordinary
+/// mail has lines of up to 998 bytes (RFC 5321 section 4.5.3.1.6); longer ones are taken too, since many programs make
+/// them.
 const PIECE: usize = 64 * 1024;
 
 /// Room for a message whose size was not declared, at first: most have less.
@@ -56,7 +57,8 @@ pub(super) struct Reader {
 }
 
 impl Reader {
-    /// A reader for a message that was declared with a size, or not, and may use `reserved` bytes before it asks for more.
+    /// A reader for a message that was declared with a size, or not, and may use `reserved` bytes before it asks for
+    /// more.
     pub(super) fn new(bounds: Bounds, declared: Option<u64>, reserved: u64) -> Self {
         let room = declared.unwrap_or(UNDECLARED).min(reserved).min(bounds.message);
         Self {
@@ -165,8 +167,8 @@ impl Reader {
     }
 }
 
-/// The length of the line at the start of `bytes`, or of a piece of it if it is long; the same however the bytes came. A CR
-/// at a piece's end is left for the next one: it may belong to the line's end.
+/// The length of the line at the start of `bytes`, or of a piece of it if it is long; the same however the bytes came.
+/// A CR at a piece's end is left for the next one: it may belong to the line's end.
 fn line_or_piece(bytes: &[u8]) -> Option<usize> {
     let window = &bytes[..bytes.len().min(PIECE)];
     match memchr::memchr(b'\n', window) {
@@ -320,7 +322,10 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_body_comes_through(lines in proptest::collection::vec("[.a \\x00-\\x09\\x0e-\\x7f]{0,12}", 0..20), piece in 1usize..40) {
+        fn any_body_comes_through(
+            lines in proptest::collection::vec("[.a \\x00-\\x09\\x0e-\\x7f]{0,12}", 0..20),
+            piece in 1usize..40,
+        ) {
             let body: String = lines.iter().map(|line| format!("{line}\r\n")).collect();
             let stuffed: String = lines.iter().map(|line| {
                 if line.starts_with('.') { format!(".{line}\r\n") } else { format!("{line}\r\n") }

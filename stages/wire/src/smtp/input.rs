@@ -19,8 +19,8 @@ impl Input {
         self.were = self.bytes.len();
     }
 
-    /// What is left waits for more. It moves to a place of its own size if something was worked off: it came with that, so
-    /// what is copied is less than what was read, however small the pieces.
+    /// What is left waits for more. It moves to a place of its own size if something was worked off: it came with that,
+    /// so what is copied is less than what was read, however small the pieces.
     pub(super) fn rest(&mut self) {
         if self.bytes.len() < self.were {
             self.bytes = BytesMut::from(&self.bytes[..]);

@@ -1,7 +1,7 @@
 //! Command lines: takes them off the input one by one, whatever comes.
 //!
-//! Only CR LF ends a line. A line that is too long, or that holds a CR or LF by itself, is answered once and read over up to
-//! its true end: nothing in it is taken for a command, since others may see commands there that we did not mean.
+//! Only CR LF ends a line. A line that is too long, or that holds a CR or LF by itself, is answered once and read over
+//! up to its true end: nothing in it is taken for a command, since others may see commands there that we did not mean.
 
 use bytes::{Buf as _, Bytes, BytesMut};
 

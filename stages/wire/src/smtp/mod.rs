@@ -1,6 +1,7 @@
 //! The server's side of SMTP (RFC 5321), with PIPELINING, SIZE, 8BITMIME, STARTTLS and ENHANCEDSTATUSCODES.
 //!
-//! [`SmtpSession`] is the dialogue; it asks its driver [`Question`]s and is bound by [`Limits`]. What a client does wrong
+//! [`SmtpSession`] is the dialogue; it asks its driver [`Question`]s and is bound by [`Limits`]. What a client does
+//!   wrong
 //! costs it a reply; what the world cannot answer is put to the client as "later".
 
 pub mod client;

@@ -1,7 +1,7 @@
 //! What an SMTP session asks of the world, and what the world answers.
 //!
-//! A question that gets an answer of another question's kind counts as a failure of ours: the client is told to try again
-//! later.
+//! A question that gets an answer of another question's kind counts as a failure of ours: the client is told to try
+//! again later.
 
 use bytes::Bytes;
 
@@ -31,14 +31,14 @@ pub enum Question {
     Sender(Sender),
     /// Does this recipient exist? Answer: accept or a refusing reply.
     Recipient(Recipient),
-    /// Is there room for a message? Answer: how many bytes are reserved for it, or a refusing reply. After a refusal the
-    /// transaction stands, so that the client may try DATA again.
+    /// Is there room for a message? Answer: how many bytes are reserved for it, or a refusing reply. After a refusal
+    /// the transaction stands, so that the client may try DATA again.
     Data {
         /// From SIZE, bytes.
         declared: Option<u64>,
     },
-    /// The message needs more room than was reserved. Answer: reserve a larger total, or a refusing reply, which the client
-    /// gets once the message has come to its end; until then nothing of it is kept.
+    /// The message needs more room than was reserved. Answer: reserve a larger total, or a refusing reply, which the
+    /// client gets once the message has come to its end; until then nothing of it is kept.
     Grow {
         /// Bytes wanted in all. More may be reserved, and less as long as it is more than before.
         total: u64,
@@ -46,9 +46,9 @@ pub enum Question {
     /// Here is a message; what was reserved for it passes to whoever answers. Answer: the final reply, whenever it is
     /// known.
     Message(Box<Message>),
-    /// Bytes came after our final reply to the last message was put out, so its sender has most likely read it. What had
-    /// come before proves nothing: clients send QUIT or the next MAIL together with the final dot (RFC 2920). Answer:
-    /// noted.
+    /// Bytes came after our final reply to the last message was put out, so its sender has most likely read it. What
+    /// had come before proves nothing: clients send QUIT or the next MAIL together with the final dot (RFC 2920).
+    /// Answer: noted.
     WentOn,
     /// The transaction is over without a message; what was reserved is free. Answer: noted.
     Abandoned,

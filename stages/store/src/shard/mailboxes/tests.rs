@@ -197,11 +197,16 @@ async fn what_was_deleted_goes_in_portions_and_after_a_crash() {
     {
         let database = Connection::open(folder.path().join("shard.db")).unwrap();
         let many = "WITH RECURSIVE n(i) AS (SELECT 2 UNION ALL SELECT i + 1 FROM n WHERE i < 1201)
-             INSERT INTO messages SELECT (SELECT id FROM mailboxes WHERE name = 'big'), i, modseq, body, size, received, flags,
-                 keywords, prefix, mail, held, held_for FROM messages, n;
-             UPDATE mailboxes SET messages = 1200, bytes = 4800 WHERE name = 'big';
+             INSERT \
+                    INTO messages SELECT (SELECT id FROM mailboxes WHERE name = 'big'), i, modseq, body, size, \
+                    received, flags,
+                 keywords, prefix, mail, held, held_for FROM messages, \
+                    n;
+             UPDATE mailboxes SET messages = 1200, bytes = 4800 WHERE name = \
+                    'big';
              UPDATE bodies SET refs = 1201;
-             UPDATE accounts SET messages = 1201, bytes = 4804;";
+             UPDATE accounts SET messages = \
+                    1201, bytes = 4804;";
         database.execute_batch(many).unwrap();
     }
     // The writer is kept busy, so that nothing goes before the crash.

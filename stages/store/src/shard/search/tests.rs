@@ -201,9 +201,13 @@ proptest! {
     fn the_index_makes_no_difference(
         mails in prop::collection::vec((
             "(Delivered-To: [a-c]{1,4}\r\n|X-A: [a-c]{0,5}\r\n|Content-Type: image/png\r\n|\r\n|abc)?",
-            "( [a-c]{0,5}\r\n)?(Subject: [a-cA-C ]{0,8}\r\n|X-A: =\\?utf-8\\?q\\?[a-c_]{1,4}\\?=\r\n|From: [a-c\u{c4}]{1,5}\r\n|Content-Type: text/html\r\n|Content-Transfer-Encoding: (base64|quoted-printable)\r\n){0,4}(\r\n)?[a-cA-C= \r\n:\u{e4}]{0,40}",
+            "( [a-c]{0,5}\r\n)?(Subject: [a-cA-C ]{0,8}\r\n|X-A: =\\?utf-8\\?q\\?[a-c_]{1,4}\\?=\r\n\
+    |From: [a-c\u{c4}]{1,5}\r\n|Content-Type: text/html\r\n|Content-Transfer-Encoding: (base64|quoted-printable)\r\n\
+    ){0,4}(\r\n)?[a-cA-C= \r\n:\u{e4}]{0,40}",
         ), 1..8),
-        criteria in prop::collection::vec("(NOT )?(BODY|TEXT|SUBJECT|HEADER x-a|FROM|HEADER delivered-to) \"[a-cA-C: ]{0,5}\"", 1..12),
+        criteria in prop::collection::vec(
+            "(NOT )?(BODY|TEXT|SUBJECT|HEADER x-a|FROM|HEADER delivered-to) \"[a-cA-C: ]{0,5}\"", 1..12,
+        ),
         most in prop_oneof![Just(30), Just(1000)],
     ) {
         let runtime = tokio::runtime::Runtime::new().unwrap();

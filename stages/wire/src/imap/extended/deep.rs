@@ -1,5 +1,5 @@
-//! SEARCH, SORT and THREAD whose criteria stand within each other deeper than imap-codec reads them: where a client lets its
-//! user say "any of these", ten terms are ten ORs within each other.
+//! SEARCH, SORT and THREAD whose criteria stand within each other deeper than imap-codec reads them: where a client
+//! lets its user say "any of these", ten terms are ten ORs within each other.
 //!
 //! The codec reads every criterion by itself, and what comes before them. Here they are only put together.
 
@@ -15,7 +15,8 @@ use imap_types::search::SearchKey;
 use super::search::words;
 use crate::imap::search::DEPTH;
 
-/// The command, if it is one of these. Criteria that are too deep are cut off where they are: nobody follows them so far.
+/// The command, if it is one of these. Criteria that are too deep are cut off where they are: nobody follows them so
+/// far.
 pub(in crate::imap) fn read(message: &[u8]) -> Option<Command<'static>> {
     let words = words(message);
     let name = 1 + usize::from(word(message, &words, 1)?.eq_ignore_ascii_case(b"UID"));
@@ -159,7 +160,8 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_bytes_make_it_panic(message in "(a |UID |SEARCH |SORT |THREAD |\\(|\\)|OR |NOT |HEADER |MODSEQ |SEEN |\"|\\{[0-9]{1,20}\\}\r\n|\\\\|\u{e4}){0,20}") {
+        fn no_bytes_make_it_panic(message in "(a |UID |SEARCH |SORT |THREAD |\\(|\\)|OR |NOT |HEADER |MODSEQ |SEEN \
+    |\"|\\{[0-9]{1,20}\\}\r\n|\\\\|\u{e4}){0,20}") {
             read(message.as_bytes());
         }
     }

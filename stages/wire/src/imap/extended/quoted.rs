@@ -1,5 +1,5 @@
-//! Quoted strings in UTF-8 (RFC 6855 section 3, RFC 9051 section 4.3), which imap-codec does not know: a literal is put in the
-//! place of each, which may have any byte. What is no UTF-8 stays as it is, and the codec refuses it.
+//! Quoted strings in UTF-8 (RFC 6855 section 3, RFC 9051 section 4.3), which imap-codec does not know: a literal is put
+//! in the place of each, which may have any byte. What is no UTF-8 stays as it is, and the codec refuses it.
 
 use super::reader::Reader;
 use super::search::words;

@@ -2,15 +2,15 @@
 //! saved (RFC 5182), which may stand wherever a set of messages stands.
 //!
 //! Both are taken out of a command before the codec reads it: RETURN is given beside it, and in place of `$` stand the
-//! numbers. Where `$` is a text, a keyword or a name, it is left alone. What cannot be understood here stays as it is: the
-//! codec will not understand it either.
+//! numbers. Where `$` is a text, a keyword or a name, it is left alone. What cannot be understood here stays as it is:
+//! the codec will not understand it either.
 
 use std::ops::Range;
 
 use crate::imap::session::UidForm;
 
-/// Bytes that may stand in the place of all `$` of a command, where there are several: what a search has saved may be the
-/// whole of a mailbox, and a command of 64 KiB may name it thousands of times.
+/// Bytes that may stand in the place of all `$` of a command, where there are several: what a search has saved may be
+/// the whole of a mailbox, and a command of 64 KiB may name it thousands of times.
 const MOST: usize = 1024 * 1024;
 
 /// What is to be told of the messages that were found.
@@ -31,8 +31,8 @@ pub(in crate::imap) struct Plain {
     pub(in crate::imap) returns: Option<Returns>,
 }
 
-/// Rids a command of what the codec does not know; none if there is nothing of that. `saved` says which numbers `$` stands
-/// for, as a set.
+/// Rids a command of what the codec does not know; none if there is nothing of that. `saved` says which numbers `$`
+/// stands for, as a set.
 pub(in crate::imap) fn rid(message: &[u8], saved: impl Fn(UidForm) -> String) -> Option<Plain> {
     let is_extended = |word: &[u8]| word == b"$" || word.eq_ignore_ascii_case(b"return");
     let words = words(message);
@@ -256,7 +256,8 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_bytes_make_it_panic(message in "(a |UID |SEARCH |RETURN |\\(|\\)|MIN|\\$| |\"|\\{[0-9]{1,20}\\}\r\n|\\\\|\u{e4}){0,20}") {
+        fn no_bytes_make_it_panic(message in "(a |UID |SEARCH |RETURN |\\(|\\)|MIN|\\$| |\"|\\{[0-9]{1,20}\\}\r\n\
+    |\\\\|\u{e4}){0,20}") {
             rid_of(&message);
         }
     }

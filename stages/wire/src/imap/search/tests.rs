@@ -8,7 +8,9 @@ use imap_types::command::CommandBody;
 use super::*;
 use crate::imap::readable::Readable;
 
-const TEXT: &str = "Date: Mon, 2 Mar 2026 23:59:59 -0800\r\nSubject: =?utf-8?q?Gr=C3=BC=C3=9Fe?=\r\nReceived: from one\r\nReceived: from two\r\nTo: group: <C (odd) @ d.example>;\r\nFrom: a@b.example\r\n\r\nA Needle in the hay\r\n";
+const TEXT: &str = "Date: Mon, 2 Mar 2026 23:59:59 -0800\r\nSubject: =?utf-8?q?Gr=C3=BC=C3=9Fe?=\r\n\
+                    Received: from one\r\nReceived: from two\r\nTo: group: <C (odd) @ d.example>;\r\n\
+                    From: a@b.example\r\n\r\nA Needle in the hay\r\n";
 
 fn read(criteria: &str) -> Result<Criteria, Refusal> {
     let command = format!("a SEARCH {criteria}\r\n");

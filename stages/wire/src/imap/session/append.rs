@@ -1,8 +1,10 @@
-//! APPEND (RFC 3501 section 6.3.11): a message that the client brings in, or several that are kept all or none (RFC 3502).
+//! APPEND (RFC 3501 section 6.3.11): a message that the client brings in, or several that are kept all or none (RFC
+//! 3502).
 //!
-//! Their texts do not go through the fragmentizer: that keeps a whole command, and these are far longer than any. Room for
-//! each, and for those before it, is asked for before the client may send it. One that is refused is not sent, or read over
-//! without being kept if it comes in any case (LITERAL+); either way the place is kept, and nothing becomes of the others.
+//! Their texts do not go through the fragmentizer: that keeps a whole command, and these are far longer than any. Room
+//! for each, and for those before it, is asked for before the client may send it. One that is refused is not sent, or
+//! read over without being kept if it comes in any case (LITERAL+); either way the place is kept, and nothing becomes
+//! of the others.
 
 use super::flags::{Given, given, too_much};
 use super::job::{Job, Running};
@@ -226,7 +228,8 @@ impl ImapSession {
         count > 0
     }
 
-    /// Behind the message the command ends, or the next one is announced. What follows one that was refused is read over.
+    /// Behind the message the command ends, or the next one is announced. What follows one that was refused is read
+    /// over.
     fn receive_end(&mut self) -> bool {
         let Some(fragment) = self.next_fragment() else { return false };
         if let FragmentInfo::Line { announcement: Some(announcement), .. } = fragment {
@@ -291,8 +294,8 @@ const NO_END: &str = "BAD the command does not end behind the message";
 const NO_ROOM: &str = "NO [UNAVAILABLE] not at the moment; try again";
 const TRY_CREATE: &str = "NO [TRYCREATE] there is no such mailbox";
 
-/// Reads an APPEND up to its message: its tag and the mailbox's name. None if that is something else, or the literal is not
-/// its message.
+/// Reads an APPEND up to its message: its tag and the mailbox's name. None if that is something else, or the literal is
+/// not its message.
 fn read_head(
     head: &[u8],
     announcement: LiteralAnnouncement,

@@ -21,8 +21,8 @@ impl ImapSession {
         self.running = Some(Running { tag, name, job, refreshing: true });
     }
 
-    /// What others have changed meanwhile is told before the command ends; but no number may change under a client that uses
-    /// them (RFC 3501 section 7.4.1).
+    /// What others have changed meanwhile is told before the command ends; but no number may change under a client that
+    /// uses them (RFC 3501 section 7.4.1).
     pub(super) fn finish_with_news(&mut self, running: Running) {
         self.refresh(running.tag, running.name, Job::Refresh { expunge: false });
     }
@@ -162,8 +162,8 @@ impl<'a> How<'a> {
         }
     }
 
-    /// RFC 7162 section 3.2, RFC 9051 section 7.5.2: with QRESYNC, and in IMAP4rev2, each such response has the UID; RFC 7162
-    /// section 3.1.3: MODSEQ is told also of what is stored in silence.
+    /// RFC 7162 section 3.2, RFC 9051 section 7.5.2: with QRESYNC, and in IMAP4rev2, each such response has the UID;
+    /// RFC 7162 section 3.1.3: MODSEQ is told also of what is stored in silence.
     fn put_row(&self, index: usize, row: &MessageRow, lines: &mut BytesMut) {
         // Writing into memory does not fail.
         let _ = write!(lines, "* {} FETCH ", index + 1);
@@ -220,8 +220,8 @@ fn changes(old: &mut Rows, new: Rows, how: &How<'_>) -> Told {
     told
 }
 
-/// A client that keeps what it has seen up to a MODSEQ must hear first of what went before that, and may not hear of it now:
-/// nothing is told but what it has asked for.
+/// A client that keeps what it has seen up to a MODSEQ must hear first of what went before that, and may not hear of it
+/// now: nothing is told but what it has asked for.
 fn only_asked(old: &mut Rows, new: &Rows, how: &How<'_>) -> Told {
     let asked: Vec<MessageRow> = new.each(how.told).map(|(_, row)| row.clone()).collect();
     let changed = asked.iter().map(|row| row.uid).collect();

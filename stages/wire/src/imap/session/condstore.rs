@@ -1,4 +1,5 @@
-//! CONDSTORE and QRESYNC (RFC 7162): what a client is told that keeps what it has seen, and asks for what has changed since.
+//! CONDSTORE and QRESYNC (RFC 7162): what a client is told that keeps what it has seen, and asks for what has changed
+//! since.
 
 use imap_types::command::{FetchModifier, SelectParameter};
 use imap_types::extensions::enable::CapabilityEnable;
@@ -179,8 +180,8 @@ impl ImapSession {
         }
     }
 
-    /// Of those that the client asks about; if it does not say which, of all that there were. Here `*` is the last that there
-    /// was: were it the last that is there, nobody would hear of those that went from the end.
+    /// Of those that the client asks about; if it does not say which, of all that there were. Here `*` is the last that
+    /// there was: were it the last that is there, nobody would hear of those that went from the end.
     fn put_vanished(&mut self, gone: Option<Vec<u32>>, asked: Option<&SequenceSet>) {
         let Some(selected) = &self.selected else { return };
         let last = selected.uidnext.saturating_sub(1);

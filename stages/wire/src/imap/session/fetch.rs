@@ -1,8 +1,8 @@
 //! FETCH: which messages, what is asked of the world for them, and their responses, one behind the other.
 //!
-//! What clients ask about every message is kept beside its row, and asked for in portions. Texts come in loads, which are
-//! small at first: a client that wants one message does not pay for what it may never take. While a load is sent, the world
-//! may read the next.
+//! What clients ask about every message is kept beside its row, and asked for in portions. Texts come in loads, which
+//! are small at first: a client that wants one message does not pay for what it may never take. While a load is sent,
+//! the world may read the next.
 
 use super::ImapSession;
 use super::job::{Job, Running, UidForm};
@@ -16,7 +16,8 @@ use std::collections::VecDeque;
 const PORTION: usize = 1000;
 /// Messages about which is asked at once: their outlines are a MiB where all is as usual.
 const OUTLINES: usize = 500;
-/// Texts of a load, in messages, and in bytes of the first and of the largest: so much is held while a slow client takes it.
+/// Texts of a load, in messages, and in bytes of the first and of the largest: so much is held while a slow client
+/// takes it.
 const TEXTS: usize = 500;
 const SMALL_LOAD: u64 = 64 * 1024;
 const LARGE_LOAD: u64 = 1024 * 1024;
@@ -34,8 +35,8 @@ pub(super) struct Fetching {
     ready: VecDeque<(u32, Source)>,
     /// Whatever is sent counts as seen.
     marks: bool,
-    /// What was sent and is not marked as seen yet. It is with each load: one that a client never got stays unseen, whether
-    /// its connection broke or it cannot be told.
+    /// What was sent and is not marked as seen yet. It is with each load: one that a client never got stays unseen,
+    /// whether its connection broke or it cannot be told.
     seen: Vec<u32>,
     /// How the command ends, if it is no FETCH.
     end: Option<String>,

@@ -1,7 +1,7 @@
 //! ID (RFC 2971): who the server is. What the client says of itself is of no use here.
 //!
-//! A client may say 31 KB of that, before the login too, where no command is kept that is so long. So one that is too long
-//! to be kept is known by its beginning: what follows was read over, and makes no difference.
+//! A client may say 31 KB of that, before the login too, where no command is kept that is so long. So one that is too
+//! long to be kept is known by its beginning: what follows was read over, and makes no difference.
 
 use super::ImapSession;
 

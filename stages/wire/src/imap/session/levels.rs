@@ -1,7 +1,7 @@
 //! Which names a LIST is about: those of mailboxes, those that are subscribed to, and all above them, in their order.
 //!
-//! There may be very many: each of fifteen thousand names may have thirty others above it. So each name is gone through once
-//! for all the names above it, none of these is copied, and the lines for them are made in portions.
+//! There may be very many: each of fifteen thousand names may have thirty others above it. So each name is gone through
+//! once for all the names above it, none of these is copied, and the lines for them are made in portions.
 
 use std::collections::BTreeMap;
 

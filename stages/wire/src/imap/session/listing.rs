@@ -339,7 +339,8 @@ mod tests {
         );
     }
 
-    /// Ten thousand names of 32 levels each would be compared with each pattern at each level, while other sessions wait.
+    /// Ten thousand names of 32 levels each would be compared with each pattern at each level, while other sessions
+    /// wait.
     #[test]
     fn very_many_names_are_looked_for_where_nobody_waits() {
         let all = || Listed { patterns: vec![b"*".into()], ..Listed::default() };

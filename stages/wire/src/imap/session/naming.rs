@@ -1,5 +1,5 @@
-//! Mailbox names, as this client writes and reads them. A name that none can have is refused in the same words, whatever the
-//! command: one that cannot be decoded, as well as one that no mailbox may have.
+//! Mailbox names, as this client writes and reads them. A name that none can have is refused in the same words,
+//! whatever the command: one that cannot be decoded, as well as one that no mailbox may have.
 
 use bytes::BytesMut;
 use imap_types::mailbox::Mailbox as MailboxName;

@@ -1,5 +1,5 @@
-//! Telling what was found in an order, or as threads: the world is asked for what is kept of the messages' texts, which is
-//! all that is needed.
+//! Telling what was found in an order, or as threads: the world is asked for what is kept of the messages' texts, which
+//! is all that is needed.
 
 use imap_types::core::Vec1;
 use imap_types::extensions::sort::SortCriterion;

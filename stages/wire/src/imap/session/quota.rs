@@ -23,8 +23,8 @@ impl ImapSession {
         self.ask(tag, "GETQUOTAROOT", Question::Quota, Job::Quota(Some(name)));
     }
 
-    /// Only what has a limit is told. Without any there is no root: a response has to tell of one resource at least (RFC 9208
-    /// section 5).
+    /// Only what has a limit is told. Without any there is no root: a response has to tell of one resource at least
+    /// (RFC 9208 section 5).
     pub(super) fn tell_quota(&mut self, running: &Running, root_of: Option<&str>, quota: &Quota) {
         let has_limits = quota.bytes.is_some() || quota.messages.is_some();
         if let Some(name) = root_of {

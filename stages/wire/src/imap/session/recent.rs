@@ -1,8 +1,8 @@
 //! \Recent (RFC 3501 section 2.3.2): the messages of which this session is the first to be told.
 //!
-//! Which these are the world says with each view; here they are remembered for as long as the mailbox is selected. They are
-//! no part of the messages' rows, which sessions share, and no change of them in the sense of CONDSTORE. IMAP4rev2 has done
-//! away with all of it (RFC 9051 appendix E): such a session takes none and is told of none.
+//! Which these are the world says with each view; here they are remembered for as long as the mailbox is selected. They
+//! are no part of the messages' rows, which sessions share, and no change of them in the sense of CONDSTORE. IMAP4rev2
+//! has done away with all of it (RFC 9051 appendix E): such a session takes none and is told of none.
 
 use std::borrow::Cow;
 use std::collections::VecDeque;
@@ -12,8 +12,8 @@ use super::job::{Mode, Selected};
 use crate::imap::question::{MessageRow, Question, View, flags};
 use crate::imap::rows::Rows;
 
-/// Stretches of UIDs that are remembered. A session has many only if another one was told of what came in between, again and
-/// again; then its oldest messages are recent no more.
+/// Stretches of UIDs that are remembered. A session has many only if another one was told of what came in between,
+/// again and again; then its oldest messages are recent no more.
 const STRETCHES: usize = 1000;
 
 /// The messages of a selected mailbox that are recent.

@@ -22,8 +22,9 @@ use crate::imap::set;
 pub(super) const BATCH: usize = 1000;
 /// And bytes of text, unless it is one message.
 const BATCH_BYTES: u64 = 32 << 20;
-/// Criteria, times messages, that are judged at once where other sessions wait for it: some hundredths of a second of work.
-/// The world is asked about all messages where there is more to do, and about no more with one question, for the same reason.
+/// Criteria, times messages, that are judged at once where other sessions wait for it: some hundredths of a second of
+/// work. The world is asked about all messages where there is more to do, and about no more with one question, for the
+/// same reason.
 const AT_ONCE: usize = 5_000_000;
 /// What stands for a set without members: no message has this number.
 const NOBODY: u32 = u32::MAX;

@@ -43,14 +43,17 @@ fn the_highest_modseq_is_told_when_it_is_asked_for() {
 fn what_was_saved_stands_for_its_messages() {
     let fetched = "* 2 FETCH (UID 15)\r\n";
     check(
-        "a SEARCH RETURN (SAVE) SUBJECT two\r\nb FETCH $ (UID)\r\nc UID FETCH $ UID\r\nd SEARCH NOT $\r\ne UID SEARCH UID $\r\n",
+        "a SEARCH RETURN (SAVE) SUBJECT two\r\nb FETCH $ (UID)\r\nc UID FETCH $ UID\r\nd SEARCH NOT $\r\n\
+         e UID SEARCH UID $\r\n",
         &format!(
-            "a OK SEARCH done\r\n{fetched}b OK FETCH done\r\n{fetched}c OK FETCH done\r\n* SEARCH 1\r\nd OK SEARCH done\r\n* SEARCH 15\r\ne OK SEARCH done\r\n"
+            "a OK SEARCH done\r\n{fetched}b OK FETCH done\r\n{fetched}c OK FETCH done\r\n* SEARCH 1\r\n\
+             d OK SEARCH done\r\n* SEARCH 15\r\ne OK SEARCH done\r\n"
         ),
     );
     check(
         "a SEARCH RETURN (SAVE MIN COUNT) ALL\r\nb SEARCH RETURN (SAVE MAX) $\r\nc SEARCH $\r\n",
-        "* ESEARCH (TAG \"a\") MIN 1 COUNT 2\r\na OK SEARCH done\r\n* ESEARCH (TAG \"b\") MAX 2\r\nb OK SEARCH done\r\n* SEARCH 2\r\nc OK SEARCH done\r\n",
+        "* ESEARCH (TAG \"a\") MIN 1 COUNT 2\r\na OK SEARCH done\r\n* ESEARCH (TAG \"b\") MAX 2\r\nb OK SEARCH done\r\n\
+         * SEARCH 2\r\nc OK SEARCH done\r\n",
     );
     // Nothing was saved, or it failed, or it was expunged.
     check("a FETCH $ UID\r\nb SEARCH $\r\n", "a OK FETCH done\r\n* SEARCH\r\nb OK SEARCH done\r\n");
@@ -61,7 +64,8 @@ fn what_was_saved_stands_for_its_messages() {
     );
     check(
         "a SEARCH RETURN (SAVE) ALL\r\nb STORE 1 +FLAGS.SILENT (\\Deleted)\r\nc EXPUNGE\r\nd FETCH $ UID\r\n",
-        "a OK SEARCH done\r\nb OK STORE done\r\n* 1 EXPUNGE\r\nc OK EXPUNGE done\r\n* 1 FETCH (UID 15)\r\nd OK FETCH done\r\n",
+        "a OK SEARCH done\r\nb OK STORE done\r\n* 1 EXPUNGE\r\nc OK EXPUNGE done\r\n* 1 FETCH (UID 15)\r\n\
+         d OK FETCH done\r\n",
     );
 }
 

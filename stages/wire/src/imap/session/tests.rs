@@ -226,7 +226,8 @@ fn logging_in_and_looking_around() {
     assert!(hear("c LOGIN {5}\r\nalice {6+}\r\nsecret\r\n").starts_with("+ go on\r\nc OK [CAPABILITY"));
     assert_eq!(
         hear("d LIST \"\" *\r\n"),
-        "* LIST (\\HasNoChildren) \"/\" \"INBOX\"\r\n* LIST (\\HasNoChildren \\Junk) \"/\" \"Junk\"\r\nd OK LIST done\r\n"
+        "* LIST (\\HasNoChildren) \"/\" \"INBOX\"\r\n* LIST (\\HasNoChildren \\Junk) \"/\" \"Junk\"\r\n\
+         d OK LIST done\r\n"
     );
     assert_eq!(hear("e LIST \"\" \"\"\r\n"), "* LIST (\\Noselect) \"/\" \"\"\r\ne OK LIST done\r\n");
     assert_eq!(
@@ -295,12 +296,16 @@ fn fetching() {
     );
     check(
         "a FETCH 2 (BODY.PEEK[HEADER.FIELDS (Subject)]<9.3> BODY.PEEK[]<15.4> BODY.PEEK[]<99.9>)\r\n",
-        "* 2 FETCH (BODY[HEADER.FIELDS (SUBJECT)]<9> {3}\r\ntwo BODY[]<15> {4}\r\n\nsec BODY[]<99> {0}\r\n)\r\na OK FETCH done\r\n",
+        "* 2 FETCH (BODY[HEADER.FIELDS (SUBJECT)]<9> {3}\r\ntwo BODY[]<15> {4}\r\n\nsec BODY[]<99> {0}\r\n)\r\n\
+         a OK FETCH done\r\n",
     );
 }
 
 /// A part in base64 with a NUL, one in quoted-printable, one in what nobody knows, a message.
-const PARTS: &str = "Content-Type: multipart/mixed; boundary=b\r\n\r\n--b\r\nContent-Transfer-Encoding: base64\r\n\r\nYQBi\r\n--b\r\nContent-Transfer-Encoding: quoted-printable\r\n\r\n=41b=\r\nc\r\n--b\r\nContent-Transfer-Encoding: x-odd\r\n\r\nodd\r\n--b\r\nContent-Type: message/rfc822\r\n\r\nContent-Transfer-Encoding: base64\r\n\r\nYWI=\r\n--b--\r\n";
+const PARTS: &str = "Content-Type: multipart/mixed; boundary=b\r\n\r\n--b\r\nContent-Transfer-Encoding: base64\r\n\r\n\
+                     YQBi\r\n--b\r\nContent-Transfer-Encoding: quoted-printable\r\n\r\n=41b=\r\nc\r\n--b\r\n\
+                     Content-Transfer-Encoding: x-odd\r\n\r\nodd\r\n--b\r\nContent-Type: message/rfc822\r\n\r\n\
+                     Content-Transfer-Encoding: base64\r\n\r\nYWI=\r\n--b--\r\n";
 
 #[track_caller]
 fn check_parts(items: &str, want: &str) {
@@ -333,11 +338,16 @@ fn parts_are_decoded() {
 #[test]
 fn flags_and_expunging() {
     let said = "a STORE 1 +FLAGS (\\Deleted)\r\nb UID STORE 15 FLAGS.SILENT (Work)\r\nc EXPUNGE\r\nd FETCH 1 FLAGS\r\n";
-    let want = "* 1 FETCH (FLAGS (\\Deleted))\r\na OK STORE done\r\nb OK STORE done\r\n* 1 EXPUNGE\r\nc OK EXPUNGE done\r\n* 1 FETCH (FLAGS (Work))\r\nd OK FETCH done\r\n";
+    let want = "* 1 FETCH (FLAGS (\\Deleted))\r\na OK STORE done\r\nb OK STORE done\r\n* 1 EXPUNGE\r\n\
+                c OK EXPUNGE done\r\n* 1 FETCH (FLAGS (Work))\r\nd OK FETCH done\r\n";
     check(said, want);
     check(
         "a EXAMINE INBOX\r\nb STORE 1 FLAGS ()\r\n",
-        "* OK [CLOSED] what follows is of another mailbox\r\n* 2 EXISTS\r\n* 0 RECENT\r\n* FLAGS (\\Answered \\Flagged \\Deleted \\Seen \\Draft)\r\n* OK [PERMANENTFLAGS ()] flags that are kept\r\n* OK [UNSEEN 1] the first that is not seen\r\n* OK [UIDVALIDITY 7] as long as UIDs hold\r\n* OK [UIDNEXT 16] the next UID\r\n* OK [HIGHESTMODSEQ 1] of all changes so far\r\na OK [READ-ONLY] EXAMINE done\r\nb NO [READ-ONLY] the mailbox was opened with EXAMINE\r\n",
+        "* OK [CLOSED] what follows is of another mailbox\r\n* 2 EXISTS\r\n* 0 RECENT\r\n* FLAGS (\\Answered \\Flagged \
+         \\Deleted \\Seen \\Draft)\r\n* OK [PERMANENTFLAGS ()] flags that are kept\r\n* OK [UNSEEN 1] the first that \
+         is not seen\r\n* OK [UIDVALIDITY 7] as long as UIDs hold\r\n* OK [UIDNEXT 16] the next UID\r\n\
+         * OK [HIGHESTMODSEQ 1] of all changes so far\r\na OK [READ-ONLY] EXAMINE done\r\nb NO [READ-ONLY] the mailbox \
+         was opened with EXAMINE\r\n",
     );
 }
 
@@ -385,7 +395,8 @@ fn no_password_in_the_clear() {
 
 proptest! {
     #[test]
-    fn any_split_gives_the_same(said in "(a NOOP|b LOGIN alice secret|c SELECT INBOX|d FETCH 1 BODY\\[\\]|e LOGIN \\{5\\+\\}|x|\r\n){0,12}", piece in 1usize..9) {
+    fn any_split_gives_the_same(said in "(a NOOP|b LOGIN alice secret|c SELECT INBOX|d FETCH 1 BODY\\[\\]|e LOGIN \
+    \\{5\\+\\}|x|\r\n){0,12}", piece in 1usize..9) {
         let whole = run(&mut session(), &mut World::new(), said.as_bytes(), usize::MAX);
         prop_assert_eq!(run(&mut session(), &mut World::new(), said.as_bytes(), piece), whole);
     }

@@ -127,7 +127,9 @@ fn what_is_large_or_hostile() {
 
 proptest! {
     #[test]
-    fn everybody_is_there_once(messages in prop::collection::vec(("(<[a-h]>)?", "(<[a-k]>){0,4}", "(re: )?[xy]?", 0_i64..4), 0..12)) {
+    fn everybody_is_there_once(messages in prop::collection::vec(
+        ("(<[a-h]>)?", "(<[a-k]>){0,4}", "(re: )?[xy]?", 0_i64..4), 0..12,
+    )) {
         let count = messages.len();
         for algorithm in [Algorithm::References, Algorithm::OrderedSubject] {
             let headers = messages.iter().map(|(id, references, subject, date)| {

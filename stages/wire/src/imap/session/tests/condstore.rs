@@ -53,7 +53,8 @@ fn changes_have_their_modseq_with_condstore() {
             (
                 "e UID STORE 5,15 (UNCHANGEDSINCE 3) +FLAGS (\\Deleted)",
                 nothing,
-                "* 1 FETCH (UID 5 FLAGS (\\Flagged \\Deleted) MODSEQ (4))\r\n* 2 FETCH (UID 15 FLAGS (\\Seen \\Deleted) MODSEQ (4))\r\ne OK STORE done\r\n",
+                "* 1 FETCH (UID 5 FLAGS (\\Flagged \\Deleted) MODSEQ (4))\r\n* 2 FETCH (UID 15 FLAGS (\\Seen \
+                 \\Deleted) MODSEQ (4))\r\ne OK STORE done\r\n",
             ),
             ("f EXPUNGE", nothing, "* 1 EXPUNGE\r\n* 1 EXPUNGE\r\nf OK [HIGHESTMODSEQ 5] EXPUNGE done\r\n"),
             ("g STATUS INBOX (HIGHESTMODSEQ)", nothing, "* STATUS \"INBOX\" (HIGHESTMODSEQ 5)\r\ng OK STATUS done\r\n"),
@@ -83,7 +84,11 @@ fn what_went_is_told_by_uid_with_qresync() {
     }
     let opened = |vanished: &str, rows: &str| {
         format!(
-            "* OK [CLOSED] what follows is of another mailbox\r\n* 1 EXISTS\r\n* 0 RECENT\r\n* FLAGS (\\Answered \\Flagged \\Deleted \\Seen \\Draft)\r\n* OK [PERMANENTFLAGS (\\Answered \\Flagged \\Deleted \\Seen \\Draft \\*)] flags that are kept\r\n* OK [UNSEEN 1] the first that is not seen\r\n* OK [UIDVALIDITY 7] as long as UIDs hold\r\n* OK [UIDNEXT 16] the next UID\r\n* OK [HIGHESTMODSEQ 3] of all changes so far\r\n{vanished}{rows}x OK [READ-WRITE] SELECT done\r\n"
+            "* OK [CLOSED] what follows is of another mailbox\r\n* 1 EXISTS\r\n* 0 RECENT\r\n\
+             * FLAGS (\\Answered \\Flagged \\Deleted \\Seen \\Draft)\r\n* OK [PERMANENTFLAGS (\\Answered \\Flagged \
+             \\Deleted \\Seen \\Draft \\*)] flags that are kept\r\n* OK [UNSEEN 1] the first that is not seen\r\n\
+             * OK [UIDVALIDITY 7] as long as UIDs hold\r\n* OK [UIDNEXT 16] the next UID\r\n* OK [HIGHESTMODSEQ 3] of \
+             all changes so far\r\n{vanished}{rows}x OK [READ-WRITE] SELECT done\r\n"
         )
     };
     let flagged = "* 1 FETCH (UID 15 FLAGS (\\Flagged) MODSEQ (3))\r\n";
@@ -244,7 +249,10 @@ fn follow(told: &mut Vec<u32>, heard: &str) {
 
 proptest! {
     #[test]
-    fn what_two_sessions_are_told_adds_up_to_the_mailbox(acts in proptest::collection::vec((0usize..2, 0usize..7, 1u32..6), 0..25), qresync: bool) {
+    fn what_two_sessions_are_told_adds_up_to_the_mailbox(
+        acts in proptest::collection::vec((0usize..2, 0usize..7, 1u32..6), 0..25),
+        qresync: bool,
+    ) {
         let mut world = World::new();
         let mut sessions = [session(), session()];
         let mut told = [vec![5, 15], vec![5, 15]];

@@ -12,7 +12,8 @@ fn seen(world: &World) -> Vec<bool> {
     world.rows.iter().map(|row| row.flags & flags::SEEN != 0).collect()
 }
 
-/// All messages were marked before the first was sent: a connection that broke left thousands read that nobody had seen.
+/// All messages were marked before the first was sent: a connection that broke left thousands read that nobody had
+/// seen.
 #[test]
 fn only_what_was_sent_is_seen() {
     let mut world = World::new();

@@ -237,7 +237,8 @@ fn copying_and_moving() {
 proptest! {
     #[test]
     fn any_split_of_an_append_gives_the_same(
-        said in "(a NOOP|b APPEND INBOX \\{3\\+\\}|c APPEND INBOX \\{3\\}|d APPEND nowhere \\{2\\+\\}| \\{2\\+\\}| \\{1\\}|x|y|\r\n){0,14}",
+        said in "(a NOOP|b APPEND INBOX \\{3\\+\\}|c APPEND INBOX \\{3\\}|d APPEND nowhere \\{2\\+\\}| \\{2\\+\\}| \
+    \\{1\\}|x|y|\r\n){0,14}",
         piece in 1usize..9,
     ) {
         let said = format!("1 LOGIN alice secret\r\n{said}");
@@ -250,11 +251,13 @@ proptest! {
 fn mailboxes_are_made_and_removed() {
     check(
         "a CREATE x/y/\r\nb CREATE junk\r\nc CREATE Junk\r\nd CREATE \"x%\"\r\ne CREATE x//y\r\n",
-        "a OK CREATE done\r\nb OK CREATE done\r\nc NO [ALREADYEXISTS] there is such a mailbox already\r\nd NO [CANNOT] no mailbox can have this name\r\ne NO [CANNOT] no mailbox can have this name\r\n",
+        "a OK CREATE done\r\nb OK CREATE done\r\nc NO [ALREADYEXISTS] there is such a mailbox already\r\n\
+         d NO [CANNOT] no mailbox can have this name\r\ne NO [CANNOT] no mailbox can have this name\r\n",
     );
     check(
         "a DELETE x\r\nb DELETE inbox\r\nc DELETE nowhere\r\nd DELETE &\r\n",
-        "a OK DELETE done\r\nb NO [CANNOT] this cannot be done with this mailbox\r\nc NO [NONEXISTENT] there is no such mailbox\r\nd NO [CANNOT] no mailbox can have this name\r\n",
+        "a OK DELETE done\r\nb NO [CANNOT] this cannot be done with this mailbox\r\nc NO [NONEXISTENT] there is no \
+         such mailbox\r\nd NO [CANNOT] no mailbox can have this name\r\n",
     );
     check(
         "a RENAME x Junk\r\nb RENAME x y\r\n",

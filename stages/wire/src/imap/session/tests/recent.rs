@@ -54,11 +54,13 @@ fn new_messages_are_recent_for_one_session() {
         ("+1 NOOP", "* 4 EXISTS\n* 3 RECENT\na OK NOOP done"),
         (
             "2 FETCH 1:4 FLAGS",
-            "* 1 FETCH (FLAGS (\\Seen))\n* 2 FETCH (FLAGS ())\n* 3 FETCH (FLAGS (\\Seen \\Recent))\n* 4 EXISTS\na OK FETCH done",
+            "* 1 FETCH (FLAGS (\\Seen))\n* 2 FETCH (FLAGS ())\n* 3 FETCH (FLAGS (\\Seen \\Recent))\n* 4 EXISTS\n\
+             a OK FETCH done",
         ),
         (
             "1 UID FETCH 1:* FLAGS",
-            "* 1 FETCH (UID 5 FLAGS (\\Seen \\Recent))\n* 2 FETCH (UID 15 FLAGS (\\Recent))\n* 3 FETCH (UID 16 FLAGS (\\Seen))\n* 4 FETCH (UID 26 FLAGS (\\Seen \\Recent))\na OK FETCH done",
+            "* 1 FETCH (UID 5 FLAGS (\\Seen \\Recent))\n* 2 FETCH (UID 15 FLAGS (\\Recent))\n\
+             * 3 FETCH (UID 16 FLAGS (\\Seen))\n* 4 FETCH (UID 26 FLAGS (\\Seen \\Recent))\na OK FETCH done",
         ),
         ("1 SELECT INBOX", "* 0 RECENT"),
     ]);
@@ -105,7 +107,10 @@ fn imap4rev2_knows_nothing_of_it() {
         ("1 ENABLE IMAP4rev2", "* ENABLED IMAP4rev2\na OK ENABLE done"),
         (
             "1 SELECT INBOX",
-            "* 2 EXISTS\n* FLAGS (\\Answered \\Flagged \\Deleted \\Seen \\Draft)\n* OK [PERMANENTFLAGS (\\Answered \\Flagged \\Deleted \\Seen \\Draft \\*)] flags that are kept\n* LIST () \"/\" \"INBOX\"\n* OK [UIDVALIDITY 7] as long as UIDs hold\n* OK [UIDNEXT 16] the next UID\n* OK [HIGHESTMODSEQ 1] of all changes so far\na OK [READ-WRITE] SELECT done",
+            "* 2 EXISTS\n* FLAGS (\\Answered \\Flagged \\Deleted \\Seen \\Draft)\n* OK [PERMANENTFLAGS (\\Answered \
+             \\Flagged \\Deleted \\Seen \\Draft \\*)] flags that are kept\n* LIST () \"/\" \"INBOX\"\n\
+             * OK [UIDVALIDITY 7] as long as UIDs hold\n* OK [UIDNEXT 16] the next UID\n* OK [HIGHESTMODSEQ 1] of all \
+             changes so far\na OK [READ-WRITE] SELECT done",
         ),
         ("1 FETCH 1 FLAGS", "* 1 FETCH (FLAGS ())\na OK FETCH done"),
         ("1 STATUS INBOX (RECENT)", "* STATUS \"INBOX\" (RECENT 0)\na OK STATUS done"),

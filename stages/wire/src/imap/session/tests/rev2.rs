@@ -14,7 +14,10 @@ fn enabled(what: &str, said: &str, want: &str) {
     }
 }
 
-const SELECTED: &str = "* 2 EXISTS\r\n* FLAGS (\\Answered \\Flagged \\Deleted \\Seen \\Draft)\r\n* OK [PERMANENTFLAGS (\\Answered \\Flagged \\Deleted \\Seen \\Draft \\*)] flags that are kept\r\n* LIST () \"/\" \"INBOX\"\r\n* OK [UIDVALIDITY 7] as long as UIDs hold\r\n* OK [UIDNEXT 16] the next UID\r\n* OK [HIGHESTMODSEQ 1] of all changes so far\r\n";
+const SELECTED: &str = "* 2 EXISTS\r\n* FLAGS (\\Answered \\Flagged \\Deleted \\Seen \\Draft)\r\n\
+                        * OK [PERMANENTFLAGS (\\Answered \\Flagged \\Deleted \\Seen \\Draft \\*)] flags that are \
+                        kept\r\n* LIST () \"/\" \"INBOX\"\r\n* OK [UIDVALIDITY 7] as long as UIDs hold\r\n\
+                        * OK [UIDNEXT 16] the next UID\r\n* OK [HIGHESTMODSEQ 1] of all changes so far\r\n";
 
 #[test]
 fn selecting_tells_the_name_and_nothing_of_recent() {
@@ -23,8 +26,12 @@ fn selecting_tells_the_name_and_nothing_of_recent() {
 
 #[test]
 fn searching_is_answered_with_esearch() {
-    let said = "a SELECT INBOX\r\nb SEARCH ALL\r\nc UID SEARCH SUBJECT two\r\nd SEARCH BODY nothing\r\ne SEARCH CHARSET UTF-8 RETURN (COUNT) ALL\r\nf SEARCH RETURN (COUNT) CHARSET UTF-8 ALL\r\ng SORT (DATE) UTF-8 ALL\r\n";
-    let want = "b OK SEARCH done\r\n* ESEARCH (TAG \"c\") UID ALL 15\r\nc OK SEARCH done\r\n* ESEARCH (TAG \"d\")\r\nd OK SEARCH done\r\ne BAD the command cannot be read\r\n* ESEARCH (TAG \"f\") COUNT 2\r\nf OK SEARCH done\r\n* SORT 1 2\r\ng OK SORT done\r\n";
+    let said = "a SELECT INBOX\r\nb SEARCH ALL\r\nc UID SEARCH SUBJECT two\r\nd SEARCH BODY nothing\r\n\
+                e SEARCH CHARSET UTF-8 RETURN (COUNT) ALL\r\nf SEARCH RETURN (COUNT) CHARSET UTF-8 ALL\r\n\
+                g SORT (DATE) UTF-8 ALL\r\n";
+    let want = "b OK SEARCH done\r\n* ESEARCH (TAG \"c\") UID ALL 15\r\nc OK SEARCH done\r\n* ESEARCH (TAG \"d\")\r\n\
+                d OK SEARCH done\r\ne BAD the command cannot be read\r\n* ESEARCH (TAG \"f\") COUNT 2\r\n\
+                f OK SEARCH done\r\n* SORT 1 2\r\ng OK SORT done\r\n";
     enabled(
         "IMAP4rev2",
         said,
@@ -46,8 +53,10 @@ fn names_are_in_utf8() {
     for what in ["IMAP4rev2", "UTF8=ACCEPT"] {
         enabled(
             what,
-            "a CREATE \"Entw\u{fc}rfe\"\r\nb GETQUOTAROOT \"Entw\u{fc}rfe\"\r\nc CREATE {3}\r\n\u{fc}x\r\nd CREATE \"\u{fc}\" (USE (\\Archive))\r\n",
-            "a OK CREATE done\r\n* QUOTAROOT \"Entw\u{fc}rfe\" \"\"\r\n* QUOTA \"\" (STORAGE 5 1024 MESSAGE 2 100)\r\nb OK GETQUOTAROOT done\r\n+ go on\r\nc OK CREATE done\r\nd OK CREATE done\r\n",
+            "a CREATE \"Entw\u{fc}rfe\"\r\nb GETQUOTAROOT \"Entw\u{fc}rfe\"\r\nc CREATE {3}\r\n\u{fc}x\r\n\
+             d CREATE \"\u{fc}\" (USE (\\Archive))\r\n",
+            "a OK CREATE done\r\n* QUOTAROOT \"Entw\u{fc}rfe\" \"\"\r\n* QUOTA \"\" (STORAGE 5 1024 MESSAGE 2 100)\r\n\
+             b OK GETQUOTAROOT done\r\n+ go on\r\nc OK CREATE done\r\nd OK CREATE done\r\n",
         );
         // What was modified UTF-7 before is a name as any other.
         enabled(
@@ -78,7 +87,8 @@ fn a_new_name_is_composed() {
     enabled(
         "UTF8=ACCEPT",
         &format!(
-            "b CREATE \"{apart}\"\r\nc CREATE \"x/{apart}\" (USE (\\Archive))\r\nd RENAME x \"{apart}\"\r\ne RENAME \"{apart}\" x\r\n"
+            "b CREATE \"{apart}\"\r\nc CREATE \"x/{apart}\" (USE (\\Archive))\r\nd RENAME x \"{apart}\"\r\n\
+             e RENAME \"{apart}\" x\r\n"
         ),
         &format!("b {refused}c {refused}d {refused}e OK RENAME done\r\n"),
     );
@@ -99,10 +109,12 @@ fn a_renamed_mailbox_is_told_with_its_old_name() {
 fn a_charset_does_not_go_with_utf8() {
     let (mut session, mut world) = (session(), World::new());
     run(&mut session, &mut world, b"1 LOGIN alice secret\r\n2 ENABLE UTF8=ACCEPT\r\n3 SELECT INBOX\r\n", usize::MAX);
-    let said = "a SEARCH CHARSET UTF-8 SUBJECT two\r\nb SEARCH SUBJECT \"zw\u{f6}\"\r\nc SEARCH RETURN (COUNT) SUBJECT \"zw\u{f6}\"\r\n";
+    let said = "a SEARCH CHARSET UTF-8 SUBJECT two\r\nb SEARCH SUBJECT \"zw\u{f6}\"\r\nc SEARCH RETURN (COUNT) SUBJECT \
+                \"zw\u{f6}\"\r\n";
     let heard = run(&mut session, &mut world, said.as_bytes(), usize::MAX);
     assert_eq!(
         heard,
-        "a BAD CHARSET does not go with UTF8=ACCEPT\r\n* SEARCH\r\nb OK SEARCH done\r\n* ESEARCH (TAG \"c\") COUNT 0\r\nc OK SEARCH done\r\n"
+        "a BAD CHARSET does not go with UTF8=ACCEPT\r\n* SEARCH\r\nb OK SEARCH done\r\n* ESEARCH (TAG \"c\") COUNT \
+         0\r\nc OK SEARCH done\r\n"
     );
 }
