@@ -81,9 +81,8 @@ fn received(message: &Message, peer: &Peer, here: &Here<'_>) -> String {
     let seconds = i64::try_from(here.now.0 / 1000).unwrap_or(0);
     let date = mail_parser::DateTime::from_timestamp(seconds).to_rfc822();
     let (helo, hostname, id) = (&message.helo, here.hostname, here.id);
-    format!(
-        "Received: from {helo} ({address})\r\n\tby {hostname} (Chainmail) with {protocol} id {id}{tls}{recipient};\r\n\t{date}\r\n"
-    )
+    let by = format!("by {hostname} (Chainmail) with {protocol} id {id}");
+    format!("Received: from {helo} ({address})\r\n\t{by}{tls}{recipient};\r\n\t{date}\r\n")
 }
 
 /// By what a mail is recognised.

@@ -60,6 +60,12 @@ impl Config {
         if config.listen.is_empty() {
             section.wrong("listen", "at least one address is needed");
         }
+        let (most, recipients) = (config.journal.doubt_most, config.limits.recipients);
+        if most < recipients {
+            let why = "a mail to so many would not be recognised for each";
+            section
+                .wrong("journal.doubt_most", format_args!("{most} is below `limits.recipients`, {recipients}: {why}"));
+        }
         section.finish();
         config
     }

@@ -27,7 +27,8 @@ use crate::taking::{Taking, Takings};
 
 /// A mail that could not be handed to the chain is tried again after that.
 const HAND_AGAIN: Duration = Duration::from_secs(5);
-/// How long the same mail on another connection is waited for. It takes no longer than a sync and the questions to other nodes.
+/// How long the same mail on another connection is waited for. It takes no longer than a sync and the questions to
+/// other nodes.
 const TAKING: Duration = Duration::from_secs(30);
 /// How long a refusal's record is waited for, at the most.
 const RECORDING: Duration = Duration::from_secs(30);
@@ -136,8 +137,8 @@ impl Intake {
         told(&word, id, keys.all())
     }
 
-    /// Tells the other nodes, and keeps the mail. When that fails it is at most one whose sender was not told so; as long as
-    /// it may be that, the other nodes ask and are not answered.
+    /// Tells the other nodes, and keeps the mail. When that fails it is at most one whose sender was not told so; as
+    /// long as it may be that, the other nodes ask and are not answered.
     pub(crate) async fn keep(&self, id: MailId, arrived: &Arrived, peer: &Peer) -> Result<Envelope, AppendError> {
         let Arrived { message, body, keys, .. } = arrived;
         let all = keys.all();

@@ -41,7 +41,8 @@ enum Said {
     Hello = 0,
     TakenUp = 1,
     Over = 2,
-    /// The marks of single recipients of mails that have several. A build that does not know the word leaves it at that.
+    /// The marks of single recipients of mails that have several. A build that does not know the word leaves it at
+    /// that.
     PartsTakenUp = 3,
 }
 
@@ -151,7 +152,8 @@ impl Peers {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether somebody else has taken this mail up, and has it. What was said longer ago than this is as good as forgotten.
+    /// Whether somebody else has taken this mail up, and has it. What was said longer ago than this is as good as
+    /// forgotten.
     pub(crate) async fn look(&self, broker: &Broker, mark: &Doubt, lasts: Lasts) -> Other {
         let Some(node) = self.holder(mark, lasts, clock::now()) else { return Other::Nobody };
         let asked = broker.ask(subjects::ask_doubtful(&node), Bytes::copy_from_slice(mark), PATIENCE).await;

@@ -80,8 +80,8 @@ const AHEAD: Duration = Duration::from_secs(30);
 pub(crate) enum Lasts {
     /// It says when it was written or which one it is.
     Named(Duration),
-    /// It says neither. What arrived in the future did so by a clock that was ahead, nobody knows how long ago: all that a
-    /// device sends would be taken for that one until then.
+    /// It says neither. What arrived in the future did so by a clock that was ahead, nobody knows how long ago: all
+    /// that a device sends would be taken for that one until then.
     Bare(Duration),
 }
 
@@ -221,8 +221,8 @@ impl Intake {
     }
 }
 
-/// The id of a mail if it is in doubt here, `no` if it is not, nothing while it is being kept or its refusal recorded, or when
-/// nobody knows whether the disk has it. With the id, a sender was promised that the mail is kept.
+/// The id of a mail if it is in doubt here, `no` if it is not, nothing while it is being kept or its refusal recorded,
+/// or when nobody knows whether the disk has it. With the id, a sender was promised that the mail is kept.
 fn says_of(key: &Doubt, takings: &Takings, journal: &Journal, arbiter: &Arbiter) -> Bytes {
     // Looked at first: what leaves this state meanwhile is in the journal, or may be left there.
     let is_taking = takings.has(key);
@@ -241,8 +241,8 @@ fn is_promised(first: MailId, keys: &[Doubt], journal: &Journal, arbiter: &Arbit
     arbiter.expire(first) && is_decided(first, keys, journal)
 }
 
-/// Whether a mail for which nobody waits is kept for certain: no refusal was completed since we looked, nor is there one that
-/// could not be taken back.
+/// Whether a mail for which nobody waits is kept for certain: no refusal was completed since we looked, nor is there
+/// one that could not be taken back.
 fn is_decided(first: MailId, keys: &[Doubt], journal: &Journal) -> bool {
     let now = clock::now();
     let is_kept = keys.iter().any(|key| journal.doubtful(key, now) == Some(first));

@@ -229,10 +229,11 @@ async fn make(broker: &Broker, wanted: Config) -> anyhow::Result<bool> {
     }
 }
 
-/// Where the numbers of a work stream begin: above all that one of its name has ever had, as long as it took less than a
-/// million messages a second, and the clock was not set back by as long as it has been there. Confirmations and purges name messages by number only. One that is under way while the stream
-/// is lost and made anew would otherwise take new mail, which nobody would miss until the journal's next round. (Letters
-/// and bodies are not confirmed, and operators read the numbers of letters.)
+/// Where the numbers of a work stream begin: above all that one of its name has ever had, as long as it took less than
+/// a million messages a second, and the clock was not set back by as long as it has been there. Confirmations and
+/// purges name messages by number only. One that is under way while the stream is lost and made anew would otherwise
+/// take new mail, which nobody would miss until the journal's next round. (Letters and bodies are not confirmed, and
+/// operators read the numbers of letters.)
 fn first_sequence() -> u64 {
     clock::now().0.saturating_mul(1000)
 }

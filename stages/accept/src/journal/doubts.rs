@@ -1,7 +1,8 @@
 //! Mails whose senders may not know that we have them, by what they are recognised by; so many at most, the oldest go.
 //!
-//! What the recipients of a mail are recognised by has a bound of its own, and of that the mail with the most goes first: a
-//! client that brings a few mails to a thousand recipients each and hangs up must not have the mails of others forgotten.
+//! What the recipients of a mail are recognised by has a bound of its own, and of that the mail with the most goes
+//! first: a client that brings a few mails to a thousand recipients each and hangs up must not have the mails of others
+//! forgotten.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};

@@ -189,15 +189,15 @@ impl Index {
         Some(Pending { round: entry.round, held: entry.held.clone(), cleared: entry.cleared, open })
     }
 
-    /// Whether some recipient has a copy already, or has one under way that nothing stops: such a mail cannot be refused any
-    /// more.
+    /// Whether some recipient has a copy already, or has one under way that nothing stops: such a mail cannot be
+    /// refused any more.
     pub(super) fn is_begun(&self, id: MailId) -> bool {
         let is_begun = |entry: &Entry| entry.cleared || entry.recipients.iter().any(Recipient::is_begun);
         self.entries.get(&id).is_some_and(is_begun)
     }
 
-    /// Every recipient that has not ended is rejected. Says whether the mail was pending. A sender that did not hear of it
-    /// and comes again brings a new mail: recognised as this one, it would hear 250 for a mail that is nowhere.
+    /// Every recipient that has not ended is rejected. Says whether the mail was pending. A sender that did not hear of
+    /// it and comes again brings a new mail: recognised as this one, it would hear 250 for a mail that is nowhere.
     fn refuse(&mut self, id: MailId) -> bool {
         self.went_on(id);
         let Some(entry) = self.entries.get_mut(&id) else { return false };

@@ -91,8 +91,8 @@ pub enum AppendError {
 pub enum Refusal {
     /// It is refused.
     Done,
-    /// It cannot be refused any more: some recipient has its copy already, or all checks were passed, and the copies are under
-    /// way.
+    /// It cannot be refused any more: some recipient has its copy already, or all checks were passed, and the copies
+    /// are under way.
     Begun,
     /// It had ended before.
     Ended,
@@ -328,8 +328,8 @@ impl Journal {
         self.index().is_unsure(id)
     }
 
-    /// Whether a restart might find a mail with one of these keys, because an append could be neither synced nor taken back.
-    /// No other node may be told then that it is not here.
+    /// Whether a restart might find a mail with one of these keys, because an append could be neither synced nor taken
+    /// back. No other node may be told then that it is not here.
     pub fn may_be_left(&self, keys: &[Doubt]) -> bool {
         self.index().may_be_left(keys)
     }

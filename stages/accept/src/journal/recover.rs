@@ -82,7 +82,8 @@ pub(super) fn recover(config: &Config, node: &str, now: Millis) -> anyhow::Resul
     }
     recovery.pending = index.pending() as u64;
     for damage in &recovery.damage {
-        tracing::error!(file = %damage.file.display(), offset = damage.offset, bytes = damage.length, "the journal is damaged here");
+        let (file, offset, bytes) = (damage.file.display(), damage.offset, damage.length);
+        tracing::error!(%file, offset, bytes, "the journal is damaged here");
     }
     Ok((index, recovery))
 }

@@ -325,8 +325,8 @@ async fn what_is_delivered_in_part_is_not_refused() {
     assert_eq!(journal.books().in_flight, 2);
 }
 
-/// One round was being refused when it was heard that another had passed every check: the sender had a bounce, the recipient
-/// the mail.
+/// One round was being refused when it was heard that another had passed every check: the sender had a bounce, the
+/// recipient the mail.
 #[tokio::test]
 async fn what_is_known_to_be_cleared_is_not_refused() {
     let folder = tempfile::tempdir().unwrap();

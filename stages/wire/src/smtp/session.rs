@@ -1,9 +1,10 @@
 //! The dialogue: which command is in order when, what is asked of the world, and what the client hears.
 //!
 //! A mistake costs the client a reply and a place in its count of errors, never the session's place in the stream. The
-//! session remembers which bytes came after our final reply was written: they are taken as a sign that the client has read
-//! it. Bytes that were under way at that moment prove nothing, and cannot be told from the others: a client that sends
-//! ahead within that one round trip, and is cut off, is believed to know what it does not. So the moment of [`Question::WentOn`] is the one step that depends on how the input was split.
+//! session remembers which bytes came after our final reply was written: they are taken as a sign that the client has
+//! read it. Bytes that were under way at that moment prove nothing, and cannot be told from the others: a client that
+//! sends ahead within that one round trip, and is cut off, is believed to know what it does not. So the moment of
+//! [`Question::WentOn`] is the one step that depends on how the input was split.
 
 use std::collections::VecDeque;
 

@@ -82,8 +82,8 @@ impl Index {
         }
     }
 
-    /// Where it stands that a sender does not know. Nearly all go on at once: of those the segment is there, and the ledger
-    /// need not be searched.
+    /// Where it stands that a sender does not know. Nearly all go on at once: of those the segment is there, and the
+    /// ledger need not be searched.
     fn unheard(&self, id: MailId) -> Option<(Unheard, Doubt)> {
         let mut segments = self.segments.iter().rev();
         let kept = segments.find_map(|(number, segment)| Some((Unheard::In(*number), *segment.unheard.get(&id)?)));

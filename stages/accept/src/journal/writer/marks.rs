@@ -1,5 +1,5 @@
-//! How marks are written: those for one segment in one go, synced when somebody waits for that. What a failed write has left
-//! is cut off before anything stands behind it.
+//! How marks are written: those for one segment in one go, synced when somebody waits for that. What a failed write has
+//! left is cut off before anything stands behind it.
 
 use std::collections::HashMap;
 use std::fs::{File, OpenOptions};
