@@ -1,11 +1,12 @@
 //! What a shard's writer is asked to do, and how long it will take: what is written together, and who has to wait for
 //! whom, goes by that, not by the number of commands.
 
-use tokio::sync::{OwnedSemaphorePermit, oneshot};
+use tokio::sync::oneshot;
 
 use super::outlines::Late;
 use super::placing::{Placed, Placing};
 use super::sweep::Sweep;
+use super::turns::Turn;
 use super::{Change, Delivery, Kept, StoreError};
 
 /// What the writer is asked to do.
@@ -45,6 +46,24 @@ impl Command {
             Self::Deliver(..) | Self::Work(..) => 1,
         }
     }
+
+    /// Whose it is: the account, or the mailbox where that is all that is known.
+    pub(super) fn whose(&self) -> i64 {
+        match self {
+            Self::Deliver(delivery, _) => delivery.account,
+            Self::Place(placing, _) => match &**placing {
+                Placing::Append(appending) => appending.account,
+                Placing::Copy(copying) => copying.account,
+            },
+            Self::Work(Work::Change(change), _) => match change {
+                Change::Flags { mailbox, .. } => *mailbox,
+                Change::Mailboxes { account } | Change::Expunge { account, .. } | Change::Manage { account, .. } => {
+                    *account
+                }
+            },
+            Self::Work(..) => 0,
+        }
+    }
 }
 
 /// A command that waits for the shard's thread.
@@ -52,7 +71,7 @@ pub(super) struct Queued {
     pub(super) command: Command,
     /// Of one that takes long: it is given back when the command is done, whoever waits for the answer or does not any
     /// more.
-    pub(super) turn: Option<OwnedSemaphorePermit>,
+    pub(super) turn: Option<Turn>,
 }
 
 impl From<Command> for Queued {

@@ -20,6 +20,7 @@ pub(crate) mod schema;
 mod search;
 mod sound;
 mod sweep;
+mod turns;
 mod words;
 mod writer;
 
@@ -31,7 +32,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use runtime::aside;
-use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot};
 
 pub(crate) use changes::{DELETED, REMEMBERED, SEEN};
 pub use changes::{FlagChange, FlagMode};
@@ -50,6 +51,7 @@ pub(crate) use reader::{Held, Mailbox, Message, Reader};
 pub(crate) use recent::Claim;
 pub(crate) use search::Search;
 pub(crate) use sweep::{Carried, Sweep, remove};
+use turns::Turns;
 pub(crate) use words::Words;
 use writer::Writer;
 
@@ -211,7 +213,7 @@ pub(crate) struct Shard {
     pen: Arc<Pen>,
     commands: mpsc::Sender<Queued>,
     /// At what is heavy.
-    turn: Arc<Semaphore>,
+    turns: Arc<Turns>,
     pub(crate) reader: Reader,
     pub(crate) notices: Notices,
     pub(crate) packs: PathBuf,
@@ -230,8 +232,8 @@ impl Shard {
         let pen = Arc::new(Pen::new(writer, lock));
         let thread = Arc::clone(&pen);
         std::thread::Builder::new().name(name).spawn(move || thread.run(receiver))?;
-        let turn = Arc::new(Semaphore::new(1));
-        Ok(Self { number, pen, commands, turn, reader: Reader::new(&settings), notices, packs: settings.packs() })
+        let (reader, turns) = (Reader::new(&settings), Arc::default());
+        Ok(Self { number, pen, commands, turns, reader, notices, packs: settings.packs() })
     }
 
     /// For the shard's thread in any case: the copies of one mail come together, and are synced together.
@@ -255,11 +257,7 @@ impl Shard {
 
     /// Writes on the spot, or leaves it to the shard's thread.
     async fn write(&self, command: Command) -> Result<(), StoreError> {
-        let turn = if command.weight() > HEAVY {
-            Some(Arc::clone(&self.turn).acquire_owned().await.map_err(|_| gone())?)
-        } else {
-            None
-        };
+        let turn = if command.weight() > HEAVY { Some(self.turns.take(command.whose()).await) } else { None };
         let nothing_waits = self.commands.capacity() == self.commands.max_capacity();
         if !nothing_waits || !aside::is_there() {
             return self.queue(Queued { command, turn }).await;

@@ -94,7 +94,7 @@ mod tests {
     use std::time::{Duration, Instant};
 
     use bytes::Bytes;
-    use tokio::sync::{Semaphore, oneshot};
+    use tokio::sync::oneshot;
     use tokio::task::JoinSet;
 
     use super::*;
@@ -171,7 +171,7 @@ mod tests {
             number: 0,
             pen: Arc::new(Pen::new(writer, Arc::new(tempfile::tempfile().unwrap()))),
             commands,
-            turn: Arc::new(Semaphore::new(1)),
+            turns: Arc::default(),
             reader: Reader::new(&settings),
             notices,
             packs: settings.packs(),
