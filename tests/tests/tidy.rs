@@ -11,6 +11,8 @@ use tests::chain::root;
 const FUNCTION: usize = 60;
 /// Lines of a file without its tests.
 const FILE: usize = 400;
+/// Characters of a line. A formatter keeps to it in code, and breaks neither strings nor comments.
+const WIDTH: usize = 120;
 
 /// Every file below the top that is part of the project and ends so, with its text.
 fn files(ending: &str) -> Vec<(String, String)> {
@@ -73,6 +75,30 @@ fn files_and_functions_are_short() {
                     breaches.push(format!("{name}:{}: a function of {length} lines, at most {FUNCTION}", from + 1));
                 }
                 begun = None;
+            }
+        }
+    }
+    none(&breaches);
+}
+
+/// What nobody would break: one word that is longer than a line, like an address or a hash; a row of a comment's table;
+/// and a field of the configuration, which is a row of a table, too: its name, default, range and text.
+fn is_unbreakable(line: &str) -> bool {
+    let is_one_word =
+        line.chars().skip(WIDTH).all(|letter| !letter.is_whitespace()) && line.split_whitespace().count() <= 3;
+    let line = line.trim_start();
+    is_one_word || line.starts_with("//! |") || !line.starts_with("//") && line.contains("section.")
+}
+
+#[test]
+fn lines_are_narrow() {
+    let mut breaches = Vec::new();
+    for ending in [".rs", ".py", "/run", "/setup", "/test", "/compare"] {
+        for (name, text) in files(ending) {
+            for (number, line) in text.lines().enumerate() {
+                if line.chars().count() > WIDTH && !is_unbreakable(line) {
+                    breaches.push(format!("{name}:{}: more than {WIDTH} columns", number + 1));
+                }
             }
         }
     }

@@ -1,5 +1,5 @@
-//! What a sync costs when senders share it: 64 senders at once against one after the other, mails of 4 KB. One mail at a
-//! time is one sync for each mail. `cargo bench -p accept`.
+//! What a sync costs when senders share it: 64 senders at once against one after the other, mails of 4 KB. One mail at
+//! a time is one sync for each mail. `cargo bench -p accept`.
 #![allow(clippy::unwrap_used, missing_docs)]
 
 use std::cell::RefCell;

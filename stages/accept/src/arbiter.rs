@@ -54,8 +54,8 @@ impl Arbiter {
         receiver
     }
 
-    /// The same mail came again, from a sender that lost the first connection: it waits for the same word, if that is not
-    /// out yet.
+    /// The same mail came again, from a sender that lost the first connection: it waits for the same word, if that is
+    /// not out yet.
     pub(crate) fn join(&self, id: MailId) -> Option<watch::Receiver<Option<Word>>> {
         self.cases().get(&id).map(|case| case.word.subscribe())
     }
@@ -70,7 +70,8 @@ impl Arbiter {
         }
     }
 
-    /// The deadline has passed. False when a refusal is being recorded at this moment: then its word is to be waited for.
+    /// The deadline has passed. False when a refusal is being recorded at this moment: then its word is to be waited
+    /// for.
     pub(crate) fn expire(&self, id: MailId) -> bool {
         let mut cases = self.cases();
         if cases.get(&id).is_some_and(|case| case.deciding) {

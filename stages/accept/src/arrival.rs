@@ -61,8 +61,8 @@ fn recipient(recipient: &wire::smtp::Recipient) -> Recipient {
     }
 }
 
-/// The Received field, RFC 5321 section 4.4; the protocol names are RFC 3848's. The recipient is named only when there is
-/// one: others must not learn of each other.
+/// The Received field, RFC 5321 section 4.4; the protocol names are RFC 3848's. The recipient is named only when there
+/// is one: others must not learn of each other.
 fn received(message: &Message, peer: &Peer, here: &Here<'_>) -> String {
     let protocol = match (message.extended, peer.tls.is_empty()) {
         (true, true) => "ESMTP",
@@ -90,8 +90,8 @@ fn received(message: &Message, peer: &Peer, here: &Here<'_>) -> String {
 pub(crate) struct Keys {
     /// With just these recipients.
     pub(crate) whole: Doubt,
-    /// For each recipient, if there are several: what the same mail to that one alone has. At the next attempt some may be
-    /// missing, or others be there.
+    /// For each recipient, if there are several: what the same mail to that one alone has. At the next attempt some may
+    /// be missing, or others be there.
     pub(crate) each: Vec<Doubt>,
 }
 
@@ -115,8 +115,8 @@ pub(crate) fn keys_of_recipients(envelope: &[u8]) -> Vec<Doubt> {
     keys_of(envelope.client.address, &envelope.reverse_path, &recipients, &envelope.body).each
 }
 
-/// Whether a mail says when it was written, or which one it is. Of one that does not, a second one that looks the same may be
-/// another.
+/// Whether a mail says when it was written, or which one it is. Of one that does not, a second one that looks the same
+/// may be another.
 pub(crate) fn is_told_apart(body: &[u8]) -> bool {
     let lines = body.split(|byte| *byte == b'\n').map(|line| line.strip_suffix(b"\r").unwrap_or(line));
     let mut header = lines.take_while(|line| !line.is_empty());

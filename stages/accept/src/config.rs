@@ -39,7 +39,8 @@ impl Config {
         let gates = section.texts(
             "gates",
             &["127.0.0.1", "::1"],
-            "Addresses of the gates. They tell by the PROXY protocol who the client is; nobody else is served, but for a gate in the same process.",
+            "Addresses of the gates. They tell by the PROXY protocol who the client is; nobody else is served, but for \
+             a gate in the same process.",
         );
         let gates = gates.iter().filter_map(|text| {
             let address = text.parse();

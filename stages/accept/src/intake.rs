@@ -1,8 +1,8 @@
 //! The end of DATA: what happens between a message's last dot and its final reply.
 //!
-//! The order is the promise: recognise, journal and sync, hand to the chain, wait for the verdict, answer. Nothing before
-//! the sync may answer 250, and nothing after it may lose the mail: whatever fails from there on, the journal sends the
-//! mail round again.
+//! The order is the promise: recognise, journal and sync, hand to the chain, wait for the verdict, answer. Nothing
+//! before the sync may answer 250, and nothing after it may lose the mail: whatever fails from there on, the journal
+//! sends the mail round again.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -95,7 +95,8 @@ impl Intake {
             }
             Known::Elsewhere(first) => {
                 telemetry::recognised();
-                tracing::info!(mail = %first, "another node keeps it; its sender had not heard the 250 and sent it again");
+                tracing::info!(mail = %first, "another node keeps it; its sender had not heard the 250 and sent it \
+                                               again");
                 (Reply::kept(&first.to_string()), Vec::new())
             }
             Known::InPart(parts) => self.take_rest(arrived, parts, peer, taking).await,
@@ -180,8 +181,8 @@ impl Intake {
         tokio::try_join!(self.bodies.put(envelope.id, envelope.round, &envelope.body, body), publish).map(|_| ())
     }
 
-    /// The same for a later round: the body first, so that a broker without room for bodies is not given envelopes for which
-    /// there is none.
+    /// The same for a later round: the body first, so that a broker without room for bodies is not given envelopes for
+    /// which there is none.
     pub(crate) async fn hand_over_again(
         &self,
         envelope: &Envelope,

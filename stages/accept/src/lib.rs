@@ -1,8 +1,9 @@
 //! SMTP, the journal, and the verdict before the 250.
 //!
-//! Accept takes responsibility for mail: a 250 rests on its journal's synced record, never on the broker's word. It keeps
-//! each mail until every recipient has ended, sends round again what has not, and is the arbiter between a sender that
-//! waits and the stages that judge. When the journal is full or the directory cannot say, senders are told to come again.
+//! Accept takes responsibility for mail: a 250 rests on its journal's synced record, never on the broker's word. It
+//! keeps each mail until every recipient has ended, sends round again what has not, and is the arbiter between a sender
+//! that waits and the stages that judge. When the journal is full or the directory cannot say, senders are told to come
+//! again.
 
 mod arbiter;
 mod arrival;

@@ -4,8 +4,8 @@
 //! Before a node keeps a mail it tells the others by what the mail is recognised, and when its sender went on it tells
 //! them that it is over. Whoever is sent such a mail meanwhile asks the node that took it up: if that node has it, the
 //! answer is 250; if it has not, the mail is a new one; if it cannot be asked, the sender is told to come again, since
-//! either answer could be wrong. What is told is kept in memory, bounded; a word lost on the way may cost a second copy,
-//! never a mail. A node that knows of no other tells nobody.
+//! either answer could be wrong. What is told is kept in memory, bounded; a word lost on the way may cost a second
+//! copy, never a mail. A node that knows of no other tells nobody.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

@@ -1,12 +1,14 @@
-//! A sender that comes again with a mail that we have, because it never heard our 250 (RFC 1047): nothing is kept twice.
+//! A sender that comes again with a mail that we have, because it never heard our 250 (RFC 1047): nothing is kept
+//! twice.
 //!
-//! It may come with other recipients than before: one that was told 451 is taken now, another is told 451 this time. So a
-//! mail is recognised for each recipient. There is one reply for all of them: those that have the mail are promised it, so
-//! what is new for the rest is kept without waiting for a verdict, and what a stage rejects of it is held. When it is not
-//! certain that a mail stays kept, the sender is told to come again.
+//! It may come with other recipients than before: one that was told 451 is taken now, another is told 451 this time. So
+//! a mail is recognised for each recipient. There is one reply for all of them: those that have the mail are promised
+//! it, so what is new for the rest is kept without waiting for a verdict, and what a stage rejects of it is held. When
+//! it is not certain that a mail stays kept, the sender is told to come again.
 //!
-//! A mail that says neither when it was written nor which one it is looks like the next one of the same device. Taken for the
-//! one before, the next would be lost behind a 250: so such mail is recognised for a shorter time, and the log tells of it.
+//! A mail that says neither when it was written nor which one it is looks like the next one of the same device. Taken
+//! for the one before, the next would be lost behind a 250: so such mail is recognised for a shorter time, and the log
+//! tells of it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;

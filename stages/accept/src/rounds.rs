@@ -33,8 +33,8 @@ const UNREADABLE: Duration = Duration::from_secs(600);
 /// How long a broker that did not take a mail is left alone; twice as long each time, up to a minute.
 const PAUSE_FIRST: Duration = Duration::from_secs(1);
 const PAUSE_MOST: Duration = Duration::from_secs(60);
-/// A clock that was set back by more than this has what is pending go round at once: it is due by the time that was. By less
-/// it only waits so much longer.
+/// A clock that was set back by more than this has what is pending go round at once: it is due by the time that was. By
+/// less it only waits so much longer.
 const SET_BACK: Duration = Duration::from_secs(30);
 /// Ends that are taken in at once.
 const ENDS: usize = 512;
@@ -95,8 +95,8 @@ pub(crate) async fn ends(intake: Arc<Intake>, tasks: Tasks) -> anyhow::Result<()
     Ok(())
 }
 
-/// Sends round what has not ended, until the shutdown: what is due, and everything after the connection was lost. A broker
-/// that takes nothing is left alone for a while: each attempt would bring it one more body.
+/// Sends round what has not ended, until the shutdown: what is due, and everything after the connection was lost. A
+/// broker that takes nothing is left alone for a while: each attempt would bring it one more body.
 pub(crate) async fn refill(intake: Arc<Intake>, tasks: Tasks) -> anyhow::Result<()> {
     let mut epoch = intake.broker.epoch();
     let mut looks_for_letters = true;
@@ -177,8 +177,8 @@ impl Intake {
     /// A stage rejects a mail whose sender was told 250.
     async fn hold_late(&self, mut mail: Envelope, reason: String) -> Decision {
         if self.is_cleared(mail.id) && !self.is_by_scanner(&mail) {
-            // Another round of the same body was passed by every check, and its copy may be under way still: one in a mailbox
-            // and one in the quarantine would be two.
+            // Another round of the same body was passed by every check, and its copy may be under way still: one in a
+            // mailbox and one in the quarantine would be two.
             mail.verdicts.retain(|verdict| verdict.disposition != Disposition::Reject);
             return self.send_on(&mail, Decision::Settled).await;
         }
@@ -197,9 +197,9 @@ impl Intake {
         self.send_on(&mail, Decision::Held).await
     }
 
-    /// A mail that is not pending. When the journal has lost it, by damage or with its folder, the broker's copy is the only
-    /// one, and its sender may have had 250: it is held, for those for whom it is under way. A mail that has ended gets no
-    /// second copy.
+    /// A mail that is not pending. When the journal has lost it, by damage or with its folder, the broker's copy is the
+    /// only one, and its sender may have had 250: it is held, for those for whom it is under way. A mail that has ended
+    /// gets no second copy.
     async fn hold_unknown(&self, mut mail: Envelope) -> Decision {
         if self.journal.has_ended(mail.id) {
             return Decision::Settled;
@@ -210,8 +210,8 @@ impl Intake {
         self.send_on(&mail, Decision::Held).await
     }
 
-    /// When the broker has lost dead letters, no operator knows of the mail that is buried: it goes round again, and what
-    /// cannot be delivered still comes back as a letter. False while the broker does not say what it has.
+    /// When the broker has lost dead letters, no operator knows of the mail that is buried: it goes round again, and
+    /// what cannot be delivered still comes back as a letter. False while the broker does not say what it has.
     async fn dig_up(&self) -> bool {
         for id in self.journal.buried() {
             match self.broker.holds(subjects::DEAD, &subjects::dead_of(id)).await {
@@ -232,8 +232,8 @@ impl Intake {
         true
     }
 
-    /// Records a refusal, and gives the sender its word. None if some recipient has the mail already, or all checks were
-    /// passed: its sender is told 250.
+    /// Records a refusal, and gives the sender its word. None if some recipient has the mail already, or all checks
+    /// were passed: its sender is told 250.
     async fn refuse(&self, id: MailId, reason: &str) -> Option<Decision> {
         let refused = self.journal.refuse(id).await;
         let (word, decision) = match &refused {
@@ -299,8 +299,8 @@ impl Intake {
         self.bodies.purge(id, u32::try_from(chunks).unwrap_or(u32::MAX)).await;
     }
 
-    /// Says whether the broker takes mail: false when it took none of those that were tried. When it says nothing to one, the
-    /// others that wait for room are not tried.
+    /// Says whether the broker takes mail: false when it took none of those that were tried. When it says nothing to
+    /// one, the others that wait for room are not tried.
     async fn send_all_round(&self, mut due: Vec<MailId>) -> bool {
         let mut rounds = futures::stream::iter(due.clone())
             .map(|id| async move { (id, self.send_round(id).await) })

@@ -55,7 +55,8 @@ impl Desk {
             Ok(Err(error)) => return tracing::warn!(%from, error = format!("{error:#}"), "no PROXY header"),
             Err(_) => return tracing::warn!(%from, "no PROXY header came"),
         };
-        // A connection of the gate's own, without a client: a health check. It is answered like one from the gate itself.
+        // A connection of the gate's own, without a client: a health check. It is answered like one from the gate
+        // itself.
         let address = header.addresses.map_or(from, |(client, _)| client);
         let gate = GateFacts::decode(&header.facts).unwrap_or_else(|error| {
             tracing::warn!(%from, %error, "the gate's facts cannot be read");

@@ -1,7 +1,7 @@
 //! Mails on their way into the own journal: neither kept nor not.
 //!
-//! A sender may have given a connection up without our knowing, and bring the same mail on another one while the first is
-//! still being kept. One connection has it at a time; the other waits, and finds it kept.
+//! A sender may have given a connection up without our knowing, and bring the same mail on another one while the first
+//! is still being kept. One connection has it at a time; the other waits, and finds it kept.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -37,8 +37,8 @@ impl Takings {
         self.all().contains_key(mark)
     }
 
-    /// Takes a mail for a connection, once no other has it, or the same mail to one of its recipients. None when another has
-    /// it until the deadline.
+    /// Takes a mail for a connection, once no other has it, or the same mail to one of its recipients. None when
+    /// another has it until the deadline.
     pub(crate) async fn take(&self, marks: Vec<Doubt>, deadline: Instant) -> Option<Taking<'_>> {
         loop {
             // All or none: who had some already and waited for others would be waited for itself.

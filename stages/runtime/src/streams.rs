@@ -34,8 +34,8 @@ const AGAIN: Duration = Duration::from_millis(500);
 #[error("{0}")]
 struct Unsafe(String);
 
-/// Makes or verifies every stream at the start of a program. A broker that goes away meanwhile is given `patience` to come
-/// back: the program starts beside others that live on through that, and nobody may be there to start it again.
+/// Makes or verifies every stream at the start of a program. A broker that goes away meanwhile is given `patience` to
+/// come back: the program starts beside others that live on through that, and nobody may be there to start it again.
 ///
 /// # Errors
 /// When a stream exists with settings that could lose mail, at once; when the broker does not do as asked in that time.
@@ -93,8 +93,8 @@ fn is_news(told: &mut String, error: &anyhow::Error) -> bool {
     is_news
 }
 
-/// Keeps the streams there: verifies them after each reconnect, and when somebody finds one missing. Raises the epoch when
-/// any process has made one anew.
+/// Keeps the streams there: verifies them after each reconnect, and when somebody finds one missing. Raises the epoch
+/// when any process has made one anew.
 ///
 /// # Errors
 /// When the client is closed.

@@ -1,11 +1,11 @@
 //! Carrying over: what is still pending in an old segment of which hardly anything is alive is written again into the
-//! current one, so that the old one can go. Without that one mail that waits for its operator would keep a whole segment,
-//! and a few hundred of them would fill the journal.
+//! current one, so that the old one can go. Without that one mail that waits for its operator would keep a whole
+//! segment, and a few hundred of them would fill the journal.
 //!
 //! First the marks that say what became of the mail so far are synced beside the current segment, then its record; from
-//! there on its marks go to the new place. A crash leaves the old record, or both: a second record with its marks is the
-//! same mail in another place. Marks without a record say nothing. A segment with a carried record goes no sooner than the
-//! one where that comes from.
+//! there on its marks go to the new place. A crash leaves the old record, or both: a second record with its marks is
+//! the same mail in another place. Marks without a record say nothing. A segment with a carried record goes no sooner
+//! than the one where that comes from.
 
 use std::collections::HashMap;
 use std::io::{self, IoSlice};

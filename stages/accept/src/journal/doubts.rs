@@ -23,8 +23,8 @@ pub(super) struct Doubts {
     newest: HashMap<Doubt, MailId>,
     /// The same by the keys of recipients. What is there is not here.
     parts: HashMap<Doubt, MailId>,
-    /// Of mails with several recipients, the keys of those whose sender has not gone on. A mail with one has no other than
-    /// its own.
+    /// Of mails with several recipients, the keys of those whose sender has not gone on. A mail with one has no other
+    /// than its own.
     each: HashMap<MailId, Vec<Doubt>>,
     /// The same mails by how many keys they have there.
     largest: BTreeSet<(usize, Reverse<MailId>)>,
@@ -47,9 +47,9 @@ impl Doubts {
         self.is_reading = false;
     }
 
-    /// The newest mail is the one from now on. It was kept because the one before was not recognised any more: that would
-    /// not be by the next attempt either, and each would be one more copy. The clock may have been set back since the one
-    /// before.
+    /// The newest mail is the one from now on. It was kept because the one before was not recognised any more: that
+    /// would not be by the next attempt either, and each would be one more copy. The clock may have been set back since
+    /// the one before.
     pub(super) fn insert(&mut self, id: MailId, key: Doubt, each: Vec<Doubt>) {
         self.remove_parts(id);
         if self.is_last(id, &key) {

@@ -17,7 +17,8 @@ use super::mark::{EndMark, Mark};
 use super::recipients::{Recipient, count};
 use super::record::{Head, Key, Place};
 
-/// By what a mail is recognised that its sender sends again: a digest of client network, reverse path, recipients, body.
+/// By what a mail is recognised that its sender sends again: a digest of client network, reverse path, recipients,
+/// body.
 pub type Doubt = [u8; 32];
 
 /// What the refill has to know of a pending mail.
@@ -69,8 +70,8 @@ pub(super) struct Segment {
     /// Counts of its mails; those in flight are counted when asked.
     books: Books,
     unheard: HashMap<MailId, Doubt>,
-    /// Mails that may be refused on disk, although they are not: their marks were written, could not be synced, and cannot
-    /// be cut off yet.
+    /// Mails that may be refused on disk, although they are not: their marks were written, could not be synced, and
+    /// cannot be cut off yet.
     unsure: HashSet<MailId>,
 }
 
@@ -133,8 +134,8 @@ impl Index {
         (segment.key, segment.bytes) = (key, bytes);
     }
 
-    /// A mail was synced, or found again, with the keys of its recipients if there are several. A second record of a mail is
-    /// one that was carried over.
+    /// A mail was synced, or found again, with the keys of its recipients if there are several. A second record of a
+    /// mail is one that was carried over.
     pub(super) fn insert(&mut self, head: &Head, each: Vec<Doubt>, place: Place, due: Millis) {
         if self.entries.contains_key(&head.id) {
             return self.relocate(head.id, place);
@@ -262,8 +263,8 @@ impl Index {
         self.entries.iter().filter(|(_, entry)| is_buried(entry)).map(|(id, _)| *id).collect()
     }
 
-    /// A mail whose recipients have all ended leaves the index, unless it is being carried over; its counts stay with its
-    /// segment. Says whether all have.
+    /// A mail whose recipients have all ended leaves the index, unless it is being carried over; its counts stay with
+    /// its segment. Says whether all have.
     fn close_if_over(&mut self, id: MailId) -> bool {
         let Some(entry) = self.entries.get(&id).filter(|entry| entry.recipients.iter().all(Recipient::is_over)) else {
             return false;
@@ -285,8 +286,8 @@ impl Index {
         true
     }
 
-    /// Carries out a mark that was found with a segment. It speaks of the record in that segment alone: of a mail that was
-    /// not carried over after all, it may be older than what stands with the mail's own record.
+    /// Carries out a mark that was found with a segment. It speaks of the record in that segment alone: of a mail that
+    /// was not carried over after all, it may be older than what stands with the mail's own record.
     pub(super) fn recall(&mut self, number: u64, id: MailId, mark: Mark) {
         if mark == Mark::WentOn {
             let doubt = self.segments.get_mut(&number).and_then(|segment| segment.unheard.remove(&id));

@@ -31,7 +31,8 @@ pub(super) enum Mark {
     Replayed(u32),
     /// A recipient is given up there.
     Dropped(u32),
-    /// A recipient was refused in the session. A mail that is carried over brings this; for all recipients at once there is
+    /// A recipient was refused in the session. A mail that is carried over brings this; for all recipients at once
+    /// there is
     /// [`Mark::Refused`].
     Rejected(u32),
     /// All checks were passed in some round.

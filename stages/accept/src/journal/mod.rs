@@ -1,9 +1,9 @@
 //! The journal: the synced record on which every 250 rests.
 //!
-//! A mail is appended, with its envelope and body, and synced before anybody is told that it is kept; it stays until every
-//! recipient has ended. Appends that wait together share one sync (*group commit*): while one runs, the next batch
-//! gathers. What happens to a mail later is a *mark* in a file beside its segment, so that a segment and its marks are
-//! whole in themselves and go together.
+//! A mail is appended, with its envelope and body, and synced before anybody is told that it is kept; it stays until
+//! every recipient has ended. Appends that wait together share one sync (*group commit*): while one runs, the next
+//! batch gathers. What happens to a mail later is a *mark* in a file beside its segment, so that a segment and its
+//! marks are whole in themselves and go together.
 //!
 //! | a crash comes | what it leaves | what recovery does |
 //! |---|---|---|
@@ -128,8 +128,8 @@ impl Journal {
         Ok((Self { index, writer: sender, folder, config, key }, recovery))
     }
 
-    /// Watches the writer until the shutdown. It ends by a panic alone as long as this handle is there; nothing is kept then
-    /// any more, and nothing noted of what was.
+    /// Watches the writer until the shutdown. It ends by a panic alone as long as this handle is there; nothing is kept
+    /// then any more, and nothing noted of what was.
     ///
     /// # Errors
     /// When it has ended.
@@ -177,8 +177,8 @@ impl Journal {
             return Err(AppendError::Full(format!("{mails} mails are pending")));
         }
         if index.free < self.config.min_free.0 {
-            // The writer looks at the disk after each batch. Whoever refuses every mail has no batches: look again here,
-            // or room that others make would never be seen.
+            // The writer looks at the disk after each batch. Whoever refuses every mail has no batches: look again
+            // here, or room that others make would never be seen.
             index.free = segment::free(&self.config.folder).unwrap_or(index.free);
         }
         if index.free < self.config.min_free.0 {
@@ -206,7 +206,8 @@ impl Journal {
         }
     }
 
-    /// The sender went on after our reply: it knows that we keep the mail, for all recipients or for those with these keys.
+    /// The sender went on after our reply: it knows that we keep the mail, for all recipients or for those with these
+    /// keys.
     pub async fn went_on(&self, id: MailId, heard: &[Doubt]) {
         let heard = heard.iter().copied().collect();
         let segment = self.index().went_on_for(id, &heard);
@@ -227,17 +228,17 @@ impl Journal {
         })
     }
 
-    /// The mail goes on as held, in this round and every later one. Gives its recipients that are open; none when it is not
-    /// pending.
+    /// The mail goes on as held, in this round and every later one. Gives its recipients that are open; none when it is
+    /// not pending.
     pub async fn hold(&self, id: MailId, reason: &str) -> Option<Vec<u32>> {
         let (segment, open) = self.index().hold(id, reason)?;
         self.mark(Some(segment), id, vec![Mark::Held(reason.to_owned())]).await;
         Some(open)
     }
 
-    /// All checks were passed, and the copy of that round is under way. Says whether the mail is pending. This waits for
-    /// nothing: its sender does. A full queue leaves the mark out, and a crash then costs a copy too many in the quarantine,
-    /// if a later round is rejected.
+    /// All checks were passed, and the copy of that round is under way. Says whether the mail is pending. This waits
+    /// for nothing: its sender does. A full queue leaves the mark out, and a crash then costs a copy too many in the
+    /// quarantine, if a later round is rejected.
     pub fn clear(&self, id: MailId) -> bool {
         let segment = self.index().clear(id);
         if let Some(segment) = segment {
@@ -266,8 +267,8 @@ impl Journal {
     }
 
     /// The buried ones among these recipients of a mail, or all that are buried if none is named, go round again. Says
-    /// whether there were any. Resolves when that is synced: their dead letter goes then, and nothing else would bring them
-    /// back.
+    /// whether there were any. Resolves when that is synced: their dead letter goes then, and nothing else would bring
+    /// them back.
     ///
     /// # Errors
     /// When it cannot be synced: then nothing has changed.
@@ -279,8 +280,8 @@ impl Journal {
         Ok(is_changed)
     }
 
-    /// An operator gives up the buried ones among these recipients of a mail, or all that are buried if none is named. Says
-    /// whether there were any. Resolves when that is synced.
+    /// An operator gives up the buried ones among these recipients of a mail, or all that are buried if none is named.
+    /// Says whether there were any. Resolves when that is synced.
     ///
     /// # Errors
     /// When it cannot be synced: then nothing has changed.
@@ -322,8 +323,8 @@ impl Journal {
         self.index().doubtful(key, now)
     }
 
-    /// Whether a restart might find this mail refused, because a refusal could be neither recorded nor taken back. Nobody is
-    /// told then that it is kept, nor is it taken for another.
+    /// Whether a restart might find this mail refused, because a refusal could be neither recorded nor taken back.
+    /// Nobody is told then that it is kept, nor is it taken for another.
     pub fn is_unsure(&self, id: MailId) -> bool {
         self.index().is_unsure(id)
     }
@@ -339,8 +340,8 @@ impl Journal {
         self.index().all_doubts()
     }
 
-    /// Whether it is certain that every recipient of this mail has ended. Of what arrived before this journal was begun, or
-    /// before damage was found in it, nothing is certain.
+    /// Whether it is certain that every recipient of this mail has ended. Of what arrived before this journal was
+    /// begun, or before damage was found in it, nothing is certain.
     pub fn has_ended(&self, id: MailId) -> bool {
         self.index().has_ended(id)
     }

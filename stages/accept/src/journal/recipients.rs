@@ -67,8 +67,8 @@ impl Recipient {
         }
     }
 
-    /// One target is done. Buried in one round and stored by another, a recipient is where it belongs, once all of one set
-    /// are done; until then it stays buried, or it would come to the dead letters again and again.
+    /// One target is done. Buried in one round and stored by another, a recipient is where it belongs, once all of one
+    /// set are done; until then it stays buried, or it would come to the dead letters again and again.
     pub(super) fn end(&mut self, end: EndMark) {
         let (Self::Open(routings) | Self::Buried(routings)) = self else { return };
         let at = routings.iter().position(|routing| routing.name == end.routing).unwrap_or_else(|| {

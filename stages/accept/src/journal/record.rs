@@ -1,7 +1,7 @@
 //! One mail in a segment: a fixed head with the lengths, the envelope, the body.
 //!
-//! The checksum is keyed with a secret of the journal's. Its sender knows every byte of a body, and without the key could
-//! put a whole record into it, which would be found when the record around it is torn or damaged.
+//! The checksum is keyed with a secret of the journal's. Its sender knows every byte of a body, and without the key
+//! could put a whole record into it, which would be found when the record around it is torn or damaged.
 
 use std::fs::File;
 use std::io::{self, IoSlice};

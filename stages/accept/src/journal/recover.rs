@@ -157,8 +157,8 @@ fn keys_of_recipients(head: &record::Head, record: &[u8]) -> Vec<Doubt> {
     envelope.filter(|_| head.recipients > 1).map_or_else(Vec::new, arrival::keys_of_recipients)
 }
 
-/// A process that was killed may have written what it did not live to sync: marks beside any segment, and records in one that
-/// it could not cut. What is found is relied on from now on.
+/// A process that was killed may have written what it did not live to sync: marks beside any segment, and records in
+/// one that it could not cut. What is found is relied on from now on.
 fn sync(folder: &Path, number: u64) -> anyhow::Result<()> {
     for path in [segment::mail_path(folder, number), segment::marks_path(folder, number)] {
         match File::open(&path).and_then(|file| file.sync_all()) {
@@ -197,8 +197,8 @@ fn next_record(bytes: &[u8], from: usize, key: &Key) -> Option<usize> {
     None
 }
 
-/// Marks are not synced, so a torn tail is usual, and what is lost with it costs a repetition. A refusal or an operator's
-/// decision is synced: damage before it must not hide it, so it is looked for behind the damage.
+/// Marks are not synced, so a torn tail is usual, and what is lost with it costs a repetition. A refusal or an
+/// operator's decision is synced: damage before it must not hide it, so it is looked for behind the damage.
 fn read_marks(folder: &Path, number: u64, key: &Key, index: &mut Index, recovery: &mut Recovery) -> anyhow::Result<()> {
     let path = segment::marks_path(folder, number);
     let mut bytes = match fs::read(&path) {

@@ -85,8 +85,8 @@ pub(super) fn known_key(folder: &Path, numbers: &[u64], node: &str) -> anyhow::R
     Ok(None)
 }
 
-/// Removes the files of a segment; the records of a damaged one are left to whoever can make something of them. Files that
-/// are gone already are no error.
+/// Removes the files of a segment; the records of a damaged one are left to whoever can make something of them. Files
+/// that are gone already are no error.
 pub(super) fn let_go(folder: &Path, number: u64, is_damaged: bool) -> io::Result<()> {
     let (mail, marks) = (mail_path(folder, number), marks_path(folder, number));
     let mail = if is_damaged { fs::rename(&mail, mail.with_extension("damaged")) } else { fs::remove_file(mail) };
@@ -163,8 +163,8 @@ const LOOK: Duration = Duration::from_millis(100);
 /// So much above what has to stay free is plenty: all that write to the disk together do not fill it between two looks.
 const PLENTY: u64 = 1 << 30;
 
-/// Whether the disk has to be looked at again, which had so much free when what we wrote since is taken off. Near the mark
-/// it is looked at each time.
+/// Whether the disk has to be looked at again, which had so much free when what we wrote since is taken off. Near the
+/// mark it is looked at each time.
 pub(super) fn look_is_due(free: u64, min_free: u64, last: Option<Duration>) -> bool {
     free < min_free.saturating_add(PLENTY) || last.is_none_or(|last| last >= LOOK)
 }

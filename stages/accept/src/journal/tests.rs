@@ -142,8 +142,8 @@ async fn the_books_survive_the_segments() {
     assert!(segment::numbers(folder.path()).unwrap().is_empty(), "what has ended is gone");
 }
 
-/// The books name the segments that they have taken in, whose files go at the next start. A new segment had one of their
-/// numbers when a restart found no segment at all, and the start after that removed it with its mail.
+/// The books name the segments that they have taken in, whose files go at the next start. A new segment had one of
+/// their numbers when a restart found no segment at all, and the start after that removed it with its mail.
 #[tokio::test]
 async fn a_segment_never_has_the_number_of_one_that_went() {
     let folder = tempfile::tempdir().unwrap();

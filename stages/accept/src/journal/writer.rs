@@ -213,7 +213,8 @@ impl Writer {
         Ok(begun)
     }
 
-    /// Appends to the current segment, which is closed if that fails. What it held before is synced; the attempt is cut off.
+    /// Appends to the current segment, which is closed if that fails. What it held before is synced; the attempt is cut
+    /// off.
     pub(super) fn append_synced(&mut self, pieces: &mut [IoSlice<'_>]) -> io::Result<()> {
         let Some(mut current) = self.current.take() else { return Err(io::ErrorKind::NotFound.into()) };
         if let Err(error) = current.append(pieces) {
@@ -226,8 +227,8 @@ impl Writer {
         Ok(())
     }
 
-    /// Until what a failed append has left is cut off, nothing new is kept: it may be whole, and would come back at the next
-    /// start as a mail whose sender was told to come again, and has.
+    /// Until what a failed append has left is cut off, nothing new is kept: it may be whole, and would come back at the
+    /// next start as a mail whose sender was told to come again, and has.
     fn cut_spoiled(&mut self) -> io::Result<()> {
         if let Some(spoiled) = &self.spoiled {
             spoiled.cut_back()?;

@@ -300,8 +300,8 @@ impl Session for SmtpSession {
     type Answer = Answer;
 
     fn input(&mut self, bytes: &[u8]) {
-        // Everything was written before these bytes were read, though not before they were sent. The rest of a command line
-        // that had begun before does not count, but message content does: it answers a 354.
+        // Everything was written before these bytes were read, though not before they were sent. The rest of a command
+        // line that had begun before does not count, but message content does: it answers a 354.
         if self.unproven && (self.input.is_empty() || matches!(self.mode, Mode::Data(_))) {
             self.unproven = false;
             self.questions.push_back(Question::WentOn);

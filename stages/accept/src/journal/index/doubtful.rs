@@ -55,8 +55,9 @@ impl Index {
         keys.iter().any(|key| self.left.contains(key))
     }
 
-    /// A sender knows that brought the mail for these recipients. Those of whom nobody has gone on stay in doubt, in memory:
-    /// a restart takes all for doubtful again, unless the whole mail is over. Gives the segment for the mark then.
+    /// A sender knows that brought the mail for these recipients. Those of whom nobody has gone on stay in doubt, in
+    /// memory: a restart takes all for doubtful again, unless the whole mail is over. Gives the segment for the mark
+    /// then.
     pub(in super::super) fn went_on_for(&mut self, id: MailId, heard: &HashSet<Doubt>) -> Option<u64> {
         let (unheard, key) = self.unheard(id)?;
         if self.doubts.settle(id, &key, heard) { self.hears(id, unheard, &key) } else { None }

@@ -48,7 +48,8 @@ impl Index {
         self.segments.keys().chain(&self.ledger.folded).copied().max().unwrap_or(0)
     }
 
-    /// Closed segments in which every mail has ended, and that are bound to no others than these and those that are gone.
+    /// Closed segments in which every mail has ended, and that are bound to no others than these and those that are
+    /// gone.
     pub(in super::super) fn foldable(&self, current: Option<u64>) -> Vec<u64> {
         let over = |(number, segment): &(&u64, &Segment)| Some(**number) != current && segment.open.is_empty();
         let mut numbers: Vec<u64> = self.segments.iter().filter(over).map(|(number, _)| *number).collect();

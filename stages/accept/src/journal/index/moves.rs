@@ -8,8 +8,8 @@ use super::super::mark::Mark;
 use super::super::record::Place;
 use super::{Entry, Index, Segment};
 
-/// A segment is sparse when less than one part in this of its bytes is alive: carrying that over costs a quarter of what it
-/// frees.
+/// A segment is sparse when less than one part in this of its bytes is alive: carrying that over costs a quarter of
+/// what it frees.
 const SPARSE: u64 = 4;
 
 impl Index {
@@ -36,8 +36,8 @@ impl Index {
         }
     }
 
-    /// The closed segment that is best carried over: hardly anything in it is alive, and nothing in it is so young that it
-    /// may well end by itself.
+    /// The closed segment that is best carried over: hardly anything in it is alive, and nothing in it is so young that
+    /// it may well end by itself.
     pub(in super::super) fn sparse(&self, current: Option<u64>, now: Millis, after: Duration) -> Option<u64> {
         let is_old = |segment: &Segment| now.since(segment.newest) >= after;
         let is_sparse =
@@ -66,8 +66,8 @@ impl Index {
         moving
     }
 
-    /// The mail lies in this place now, or stays where it was. Gives the marks that say that it has ended meanwhile, if it
-    /// has.
+    /// The mail lies in this place now, or stays where it was. Gives the marks that say that it has ended meanwhile, if
+    /// it has.
     pub(in super::super) fn end_move(&mut self, id: MailId, place: Option<Place>) -> Vec<Mark> {
         if let Some(place) = place {
             self.relocate(id, place);

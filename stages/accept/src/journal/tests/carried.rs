@@ -74,7 +74,8 @@ async fn what_is_left_of_an_old_segment_is_carried_over_with_all_that_became_of_
     assert_eq!(journal.books(), Books { accepted: 11, stored: 10, buried: 1, ..Books::default() });
 }
 
-/// The old segment is still there after a crash, in any state: before the record, with it, and with a mail that ended there.
+/// The old segment is still there after a crash, in any state: before the record, with it, and with a mail that ended
+/// there.
 #[tokio::test]
 async fn two_records_of_one_mail_are_one_mail() {
     let folder = tempfile::tempdir().unwrap();
@@ -229,8 +230,8 @@ async fn an_old_segment_goes_in_portions() {
     assert_eq!(journal.books(), Books { accepted: 30, stored: 24, in_flight: 6, ..Books::default() });
 }
 
-/// One record that cannot be read kept its segment; what was carried over from there was carried on and on, and each time
-/// left one segment more that could not go.
+/// One record that cannot be read kept its segment; what was carried over from there was carried on and on, and each
+/// time left one segment more that could not go.
 #[test]
 fn what_cannot_go_is_not_carried_further() {
     let mut index = index(&[(1, 1), (2, 1), (1, 2)]);

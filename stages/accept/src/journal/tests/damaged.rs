@@ -1,4 +1,5 @@
-//! A journal that was torn or has rotted: what is whole is found, what is not is named, and nothing is taken for a record.
+//! A journal that was torn or has rotted: what is whole is found, what is not is named, and nothing is taken for a
+//! record.
 #![allow(clippy::unwrap_used)]
 
 use super::*;

@@ -6,8 +6,8 @@ use std::os::unix::fs::symlink;
 use super::*;
 use runtime::tasks::Tasks;
 
-/// A refusal that cannot be synced is told as 451, and its sender comes again. Told 250 then, it had lost its mail when the
-/// mark was on disk after all and the power went.
+/// A refusal that cannot be synced is told as 451, and its sender comes again. Told 250 then, it had lost its mail when
+/// the mark was on disk after all and the power went.
 #[tokio::test]
 async fn a_refusal_that_cannot_be_synced_is_taken_back_before_anybody_relies_on_it() {
     let folder = tempfile::tempdir().unwrap();

@@ -47,7 +47,8 @@ impl Writer {
         }
     }
 
-    /// As long as the marks of a failed write may be on disk, nobody may rely on these mails, and nobody on their refusal.
+    /// As long as the marks of a failed write may be on disk, nobody may rely on these mails, and nobody on their
+    /// refusal.
     fn doubt_refusals(&self, segment: u64, marked: &[Marking]) {
         if self.spoiled_marks.contains_key(&segment) {
             let refused = marked.iter().filter(|marking| marking.marks.contains(&Mark::Refused));
@@ -55,8 +56,8 @@ impl Writer {
         }
     }
 
-    /// What had to be synced takes effect now, and before anything else is written of that mail: no later record of it may
-    /// lack the mark.
+    /// What had to be synced takes effect now, and before anything else is written of that mail: no later record of it
+    /// may lack the mark.
     fn answer(&self, marking: Marking, written: Result<&(), &io::Error>) {
         let Some(wait) = marking.synced else { return };
         let changed = written.map(|()| {
@@ -92,8 +93,8 @@ impl Writer {
         let before = file.metadata()?.len();
         let written = file.write_all(bytes).and_then(|()| if sync { file.sync_data() } else { Ok(()) });
         if written.is_err() {
-            // Half a mark would hide those behind it, and a whole one come true at the next start, although nobody relied
-            // on it.
+            // Half a mark would hide those behind it, and a whole one come true at the next start, although nobody
+            // relied on it.
             self.marks.remove(&number);
             self.spoiled_marks.insert(number, before);
             let _ = self.cut_marks(number);
