@@ -5,7 +5,6 @@
 use std::io::Write as _;
 use std::net::TcpStream;
 
-use nix::sys::signal::Signal;
 use serde_json::json;
 use tests::chain::{Chain, Clamd, free_port, wait_for};
 use tests::clients::{Smtp, eicar};
@@ -176,10 +175,10 @@ fn what_another_node_has_of_a_mail_is_not_kept_again() {
     let fewer = bring(second, &[alice, bob], &mail("fewer"));
     assert_eq!(bring(first, &[bob], &mail("fewer")), fewer, "for one of two");
     // Neither answer would be safe while the one that may have it cannot say.
-    chain.signal("accept", Signal::SIGSTOP);
+    chain.kill("accept");
     let unsure = bring(second, &[bob, alice], &mail("more"));
     assert!(unsure.starts_with("451 "), "{unsure}");
-    chain.signal("accept", Signal::SIGCONT);
+    chain.start("accept");
     chain.settles();
     chain.books(&[("accepted", probes + 4), ("stored", probes + 4)]);
     assert_eq!(chain.read(bob).len(), 2);
