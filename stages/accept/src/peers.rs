@@ -155,7 +155,7 @@ impl Peers {
     /// Whether somebody else has taken this mail up, and has it. What was said longer ago than this is as good as
     /// forgotten.
     pub(crate) async fn look(&self, broker: &Broker, mark: &Doubt, lasts: Lasts) -> Other {
-        let Some(node) = self.holder(mark, lasts, clock::now()) else { return Other::Nobody };
+        let Some(node) = self.holder(mark, lasts, clock::patient()) else { return Other::Nobody };
         let asked = broker.ask(subjects::ask_doubtful(&node), Bytes::copy_from_slice(mark), PATIENCE).await;
         let answer = asked.unwrap_or_default();
         match <[u8; 16]>::try_from(answer.as_ref()) {
@@ -175,7 +175,7 @@ impl Peers {
 
     /// Tells the others, before the mail is kept: returns when the broker has it.
     pub(crate) async fn take_up(&self, broker: &Broker, keys: &Keys) {
-        if self.has_others(clock::now()) && broker.is_connected() {
+        if self.has_others(clock::patient()) && broker.is_connected() {
             let said = self.taken_up(&[keys.whole], &keys.each);
             if let Err(error) = broker.announce_all(subjects::DOUBTFUL, said).await {
                 tracing::debug!(%error, "an announcement may not have been sent");
@@ -190,7 +190,7 @@ impl Peers {
 
     /// Tells the others that nobody will ask for this mail again.
     pub(crate) async fn over(&self, broker: &Broker, marks: &[Doubt]) {
-        if self.has_others(clock::now()) && broker.is_connected() {
+        if self.has_others(clock::patient()) && broker.is_connected() {
             for marks in marks.chunks(MARKS) {
                 broker.notify(subjects::DOUBTFUL.to_owned(), self.encode(Said::Over, marks)).await;
             }
@@ -255,7 +255,7 @@ pub(crate) async fn talk(intake: Arc<Intake>, tasks: Tasks) -> anyhow::Result<()
                     tracing::warn!("what another accept node said cannot be read");
                     continue;
                 };
-                if peers.hear(said, node, process, &marks, clock::now()) {
+                if peers.hear(said, node, process, &marks, clock::patient()) {
                     tell_all(&intake).await;
                 }
             }

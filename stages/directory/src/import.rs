@@ -107,7 +107,8 @@ fn hashed(line: &Line) -> anyhow::Result<Imported> {
 impl Directory {
     /// Looks whether the accounts of a list can be made.
     ///
-    /// # Errors What cannot be made, line by line: a domain that is not ours, an address that is taken. That no numbers
+    /// # Errors
+    /// What cannot be made, line by line: a domain that is not ours, an address that is taken. That no numbers
     /// can be had yet: to hash many passwords takes minutes.
     pub async fn check_import(&self, lines: &[Line]) -> anyhow::Result<()> {
         let (mut domains, mut wrong) = (HashSet::new(), Vec::new());

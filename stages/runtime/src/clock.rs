@@ -1,7 +1,7 @@
 //! The only place that reads the wall clock and draws randomness, for ids and keys.
 #![allow(clippy::disallowed_methods)]
 
-use std::sync::LazyLock;
+use std::sync::{LazyLock, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use proto::{MailId, Millis};
@@ -12,17 +12,44 @@ pub fn now() -> Millis {
     Millis(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
 }
 
-/// The time by which something is old enough to be given up or forgotten: the wall clock's, but never further ahead
-/// than this process has lived. A clock that jumps ahead, if only for a moment, would else have all that waits given up
-/// at once. What is later than it should be for that costs nothing.
+/// The time by which something is old enough to be given up or forgotten: the wall clock's, but when that jumps ahead it
+/// is believed only once it has stayed there for an hour. All that waits would else be given up at once, if only because
+/// a clock was wrong for a moment. What is later than it should be for that costs little.
 pub fn patient() -> Millis {
-    static BEGAN: LazyLock<(Millis, Instant)> = LazyLock::new(|| (now(), Instant::now()));
-    let (began, at) = *BEGAN;
-    no_further(now(), began, at.elapsed())
+    static PATIENCE: LazyLock<(Instant, Mutex<Patience>)> =
+        LazyLock::new(|| (Instant::now(), Mutex::new(Patience::new(now()))));
+    let (began, patience) = &*PATIENCE;
+    patience.lock().unwrap_or_else(PoisonError::into_inner).at(now(), began.elapsed())
 }
 
-fn no_further(wall: Millis, began: Millis, lived: Duration) -> Millis {
-    wall.min(began.plus(lived))
+/// How long a clock that has jumped ahead must have stayed there.
+const STAYS: Duration = Duration::from_secs(3600);
+/// A clock that is ahead by no more than this has not jumped.
+const JUMP: Duration = Duration::from_secs(1);
+
+/// What is believed of the wall clock.
+#[derive(Debug)]
+struct Patience {
+    /// It showed this time, when the process had lived for so long.
+    shown: Millis,
+    lived: Duration,
+    /// How long the process had lived when the clock was seen to be further ahead than that.
+    ahead: Option<Duration>,
+}
+
+impl Patience {
+    fn new(wall: Millis) -> Self {
+        Self { shown: wall, lived: Duration::ZERO, ahead: None }
+    }
+
+    fn at(&mut self, wall: Millis, lived: Duration) -> Millis {
+        let expected = self.shown.plus(lived.saturating_sub(self.lived));
+        if wall > expected.plus(JUMP) && lived.saturating_sub(*self.ahead.get_or_insert(lived)) < STAYS {
+            return expected;
+        }
+        *self = Self { shown: wall, lived, ahead: None };
+        wall
+    }
 }
 
 /// A new mail id for a mail that arrives at this moment.
@@ -41,8 +68,24 @@ mod tests {
 
     #[test]
     fn a_clock_that_jumps_ahead_makes_nothing_old() {
-        for (wall, lived, want) in [(1_000, 0, 1_000), (6_000, 5, 6_000), (900_000, 5, 6_000), (500, 5, 500)] {
-            assert_eq!(no_further(Millis(wall), Millis(1_000), Duration::from_secs(lived)), Millis(want), "{wall}");
+        let mut patience = Patience::new(Millis(1_000));
+        for (lived, wall, want) in [
+            (0, 1_000, 1_000),
+            (5, 6_000, 6_000),
+            // It jumps, and comes back.
+            (6, 90_000_000, 7_000),
+            (3_000, 93_000_000, 3_001_000),
+            (3_100, 3_101_000, 3_101_000),
+            // It jumps, and stays.
+            (3_200, 90_000_000, 3_201_000),
+            (6_799, 93_599_000, 6_800_000),
+            (6_800, 93_600_000, 93_600_000),
+            (6_801, 93_601_000, 93_601_000),
+            // It is set back, and jumps again.
+            (6_810, 5_000_000, 5_000_000),
+            (6_811, 93_611_000, 5_001_000),
+        ] {
+            assert_eq!(patience.at(Millis(wall), Duration::from_secs(lived)), Millis(want), "{lived} {wall}");
         }
     }
 }

@@ -78,7 +78,8 @@ impl Scanner {
 
     /// What it says about these bytes.
     ///
-    /// # Errors When clamd cannot be reached, does not answer in time, breaks off, says anything but clean or found, or
+    /// # Errors
+    /// When clamd cannot be reached, does not answer in time, breaks off, says anything but clean or found, or
     /// says clean and does not know the test file or may have had no room.
     pub(crate) async fn scan(&self, mail: &[u8]) -> anyhow::Result<Report> {
         // Without this, a clamd that learns again between a scan and the question after it would be believed what it

@@ -132,20 +132,21 @@ impl Texts {
     }
 
     /// Makes room for so many bytes of what is received. Says whether there is some: whoever has some already must not
-    /// wait for more, or all of them might wait for each other.
+    /// wait for more, or all of them might wait for each other. What is larger than an account's share takes all of
+    /// that.
     ///
     /// # Errors
     /// When there was none for a while.
     pub(crate) async fn receive(&self, account: i64, gathered: &mut Gathered, bytes: u64) -> anyhow::Result<bool> {
-        let more = bytes.saturating_sub(gathered.bytes);
-        let wanted = more.saturating_mul(COPIES);
-        gathered.held.push(if gathered.held.is_empty() {
-            self.receiving.take(account, wanted).await?
-        } else {
-            let Some(held) = self.receiving.take_at_once(account, wanted, Leaving::Nothing) else { return Ok(false) };
-            held
-        });
-        gathered.bytes += more;
+        let room = |bytes: u64| bytes.saturating_mul(COPIES).min(self.receiving.most);
+        let more = room(bytes).saturating_sub(room(gathered.bytes));
+        if gathered.held.is_empty() {
+            gathered.held.push(self.receiving.take(account, more).await?);
+        } else if more > 0 {
+            let Some(held) = self.receiving.take_at_once(account, more, Leaving::Nothing) else { return Ok(false) };
+            gathered.held.push(held);
+        }
+        gathered.bytes = gathered.bytes.max(bytes);
         Ok(true)
     }
 
@@ -254,8 +255,20 @@ mod tests {
             }
         }
         assert!(texts.take(9, 2 << 20).await.is_err(), "large ones wait");
-        assert!(!texts.receive(1, &mut receiving[0], 9 << 20).await.unwrap(), "the share is taken");
+        assert!(texts.receive(1, &mut Gathered::default(), 4096).await.is_err(), "the share is taken");
         assert!(texts.take(1, SMALL).await.is_ok() && texts.take(9, 4096).await.is_ok());
+    }
+
+    /// A message that takes more than an account may have could not be put in at all.
+    #[tokio::test(start_paused = true)]
+    async fn what_is_larger_than_the_share_is_received_all_the_same() {
+        let (texts, mut large) = (Texts::new(ByteSize::mib(16)), Gathered::default());
+        for mib in 1..=25 {
+            assert!(texts.receive(1, &mut large, mib << 20).await.unwrap(), "{mib}");
+        }
+        assert!(texts.receive(1, &mut Gathered::default(), 4096).await.is_err(), "it has all of the share");
+        drop(large);
+        assert!(texts.receive(1, &mut Gathered::default(), 4096).await.unwrap());
     }
 
     #[tokio::test]

@@ -23,7 +23,7 @@ const LONG: usize = 1 << 20;
 const MESSAGES: u64 = 1_000_000;
 
 impl Reading {
-    /// Whether messages may be put in that are about to be sent, or have been.
+    /// Whether messages may be put in that are about to be sent, or have been. If not, none that has come is kept.
     pub(super) async fn make_room(&mut self, owner: Owner, name: String, size: u32) -> anyhow::Result<Answer> {
         if size == 0 {
             self.receiving = Gathered::default();
@@ -34,9 +34,11 @@ impl Reading {
             let limits = owner.bounds();
             let over = |used: i64, limit: u64| limit > 0 && used.unsigned_abs() > limit;
             if !is_there {
+                self.receiving = Gathered::default();
                 return Ok(Answer::No(No::NoSuch));
             }
             if over(bytes.saturating_add(size.into()), limits.bytes) || over(messages + 1, limits.messages) {
+                self.receiving = Gathered::default();
                 return Ok(Answer::No(No::Full));
             }
         }

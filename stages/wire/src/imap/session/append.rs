@@ -44,7 +44,7 @@ pub(super) struct Append {
     /// What they and the one that is being received take beside their texts.
     heads: usize,
     now: Receiving,
-    /// It was asked for room.
+    /// There may be room that has to be given back.
     has_room: bool,
     /// Bytes of all messages and their heads for which there is room in memory.
     room: usize,
@@ -174,7 +174,7 @@ impl ImapSession {
 
     pub(super) fn room_answered(&mut self, answer: Answer) {
         let Some(append) = &mut self.append else { return };
-        append.has_room = answer == Answer::Done;
+        append.has_room |= answer == Answer::Done;
         match answer {
             Answer::Done => {}
             Answer::No(No::NoSuch) => append.refuse(TRY_CREATE.to_owned()),

@@ -133,7 +133,7 @@ impl ImapSession {
             (Job::Fetch(_), answer) => self.fetched(running, answer),
             (Job::Store { .. }, Answer::Refused) => {
                 let Keywords { most, together, .. } = self.limits.keywords;
-                let why = format!("NO [LIMIT] a message has at most {most} keywords, of {together} bytes together");
+                let why = format!("NO [LIMIT] a message has at most {most} keywords, {together} bytes in all");
                 self.done(&running.tag, &why);
             }
             (Job::Store { told, modified, .. }, Answer::Modified(uids)) => {

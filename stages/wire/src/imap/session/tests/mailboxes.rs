@@ -209,6 +209,31 @@ fn room_is_given_back() {
     }
 }
 
+/// It was kept for as long as the session lasted when a message behind the first was refused.
+#[test]
+fn room_of_what_is_refused_is_given_back() {
+    for (first, then) in [("{1}\r\n", "x {70000}\r\n"), ("{1+}\r\n", "x {3+}\r\nabc\r\n")] {
+        let (mut session, mut world) = (session(), World::new());
+        run(&mut session, &mut world, b"1 LOGIN alice secret\r\n", usize::MAX);
+        let (mut sizes, mut said, mut later) = (Vec::new(), String::new(), Some(then));
+        session.input(format!("a APPEND Junk {first}").as_bytes());
+        loop {
+            match session.next() {
+                Step::Output(bytes) => said.push_str(str::from_utf8(&bytes).unwrap()),
+                Step::Ask(Question::Room { size, .. }) => {
+                    session.answer(if size > 1 { Answer::No(No::Full) } else { Answer::Done });
+                    sizes.push(size);
+                }
+                Step::Ask(question) => session.answer(world.answer(question)),
+                Step::NeedInput if later.is_some() => session.input(later.take().unwrap().as_bytes()),
+                _ => break,
+            }
+        }
+        assert_eq!((sizes.len(), sizes[0], sizes.last()), (3, 1, Some(&0)), "{said}");
+        assert!(said.ends_with("a NO [OVERQUOTA] the account has no room for it\r\n"), "{said}");
+    }
+}
+
 /// What a stranger sends is read over, whatever it is.
 #[test]
 fn nothing_is_appended_before_the_login() {
