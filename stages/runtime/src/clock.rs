@@ -12,9 +12,9 @@ pub fn now() -> Millis {
     Millis(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
 }
 
-/// The time by which something is old enough to be given up or forgotten: the wall clock's, but when that jumps ahead it
-/// is believed only once it has stayed there for an hour. All that waits would else be given up at once, if only because
-/// a clock was wrong for a moment. What is later than it should be for that costs little.
+/// The time by which something is old enough to be given up or forgotten: the wall clock's, but when that jumps ahead
+/// it is believed only once it has stayed there for an hour. All that waits would else be given up at once, if only
+/// because a clock was wrong for a moment. What is later than it should be for that costs little.
 pub fn patient() -> Millis {
     static PATIENCE: LazyLock<(Instant, Mutex<Patience>)> =
         LazyLock::new(|| (Instant::now(), Mutex::new(Patience::new(now()))));
