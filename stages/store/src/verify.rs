@@ -248,7 +248,7 @@ mod tests {
     use runtime::config::{Section, Sheet};
 
     use super::*;
-    use crate::shard::{Admission, Change, Delivery, Outlined};
+    use crate::shard::{Change, Delivery};
     use crate::{Config, Node};
 
     /// A running node with four messages of one account, of which one is expunged.
@@ -259,20 +259,7 @@ mod tests {
         let node = Node::open(&config, "s1").unwrap();
         for number in 0..4 {
             let body = Bytes::from(vec![number; 100]);
-            let delivery = Delivery {
-                mail: [number; 16],
-                target: "a@x".into(),
-                account: 1,
-                folder: "INBOX".into(),
-                prefix: Bytes::new(),
-                digest: *blake3::hash(&body).as_bytes(),
-                outline: Outlined::of(&body),
-                body,
-                received: 1_800_000_000_000,
-                admission: Admission::IfRoom { bytes: 0, messages: 0 },
-                held: String::new(),
-                held_for: String::new(),
-            };
+            let delivery = Delivery::sample(number, body);
             node.deliver(delivery).await.unwrap();
         }
         let mailbox = node.shard(1).reader.mailboxes(1).await.unwrap().remove(1).id;

@@ -165,7 +165,7 @@ pub(super) mod tests {
     use super::super::Owner;
     use crate::logins::Logins;
     use crate::node::Node;
-    use crate::shard::{Admission, Change, Delivery, Limits, Outlined};
+    use crate::shard::{Change, Delivery, Limits};
 
     /// Whose mail is read here.
     pub(in crate::imap) const ALICE: Owner = Owner { account: 1, limits: Limits { bytes: 0, messages: 0 } };
@@ -187,20 +187,7 @@ pub(super) mod tests {
 
     pub(in crate::imap) async fn deliver(reading: &Reading, mail: u8, prefix: &'static str, body: &str) {
         let body = Bytes::from(body.to_owned());
-        let delivery = Delivery {
-            mail: [mail; 16],
-            target: "a@x".into(),
-            account: 1,
-            folder: "INBOX".into(),
-            prefix: prefix.into(),
-            digest: *blake3::hash(&body).as_bytes(),
-            outline: Outlined::of(&body),
-            body,
-            received: 1_800_000_000_000,
-            admission: Admission::IfRoom { bytes: 0, messages: 0 },
-            held: String::new(),
-            held_for: String::new(),
-        };
+        let delivery = Delivery { prefix: prefix.into(), ..Delivery::sample(mail, body) };
         reading.node.deliver(delivery).await.unwrap();
     }
 

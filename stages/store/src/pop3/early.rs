@@ -93,24 +93,11 @@ mod tests {
 
     use super::*;
     use crate::node::Node;
-    use crate::shard::{Admission, Change, Delivery, Outlined};
+    use crate::shard::{Change, Delivery};
 
     async fn deliver(node: &Node, mail: u8, size: usize) {
         let body = Bytes::from(format!("\r\n{mail}{}", "x".repeat(size)));
-        let delivery = Delivery {
-            mail: [mail; 16],
-            target: "a@x".into(),
-            account: 1,
-            folder: "INBOX".into(),
-            prefix: "A: b\r\n".into(),
-            digest: *blake3::hash(&body).as_bytes(),
-            outline: Outlined::of(&body),
-            body,
-            received: 1_800_000_000_000,
-            admission: Admission::IfRoom { bytes: 0, messages: 0 },
-            held: String::new(),
-            held_for: String::new(),
-        };
+        let delivery = Delivery { prefix: "A: b\r\n".into(), ..Delivery::sample(mail, body) };
         node.deliver(delivery).await.unwrap();
     }
 

@@ -13,7 +13,7 @@ use runtime::config::{ByteSize, Section, Sheet};
 
 use super::*;
 use crate::Config;
-use crate::shard::{Admission, Change, Delivery, Kept, Outlined, StoreError};
+use crate::shard::{Change, Delivery, Kept, StoreError};
 
 const BODIES: u8 = 30;
 
@@ -40,20 +40,7 @@ fn body(number: u8) -> Bytes {
 
 async fn deliver(node: &Node, mail: u8, text: u8) {
     let body = body(text);
-    let delivery = Delivery {
-        mail: [mail; 16],
-        target: "a@x".into(),
-        account: 1,
-        folder: "INBOX".into(),
-        prefix: Bytes::new(),
-        digest: *blake3::hash(&body).as_bytes(),
-        outline: Outlined::of(&body),
-        body,
-        received: 1_800_000_000_000,
-        admission: Admission::IfRoom { bytes: 0, messages: 0 },
-        held: String::new(),
-        held_for: String::new(),
-    };
+    let delivery = Delivery::sample(mail, body);
     assert_eq!(node.deliver(delivery).await, Ok(Kept::New));
 }
 

@@ -90,6 +90,27 @@ pub struct Delivery {
     pub held_for: String,
 }
 
+#[cfg(test)]
+impl Delivery {
+    /// A mail for the INBOX of account 1, which takes it.
+    pub(crate) fn sample(mail: u8, body: Bytes) -> Self {
+        Self {
+            mail: [mail; 16],
+            target: "a@x".into(),
+            account: 1,
+            folder: "INBOX".into(),
+            prefix: Bytes::new(),
+            digest: *blake3::hash(&body).as_bytes(),
+            outline: Outlined::of(&body),
+            body,
+            received: 1_800_000_000_000,
+            admission: Admission::IfRoom { bytes: 0, messages: 0 },
+            held: String::new(),
+            held_for: String::new(),
+        }
+    }
+}
+
 /// Whether a mailbox takes a mail.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Admission {

@@ -209,20 +209,7 @@ mod tests {
         }
         tokio::task::yield_now().await;
         let body = Bytes::from_static(b"text");
-        let delivery = Delivery {
-            mail: [1; 16],
-            target: "a@x".into(),
-            account: 1,
-            folder: "INBOX".into(),
-            prefix: Bytes::new(),
-            digest: *blake3::hash(&body).as_bytes(),
-            outline: Outlined::of(&body),
-            body,
-            received: 1_700_000_000_000,
-            admission: Admission::Released,
-            held: String::new(),
-            held_for: String::new(),
-        };
+        let delivery = Delivery { admission: Admission::Released, ..Delivery::sample(1, body) };
         let mut delivered = JoinSet::new();
         delivered.spawn(async move { shard.deliver(delivery).await.unwrap() });
         tokio::task::yield_now().await;

@@ -381,20 +381,7 @@ mod tests {
     use crate::shard::{Change, Sweep};
 
     fn delivery(mail: u8) -> Command {
-        let delivery = Delivery {
-            mail: [mail; 16],
-            target: "a@x".into(),
-            account: 1,
-            folder: "INBOX".into(),
-            prefix: Bytes::new(),
-            body: Bytes::from_static(b"body"),
-            digest: *blake3::hash(b"body").as_bytes(),
-            outline: super::super::Outlined::of(b"body"),
-            received: 1_800_000_000_000,
-            admission: Admission::IfRoom { bytes: 0, messages: 0 },
-            held: String::new(),
-            held_for: String::new(),
-        };
+        let delivery = crate::shard::Delivery::sample(mail, Bytes::from_static(b"body"));
         Command::Deliver(Box::new(delivery), oneshot::channel().0)
     }
 
